@@ -1,5 +1,5 @@
 """What has outputs and a loss?
 
-Read `model` first: any graph that can be trained. `network` and `layer` build models of layers. `model_file` saves and loads them.
-`history` records what happened in a run.
+Read `model` first: any graph that can be trained. `network` and `layer` build models of layers.
+`model_file` saves and loads them. `history` records what happened in a run.
 """

@@ -34,21 +34,25 @@ class History:
     batch_skipped : int64, shape (batches,)
         How many examples of the batch were left out, because they gave a number that is not finite.
     learning_rate, batch_loss, batch_accuracy : float64, shape (batches,)
-        Loss and accuracy are means over the batch, before its update of the parameters; NaN if there is none.
+        Loss and accuracy are means over the batch, before its update of the parameters; NaN if
+        there is none.
     epoch_examples : int64, shape (epochs,)
     epoch_loss, epoch_accuracy : float64, shape (epochs,)
-        Means over the examples of the epoch that were not left out, each measured when its batch was trained on.
+        Means over the examples of the epoch that were not left out, each measured when its batch
+        was trained on.
     validation_loss, validation_accuracy : float64, shape (epochs,)
         After the epoch; empty without validation data.
     epoch_seconds : float64, shape (epochs,)
-        Time of the training alone, without validation and callbacks. (Epochs that one call of the sweep takes together, which
-        happens if nothing else does between them, have shares of its time by their steps and examples.)
+        Time of the training alone, without validation and callbacks. (Epochs that one call of the
+        sweep takes together, which happens if nothing else does between them, have shares of its
+        time by their steps and examples.)
     epoch_edges : int64, shape (epochs,)
         How many edges were alive at the end of the epoch.
     nonfinite_step, nonfinite_sweep, nonfinite_node, nonfinite_example, nonfinite_cut : int64, shape (faults,)
-        One entry for each example left out or neuron disconnected. Step: its number since training began. Sweep: 0 forward,
-        1 backward, 2 update. Node: where the first fault of that step began. Example: its place in the data, -1 if only a
-        sum over the examples of the step, or the resulting update, overflowed. Cut: the neuron that was cut, or -1.
+        One entry for each example left out or neuron disconnected. Step: its number since training
+        began. Sweep: 0 forward, 1 backward, 2 update. Node: where the first fault of that step
+        began. Example: its place in the data, -1 if only a sum over the examples of the step, or
+        the resulting update, overflowed. Cut: the neuron that was cut, or -1.
     """
 
     batch_examples: Int64 = field(default_factory=_no_ints)
@@ -111,7 +115,8 @@ def means_of(history: History, begin: Int64) -> tuple[Float64, Float64]:
     part, first = slice(begin[0], begin[-1]), begin[:-1] - begin[0]
     count = history.batch_size[part] - history.batch_skipped[part]
     counts, columns = np.add.reduceat(count, first), [history.batch_loss[part], history.batch_accuracy[part]]
-    # Infinities of both signs, once all that learns has been disconnected; 0 / 0 where all examples were left out.
+    # Infinities of both signs, once all that learns has been disconnected; 0 / 0 where all examples
+    # were left out.
     with np.errstate(invalid="ignore"):
         sums = np.add.reduceat(np.where(count > 0, columns * count, 0), first, axis=1)
         loss, accuracy = sums / counts
@@ -124,7 +129,8 @@ def record(history: History, steps: Steps, before: int, losses: Float32, correct
     loss, (right, left_out) = np.empty(len(size)), np.empty((2, len(size)), np.int64)
     mlgraph_ext.sweep.sum_steps(first, size, losses, correct, loss, right, left_out)
     count = size - left_out
-    # Infinities of both signs are possible where nothing is learnt from them; and 0 / 0 where a step was left out.
+    # Infinities of both signs are possible where nothing is learnt from them; and 0 / 0 where a
+    # step was left out.
     with np.errstate(invalid="ignore"):
         history.add(
             batch_examples=before + first + size,

@@ -50,7 +50,8 @@ class Layer(Freezable):
     def activation(self) -> str:
         """The activation that `Network.add_layer` was given; assigning another to a neuron does not change it.
 
-        Before a cross-entropy (after "softmax", or "sigmoid" with that loss) the neurons themselves are "identity" neurons.
+        Before a cross-entropy (after "softmax", or "sigmoid" with that loss) the neurons themselves
+        are "identity" neurons.
         """
         return self._activation
 
@@ -58,7 +59,8 @@ class Layer(Freezable):
     def dropout(self) -> float:
         """Share of its neurons dropped in training.
 
-        May be assigned, as in `Network.add_layer`; while the network is being trained that is a RuntimeError.
+        May be assigned, as in `Network.add_layer`; while the network is being trained that is a
+        RuntimeError.
         """
         return self._dropout
 
@@ -118,7 +120,8 @@ class Layer(Freezable):
     def weights(self) -> Float32:
         """Weights of all neurons, float32 of shape (neurons, nodes of the layer before), with 0 where there is no edge.
 
-        A read-only copy: to change weights, assign a whole array. It sets the weights of existing edges; none comes or goes.
+        A read-only copy: to change weights, assign a whole array. It sets the weights of existing
+        edges; none comes or goes.
         """
         with self.graph.lock:  # the parameters may move while another thread compiles, and the layer may be widened
             out = np.zeros((self.size, len(self.source_ids)), np.float32)
@@ -140,9 +143,9 @@ class Layer(Freezable):
 
         Edges of weight 0, and those that no output needs, count.
 
-        A read-only copy. Assigning a mask is one edit: it cuts edges and adds others with weight 0. No edge can be added
-        from an operation without a live source, such as a probability of neurons that are cut off, or from a node that loses
-        its own live source in that edit.
+        A read-only copy. Assigning a mask is one edit: it cuts edges and adds others with weight 0.
+        No edge can be added from an operation without a live source, such as a probability of
+        neurons that are cut off, or from a node that loses its own live source in that edit.
         """
         with self.graph.lock:
             out = np.zeros((self.size, len(self.source_ids)), bool)
@@ -178,7 +181,8 @@ class Layer(Freezable):
     def biases(self) -> Float32:
         """Biases of all neurons, float32 of shape (neurons,), with NaN for a neuron without one.
 
-        A read-only copy. An assigned array sets the biases of the neurons that have one, except where it is NaN.
+        A read-only copy. An assigned array sets the biases of the neurons that have one, except
+        where it is NaN.
         """
         with self.graph.lock:
             out = biases(self.graph, np.array(self.ids, np.int32), missing=np.nan)
@@ -212,8 +216,8 @@ class Layer(Freezable):
 
 def first_weights(random: np.random.Generator, n: int, fan_in: int) -> Float32:
     """Weights of n new neurons, float32 of shape (n, fan_in)."""
-    # The variance that PyTorch's Linear begins with, 1 / (3 fan_in). He's six times wider start (He et al. 2015) costs
-    # 784-32-10 on MNIST 0.2 points of test accuracy.
+    # The variance that PyTorch's Linear begins with, 1 / (3 fan_in). He's six times wider start (He
+    # et al. 2015) costs 784-32-10 on MNIST 0.2 points of test accuracy.
     return random.standard_normal((n, fan_in), np.float32) / np.float32((3 * fan_in) ** 0.5)
 
 

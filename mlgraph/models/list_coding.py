@@ -1,7 +1,7 @@
 """Lists of sources in files: that of a pruned neuron has a bit for each node that it might read, if this is shorter.
 
-So a model's file shrinks even if little is cut: an edge that is left costs the 4 bytes of its weight and a bit, and one that
-is gone costs a bit.
+So a model's file shrinks even if little is cut: an edge that is left costs the 4 bytes of its
+weight and a bit, and one that is gone costs a bit.
 """
 
 from __future__ import annotations
@@ -29,12 +29,14 @@ def squeeze(graph: Graph) -> Arrays:
     -------
     dict
         start, count : int64, int32, shape (nodes,)
-            ``pool[start[i] : start[i] + count[i]]`` are the sources of node i, once the pool is whole again.
+            ``pool[start[i] : start[i] + count[i]]`` are the sources of node i, once the pool is
+            whole again.
         coded : int32
-            For each list that is coded, three numbers: which it is in the order of their starts, the first source, and how
-            many nodes there are from the first to the last.
+            For each list that is coded, three numbers: which it is in the order of their starts,
+            the first source, and how many nodes there are from the first to the last.
         bits : uint8
-            Of coded lists, one after the other, whether each of those nodes is a source; the lowest bit of a byte first.
+            Of coded lists, one after the other, whether each of those nodes is a source; the lowest
+            bit of a byte first.
         pool : int32
             All other lists.
     """

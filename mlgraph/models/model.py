@@ -47,13 +47,14 @@ class Model(Freezable):
     outputs : Node, or sequence of Node, or array of their ids
         For the cross-entropies the logits, one for each class.
     loss : "softmax_cross_entropy", "binary_cross_entropy", "squared_error" or Node
-        Softmax: an example is of one class, or of each class with a probability or weight t; its loss is the sum over the
-        classes of -t log p. Binary: each output z answers a yes-or-no question of its own, with a target t from 0 to 1; the
-        loss of an example is the sum over the outputs of softplus(z) - t z, which is -log sigmoid(z) for t = 1 and -log(1 -
-        sigmoid(z)) for t = 0. The squared error is the sum of (output - target)^2. A node is itself the loss; its targets
-        are the last inputs of the graph. The loss of a batch is the mean over its examples. Each model with a cross-entropy
-        adds its own loss nodes to the graph. Dropout belongs to the layers of a `Network`; no other model of its graph has
-        it.
+        Softmax: an example is of one class, or of each class with a probability or weight t; its
+        loss is the sum over the classes of -t log p. Binary: each output z answers a yes-or-no
+        question of its own, with a target t from 0 to 1; the loss of an example is the sum over the
+        outputs of softplus(z) - t z, which is -log sigmoid(z) for t = 1 and -log(1 - sigmoid(z))
+        for t = 0. The squared error is the sum of (output - target)^2. A node is itself the loss;
+        its targets are the last inputs of the graph. The loss of a batch is the mean over its
+        examples. Each model with a cross-entropy adds its own loss nodes to the graph. Dropout
+        belongs to the layers of a `Network`; no other model of its graph has it.
 
     Attributes
     ----------
@@ -66,8 +67,9 @@ class Model(Freezable):
     TypeError
         If `graph` is no graph, or `outputs` are no nodes.
     ValueError
-        If there is no output; if one has no path from an input, a parameter or a constant, is of another graph, or, for a
-        cross-entropy, is a probability already; if the loss is unknown, or a softmax has only one output.
+        If there is no output; if one has no path from an input, a parameter or a constant, is of
+        another graph, or, for a cross-entropy, is a probability already; if the loss is unknown, or
+        a softmax has only one output.
 
     Examples
     --------
@@ -166,10 +168,11 @@ class Model(Freezable):
     def sparsity(self) -> float:
         """1 - `n_edges` / the most edges that the neurons have ever had, each by itself.
 
-        An edge that was added and cut again counts as cut. Neurons that only other models of the graph need do not
-        count while those models exist: a copy or a file holds this model alone, and counts what the others need as cut
-        (`compact` leaves it behind). A neuron that is cut off counts with all edges that it had, even beside one that takes
-        its place. So does a neuron that no model has ever needed: because of such neurons `Model.prune` may cut less, or
+        An edge that was added and cut again counts as cut. Neurons that only other models of the
+        graph need do not count while those models exist: a copy or a file holds this model alone,
+        and counts what the others need as cut (`compact` leaves it behind). A neuron that is cut
+        off counts with all edges that it had, even beside one that takes its place. So does a
+        neuron that no model has ever needed: because of such neurons `Model.prune` may cut less, or
         nothing; `Model.compact` leaves them behind.
         """
         with self.graph.lock:
@@ -193,39 +196,47 @@ class Model(Freezable):
     ) -> None:
         """Cut the weakest edges, or neurons. It is one edit, which `undo` takes back.
 
-        A path from an input, a parameter or a constant to an output is as strong as its edge of the lowest score; an edge is
-        as strong as the strongest path through it. So a large weight goes together with a small one that no path avoids; the
-        edges kept are of use, and no output is cut off. (An operation weakens no path, and is as good as its best argument,
-        even a product, in which each factor matters.) Neurons are compared in the same way, by their scores. During `fit`,
-        in a schedule or a callback, what is frozen stays.
+        A path from an input, a parameter or a constant to an output is as strong as its edge of the
+        lowest score; an edge is as strong as the strongest path through it. So a large weight goes
+        together with a small one that no path avoids; the edges kept are of use, and no output is
+        cut off. (An operation weakens no path, and is as good as its best argument, even a product,
+        in which each factor matters.) Neurons are compared in the same way, by their scores. During
+        `fit`, in a schedule or a callback, what is frozen stays.
 
         Parameters
         ----------
         sparsity : float
-            Share of the edges that is gone afterwards, as `Model.sparsity` counts them; if it is gone already, nothing is
-            cut. With ``scope="layer"``, and where edges lie on the same paths one after the other, nodes may be left without
-            a live source or a path to an output. Their edges go, too, so more may be gone than asked for; `Model.sparsity`
-            says how much. What only other models of the graph need is left alone.
+            Share of the edges that is gone afterwards, as `Model.sparsity` counts them; if it is
+            gone already, nothing is cut. With ``scope="layer"``, and where edges lie on the same
+            paths one after the other, nodes may be left without a live source or a path to an
+            output. Their edges go, too, so more may be gone than asked for; `Model.sparsity` says
+            how much. What only other models of the graph need is left alone.
         neurons : float
-            In place of `sparsity`: share of the neurons, outputs aside, that is gone afterwards. Outputs are those of any
-            model of the graph, also those of a `Network` whose last layer another model reads, as long as it exists.
+            In place of `sparsity`: share of the neurons, outputs aside, that is gone afterwards.
+            Outputs are those of any model of the graph, also those of a `Network` whose last layer
+            another model reads, as long as it exists.
         by : str or callable
-            "magnitude": that of the weight. "saliency": |weight x gradient| for the mean loss over `data`. "random":
-            compared by paths like all scores, so layers with many paths through them lose more than others. A callable takes
-            `mlgraph.Edges` (or, for neurons, a list of `Neuron`) and returns a score for each. It may run the model, but
-            editing it is a RuntimeError; it must not wait for another thread that runs the model, since that thread waits
-            for the cut. The magnitude of a neuron is the norm of its incoming weights times that of its outgoing weights;
-            its saliency is |the sum of weight x gradient| over its outgoing weights (Molchanov et al. 2017, Pruning
-            convolutional neural networks). Of equal scores some are kept at random, always the same ones.
+            "magnitude": that of the weight. "saliency": |weight x gradient| for the mean loss over
+            `data`. "random": compared by paths like all scores, so layers with many paths through
+            them lose more than others. A callable takes `mlgraph.Edges` (or, for neurons, a list of
+            `Neuron`) and returns a score for each. It may run the model, but editing it is a
+            RuntimeError; it must not wait for another thread that runs the model, since that thread
+            waits for the cut. The magnitude of a neuron is the norm of its incoming weights times
+            that of its outgoing weights; its saliency is |the sum of weight x gradient| over its
+            outgoing weights (Molchanov et al. 2017, Pruning convolutional neural networks). Of
+            equal scores some are kept at random, always the same ones.
         scope : "global" or "layer"
-            Whether all edges are compared with each other, or each layer loses its share. In a graph without layers each
-            level that it has at the time does; a cut may bring neurons to other levels, so the same call again may cut more.
+            Whether all edges are compared with each other, or each layer loses its share. In a
+            graph without layers each level that it has at the time does; a cut may bring neurons to
+            other levels, so the same call again may cut more.
         block : int
-            How many adjacent neurons of a layer (or level) keep or lose a source together. Their edges from that source all
-            score the root mean square of their scores (with a callable the mean, at random one number). With AVX2 or
-            AVX-512, neurons with the same sources run faster than others, best in fours (Lin et al. 2022, 1xN pattern for
-            pruning convolutional neural networks). An edge of a block goes alone if its neuron has grown weak, and one block
-            is split to reach the number asked for. `compact` renumbers the neurons, and so changes their blocks.
+            How many adjacent neurons of a layer (or level) keep or lose a source together. Their
+            edges from that source all score the root mean square of their scores (with a callable
+            the mean, at random one number). With AVX2 or AVX-512, neurons with the same sources run
+            faster than others, best in fours (Lin et al. 2022, 1xN pattern for pruning
+            convolutional neural networks). An edge of a block goes alone if its neuron has grown
+            weak, and one block is split to reach the number asked for. `compact` renumbers the
+            neurons, and so changes their blocks.
         data : (x, y), optional
             For the saliency; other criteria need none.
         seed : int
@@ -236,8 +247,9 @@ class Model(Freezable):
         Raises
         ------
         ValueError
-            If too few edges would be kept for a path to each output; nothing has changed. (The fewest edges for that are not
-            searched for among all paths: an edge or two more may be required. A run that has begun keeps them.)
+            If too few edges would be kept for a path to each output; nothing has changed. (The
+            fewest edges for that are not searched for among all paths: an edge or two more may be
+            required. A run that has begun keeps them.)
 
         Warns
         -----
@@ -270,10 +282,11 @@ class Model(Freezable):
     def compact(self) -> Self:
         """A copy without the nodes that neither an output nor the loss needs; inputs stay.
 
-        The remaining nodes are renumbered in the same order. A layer keeps its remaining neurons, and is gone if there are
-        none (a layer of probabilities keeps all its neurons). The copy computes the same, shares nothing with this model,
-        and has no history. Its `sparsity` counts the neurons that it has. (Attributes that you have added are copied by
-        `copy.deepcopy`: nodes among them belong to a copy of the whole graph, not to the compact one.)
+        The remaining nodes are renumbered in the same order. A layer keeps its remaining neurons,
+        and is gone if there are none (a layer of probabilities keeps all its neurons). The copy
+        computes the same, shares nothing with this model, and has no history. Its `sparsity` counts
+        the neurons that it has. (Attributes that you have added are copied by `copy.deepcopy`:
+        nodes among them belong to a copy of the whole graph, not to the compact one.)
         """
         with self.require_outputs():
             graph, edges = self.graph, wiring(self.graph)
@@ -300,8 +313,9 @@ class Model(Freezable):
         Parameters
         ----------
         x : array_like, shape (examples, inputs)
-            uint8 is read as x / 255. Columns after the last that an output reads may be missing: all of them, or only those
-            that operations read, such as the targets of a loss of your own.
+            uint8 is read as x / 255. Columns after the last that an output reads may be missing:
+            all of them, or only those that operations read, such as the targets of a loss of your
+            own.
         n_threads : int, optional
             As for `fit`.
 
@@ -340,8 +354,9 @@ class Model(Freezable):
     def predict(self, x: npt.ArrayLike, *, n_threads: int | None = None) -> npt.NDArray[Any]:
         """The likeliest class of each example, int64 of shape (examples,); parameters as for `forward`.
 
-        With the binary cross-entropy, 1 where yes is likelier, else 0; without a cross-entropy, what `forward` returns.
-        Either has shape (examples,) for one output and (examples, outputs) for several.
+        With the binary cross-entropy, 1 where yes is likelier, else 0; without a cross-entropy,
+        what `forward` returns. Either has shape (examples,) for one output and (examples, outputs)
+        for several.
 
         Raises
         ------
@@ -372,8 +387,9 @@ class Model(Freezable):
     def evaluate(self, x: npt.ArrayLike, y: npt.ArrayLike = (), *, n_threads: int | None = None) -> dict[str, float]:
         """Mean loss over the examples and, for classes or yes-or-no questions, accuracy as a fraction.
 
-        An example counts as right if its highest output is that of its label or highest target, or if all its questions are
-        answered right; never if its loss is not finite. All examples count alike, whatever their targets add up to.
+        An example counts as right if its highest output is that of its label or highest target, or
+        if all its questions are answered right; never if its loss is not finite. All examples count
+        alike, whatever their targets add up to.
 
         Parameters
         ----------
@@ -392,7 +408,8 @@ class Model(Freezable):
         Raises
         ------
         TypeError, ValueError
-            If there is no example, `x` are no real numbers or not of this shape, or `y` is not what `fit` takes.
+            If there is no example, `x` are no real numbers or not of this shape, or `y` is not what
+            `fit` takes.
 
         Warns
         -----
@@ -417,12 +434,14 @@ class Model(Freezable):
         Returns
         -------
         Gradients
-            `values` are those of the outputs; `edges` has the derivative for each weight, in the order of `Graph.edges`.
+            `values` are those of the outputs; `edges` has the derivative for each weight, in the
+            order of `Graph.edges`.
 
         Raises
         ------
         TypeError, ValueError
-            If there is no example, `x` are no real numbers or not of this shape, or `y` is not what `fit` takes.
+            If there is no example, `x` are no real numbers or not of this shape, or `y` is not what
+            `fit` takes.
         """
         with self.require_outputs():
             examples, objective = read_with_targets(self, x, y)
@@ -454,8 +473,8 @@ class Model(Freezable):
         y : array_like, optional
             Labels or targets as for `fit`; () where `x` has all that the loss reads.
         nodes : sequence of Node, or array of their ids, optional
-            By default all nodes that an output or the loss needs, except the inputs, whose values are the data. If `x` lacks
-            targets that the loss reads, only those that an output needs.
+            By default all nodes that an output or the loss needs, except the inputs, whose values
+            are the data. If `x` lacks targets that the loss reads, only those that an output needs.
         n_threads : int, optional
             As for `fit`.
 
@@ -467,8 +486,8 @@ class Model(Freezable):
         Raises
         ------
         TypeError, ValueError
-            If `x` are no real numbers or not of this shape, `y` is not what `fit` takes, or `nodes` are none, or not of this
-            graph.
+            If `x` are no real numbers or not of this shape, `y` is not what `fit` takes, or `nodes`
+            are none, or not of this graph.
 
         Examples
         --------
@@ -489,7 +508,8 @@ class Model(Freezable):
                 return trace(
                     self.graph, examples, self.sinks, wanted, objective, n_threads=n_threads, tracing=self._tracing
                 )
-            # Without targets, a loss that is a node cannot be computed, but what the outputs need can.
+            # Without targets, a loss that is a node cannot be computed, but what the outputs need
+            # can.
             data = real_array("x", x)
             lacks = data.ndim == 2 and data.shape[1] < engine_of(self).plan.width
             needed = self.output_ids if lacks else self.sinks
@@ -504,9 +524,11 @@ class Model(Freezable):
         Parameters
         ----------
         x : array_like, shape (inputs,), optional
-            One example: every node shows its value. Without the targets of a loss that is a node, the loss is not drawn.
+            One example: every node shows its value. Without the targets of a loss that is a node,
+            the loss is not drawn.
         y : array_like, optional
-            Its label or targets, as for `trace`. Every node that the loss depends on shows the derivative of the loss, too.
+            Its label or targets, as for `trace`. Every node that the loss depends on shows the
+            derivative of the loss, too.
         limit : int, optional
             As for `mlgraph.pictures.Drawing`.
 
@@ -532,8 +554,9 @@ class Model(Freezable):
         ----------
         x : array_like, shape (examples, inputs)
         y : array_like, optional
-            Labels or targets as for `fit`. With them the table says what each neuron is worth, which takes long for many
-            thousand neurons. (A loss that is a node needs none if `x` has all that it reads.)
+            Labels or targets as for `fit`. With them the table says what each neuron is worth,
+            which takes long for many thousand neurons. (A loss that is a node needs none if `x` has
+            all that it reads.)
         n_threads : int, optional
             As for `fit`.
 
@@ -546,7 +569,8 @@ class Model(Freezable):
             mean, std : mean and standard deviation of its value over the examples.
             active : share of the examples in which its weighted sum is positive.
             dormant : its mean absolute value, divided by that of its layer's living neurons; 0 for a neuron that never does
-            anything (Sokar et al. 2023, The dormant neuron phenomenon in deep reinforcement learning).
+            anything (Sokar et al. 2023, The dormant neuron phenomenon in deep reinforcement
+            learning).
             fan_in, fan_out : edges into it, and edges out of it into other neurons.
             norm_in, norm_out : Euclidean norms of their weights.
             bias : NaN without.
@@ -556,7 +580,8 @@ class Model(Freezable):
         Raises
         ------
         TypeError, ValueError
-            If there is no example, `x` are no real numbers or not of this shape, or `y` is not what `fit` takes.
+            If there is no example, `x` are no real numbers or not of this shape, or `y` is not what
+            `fit` takes.
 
         Examples
         --------
@@ -582,7 +607,8 @@ class Model(Freezable):
     ) -> dict[str, float]:
         """What `evaluate` would give without some neurons or edges; nothing changes.
 
-        The result is that of a cut: a neuron that loses its last live source gives 0, too, whatever its bias.
+        The result is that of a cut: a neuron that loses its last live source gives 0, too, whatever
+        its bias.
 
         Parameters
         ----------
@@ -640,8 +666,8 @@ class Model(Freezable):
     ) -> npt.NDArray[Any]:
         """What `evaluate` would give without each neuron of a layer in turn, at far less than an evaluation each.
 
-        The layer is computed once, and what depends on it once for each neuron; a single neuron costs an evaluation. Nothing
-        changes.
+        The layer is computed once, and what depends on it once for each neuron; a single neuron
+        costs an evaluation. Nothing changes.
 
         Parameters
         ----------
@@ -691,77 +717,91 @@ class Model(Freezable):
     ) -> History:
         """Train, starting from the present parameters.
 
-        On x86-64, a step writes adjoints, gradients, moments and parameters below the normal numbers of float32, 1.2e-38, as
-        zero. Weights that plain SGD passes over, since their data are zero and skipped, stay as they are.
+        On x86-64, a step writes adjoints, gradients, moments and parameters below the normal
+        numbers of float32, 1.2e-38, as zero. Weights that plain SGD passes over, since their data
+        are zero and skipped, stay as they are.
 
         Parameters
         ----------
         x : array_like, shape (examples, inputs)
-            uint8 is read as x / 255. Columns that nothing here reads may be missing, as for `Model.forward`. Data that are not
-            finite are refused before anything is learnt. Do not change `x` during the run: bytes and float32 are read in place
-            or from a copy, whichever is faster (large data of which each number is exactly byte / 255 are copied as bytes; if
+            uint8 is read as x / 255. Columns that nothing here reads may be missing, as for
+            `Model.forward`. Data that are not finite are refused before anything is learnt. Do not
+            change `x` during the run: bytes and float32 are read in place or from a copy, whichever
+            is faster (large data of which each number is exactly byte / 255 are copied as bytes; if
             few columns are read, these are copied).
         y : array_like
-            Labels, integers of shape (examples,), or targets of shape (examples, outputs). Targets are read unchanged, bytes
-            too: if `x` and `y` are the same images, divide `y` by 255. Targets of the binary cross-entropy are from 0 to 1.
-            Those of the softmax are at least 0: the probabilities of the classes, or the weight of an example in place of the 1
-            of its label. (To weight yes-or-no questions, learn them as two classes. Accuracies are not weighted: an example
-            without weight counts in them as one of the first class.) With the squared error, several outputs learn a label as 1
-            for its output and 0 for all others. If the loss is a node, the targets are the last inputs of the graph, after the
-            columns of `x` (in a copy of both, of float32): of shape (examples,) or (examples, targets), or nothing, (), if `x`
-            has all that the loss reads.
+            Labels, integers of shape (examples,), or targets of shape (examples, outputs). Targets
+            are read unchanged, bytes too: if `x` and `y` are the same images, divide `y` by 255.
+            Targets of the binary cross-entropy are from 0 to 1. Those of the softmax are at least
+            0: the probabilities of the classes, or the weight of an example in place of the 1 of
+            its label. (To weight yes-or-no questions, learn them as two classes. Accuracies are not
+            weighted: an example without weight counts in them as one of the first class.) With the
+            squared error, several outputs learn a label as 1 for its output and 0 for all others.
+            If the loss is a node, the targets are the last inputs of the graph, after the columns
+            of `x` (in a copy of both, of float32): of shape (examples,) or (examples, targets), or
+            nothing, (), if `x` has all that the loss reads.
         epochs : int
         batch_size : int or (int, int)
-            A pair is (from, to): after every batch the size moves with p^2, where p is the share of the training done. An epoch's
-            last batch has the examples that are left. The gradient is the mean over the batch.
+            A pair is (from, to): after every batch the size moves with p^2, where p is the share of
+            the training done. An epoch's last batch has the examples that are left. The gradient is
+            the mean over the batch.
         learning_rate : float or (float, float) or callable
-            A pair is (from, to): the rate moves with p^1.5. A function of p must give the same each time; p is 0 for the first
-            batch and below 1 for the last. (It is called for a thousand values of p before the run; if it gives no valid rate
-            for another p, the run ends at that epoch.) `History.learning_rate` has the rate of each batch.
+            A pair is (from, to): the rate moves with p^1.5. A function of p must give the same each
+            time; p is 0 for the first batch and below 1 for the last. (It is called for a thousand
+            values of p before the run; if it gives no valid rate for another p, the run ends at
+            that epoch.) `History.learning_rate` has the rate of each batch.
         momentum : float
             v = momentum * v + gradient; w = w - rate * v, with v = 0 at the start. Adam's beta1.
         weight_decay : float
-            At each step the weights of edges also lose the share rate * weight_decay of themselves: w = w - rate * weight_decay
+            At each step the weights of edges also lose the share rate * weight_decay of themselves:
+            w = w - rate * weight_decay
             * w (Loshchilov & Hutter 2019, Decoupled weight decay regularization). Biases and parameter nodes do not; the loss
-            may keep the latter small. For SGD without momentum this is the gradient of weight_decay / 2 * w^2, which other
-            libraries add to the loss; with momentum, their decay corresponds to 1 / (1 - momentum) times as much here. At most 1
-            / the highest learning rate, which takes all of a weight.
+            may keep the latter small. For SGD without momentum this is the gradient of weight_decay
+            / 2 * w^2, which other libraries add to the loss; with momentum, their decay corresponds
+            to 1 / (1 - momentum) times as much here. At most 1 / the highest learning rate, which
+            takes all of a weight.
         optimizer : "sgd" or "adam"
-            Adam is as at the end of section 2 of Kingma & Ba (2015): beta2 is 0.999; epsilon, 1e-8, is added to the root before
-            the bias correction.
+            Adam is as at the end of section 2 of Kingma & Ba (2015): beta2 is 0.999; epsilon, 1e-8,
+            is added to the root before the bias correction.
         validation : (x, y), optional
             Evaluated after each epoch.
         shuffle : bool
         seed : int
-            Fixes the order of the examples and what is dropped. A second call with the same seed repeats both: to train one
-            epoch per call, give each call its own seed.
+            Fixes the order of the examples and what is dropped. A second call with the same seed
+            repeats both: to train one epoch per call, give each call its own seed.
         callback : callable, optional
-            Called with a `Progress` between steps, after about every fifth of a second of an epoch and after its last step, and
-            after every epoch. The steps between which it is called differ from run to run: what must be reproducible belongs in
-            a schedule, as for `sparsify`. If it raises StopIteration (as ``next`` does for an exhausted iterator), the run ends
-            there: what was learnt stays, and a checkpoint, if any, can be resumed.
-        sparsify : GradualPruning, SET, RigL or another mlgraph.sparsity.schedules.Schedule, optional
+            Called with a `Progress` between steps, after about every fifth of a second of an epoch
+            and after its last step, and after every epoch. The steps between which it is called
+            differ from run to run: what must be reproducible belongs in a schedule, as for
+            `sparsify`. If it raises StopIteration (as ``next`` does for an exhausted iterator), the
+            run ends there: what was learnt stays, and a checkpoint, if any, can be resumed.
+        sparsify : GradualPruning, SET, RigL or another Schedule, optional
             Cuts and grows edges during the run.
         on_nonfinite : "raise", "skip" or "disconnect"
-            What to do with a step in which a loss, an adjoint, a gradient or an updated parameter is not finite; no such number
-            ever reaches a parameter. "raise": the run ends with a `NonFiniteError`. "skip": the examples at fault are left out
-            of the step, or all its examples if only their sum or the resulting update overflowed. "disconnect": the neuron where
-            it began is cut out of the graph; if it began at an operation, an output or the last way to one, the neuron that
-            counted most for it is cut. Then the step is repeated. The history says what was left out.
+            What to do with a step in which a loss, an adjoint, a gradient or an updated parameter
+            is not finite; no such number ever reaches a parameter. "raise": the run ends with a
+            `NonFiniteError`. "skip": the examples at fault are left out of the step, or all its
+            examples if only their sum or the resulting update overflowed. "disconnect": the neuron
+            where it began is cut out of the graph; if it began at an operation, an output or the
+            last way to one, the neuron that counted most for it is cut. Then the step is repeated.
+            The history says what was left out.
         checkpoint : path, optional
-            A file that holds all that is needed to continue bit for bit, rewritten during training, at its end and at Ctrl-C;
-            the previous one is kept beside it as ``<checkpoint>.previous``. `mlgraph.load` reads the model in it. If it cannot
-            be written, as on a full disk, a warning is given and training goes on.
+            A file that holds all that is needed to continue bit for bit, rewritten during training,
+            at its end and at Ctrl-C; the previous one is kept beside it as
+            ``<checkpoint>.previous``. `mlgraph.load` reads the model in it. If it cannot be
+            written, as on a full disk, a warning is given and training goes on.
         checkpoint_every : float
             Seconds between two checkpoints, at least.
         resume : bool
-            Continue from the checkpoint, if there is one, with its graph and parameters; its data and arguments must be those
-            given here. On the same kind of processor the result is that of an uninterrupted run, to the bit, except for
-            `History.epoch_seconds`. The checkpoint holds a callback's edits of the graph, but not the last edit for `undo`: edit
-            and undo in one call of the callback, or within `one_edit`. (To train further after the end, load the model in it and
-            begin another run.)
+            Continue from the checkpoint, if there is one, with its graph and parameters; its data
+            and arguments must be those given here. On the same kind of processor the result is that
+            of an uninterrupted run, to the bit, except for `History.epoch_seconds`. The checkpoint
+            holds a callback's edits of the graph, but not the last edit for `undo`: edit and undo
+            in one call of the callback, or within `one_edit`. (To train further after the end, load
+            the model in it and begin another run.)
         n_threads : int, optional
-            By default as many as the process may use and the work is worth. The result is the same to the bit for any number.
+            By default as many as the process may use and the work is worth. The result is the same
+            to the bit for any number.
 
         Returns
         -------
@@ -772,26 +812,30 @@ class Model(Freezable):
         TypeError, ValueError
             If an argument is not as documented; nothing has been learnt.
         NonFiniteError
-            If something is not finite, and `on_nonfinite` says so or nothing is left to disconnect. Parameters and optimizer
-            state are as before the step. The error names the node where it began.
+            If something is not finite, and `on_nonfinite` says so or nothing is left to disconnect.
+            Parameters and optimizer state are as before the step. The error names the node where it
+            began.
         RuntimeError
-            If the graph is already being trained, by another thread or by the run whose callback this is; or if another thread
-            has meanwhile given the network a layer. (Predicting meanwhile is fine: threads take turns.) Also if `learning_rate`
-            raises StopIteration, which only a callback or a schedule may.
+            If the graph is already being trained, by another thread or by the run whose callback
+            this is; or if another thread has meanwhile given the network a layer. (Predicting
+            meanwhile is fine: threads take turns.) Also if `learning_rate` raises StopIteration,
+            which only a callback or a schedule may.
         CheckpointError
             If the checkpoint belongs to another run.
         ModelFileError
-            If the checkpoint to resume is damaged, and there is no previous one of this run that is not.
+            If the checkpoint to resume is damaged, and there is no previous one of this run that is
+            not.
         OSError
             If the system does not let a checkpoint be read.
 
         Warns
         -----
         UserWarning
-            If data seem to be in other units: bytes that are all 0 or 1, or whole numbers from 0 to 255, and no less, that are no
-            bytes.
+            If data seem to be in other units: bytes that are all 0 or 1, or whole numbers from 0 to
+            255, and no less, that are no bytes.
         RuntimeWarning
-            If a checkpoint cannot be written, or is damaged, so that the run resumes from the previous one.
+            If a checkpoint cannot be written, or is damaged, so that the run resumes from the
+            previous one.
 
         Examples
         --------
@@ -831,8 +875,8 @@ class Model(Freezable):
     def save(self, path: StrOrBytesPath) -> None:
         """Write the model to one file, all of it or nothing; `mlgraph.load` reads it.
 
-        The file does not hold the history, the last edit for `undo`, the optimizer's state, or that of the random generator
-        for new layers.
+        The file does not hold the history, the last edit for `undo`, the optimizer's state, or that
+        of the random generator for new layers.
 
         Parameters
         ----------
@@ -905,7 +949,8 @@ class Model(Freezable):
 
     def kept_ids(self) -> Int32:
         """The nodes that a compact copy cannot do without."""
-        # A layer of probabilities has one for each of its neurons, whether or not anything reads it.
+        # A layer of probabilities has one for each of its neurons, whether or not anything reads
+        # it.
         of_layers = [i for layer in self._layers for i in layer.probability_ids]
         return np.array([*self.sinks, *self.probability_ids, *of_layers], np.int32)
 

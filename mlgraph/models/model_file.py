@@ -98,7 +98,8 @@ def save(
     topological(g, g.topology())  # raises for what an interrupted edit has left: `load` would refuse it
     text = np.frombuffer(json.dumps({**header_of(model), **more}).encode(), np.uint8)
     members = {"header": text, **arrays_of(g), **more_arrays}
-    # Made in memory: a ZipFile that a full disk cuts short reports this a second time, when it is garbage-collected.
+    # Made in memory: a ZipFile that a full disk cuts short reports this a second time, when it is
+    # garbage-collected.
     made = io.BytesIO()
     np.savez(made, **members)  # type: ignore[arg-type]
     write_atomically(path, lambda file: file.write(made.getbuffer()), previous=previous)
@@ -187,7 +188,8 @@ def read(
         except (ModelFileError, CycleError) as error:
             message = str(error)
         except (zipfile.BadZipFile, struct.error, EOFError, OSError, ValueError, RuntimeError) as error:
-            # zipfile says BadZipFile where the disk fails at the end of the file, which it reads first.
+            # zipfile says BadZipFile where the disk fails at the end of the file, which it reads
+            # first.
             cause = error.__context__ if isinstance(error, zipfile.BadZipFile) else error
             if isinstance(cause, OSError) and cause.errno not in (
                 None,

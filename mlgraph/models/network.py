@@ -77,9 +77,10 @@ class Network(Model):
     ) -> Layer:
         """Add neurons that read all outputs of the layer before.
 
-        Weights begin normally distributed with variance 1 / (3 fan-in), biases at 0; others may be assigned to
-        `Layer.weights`. In a deep network such weights are too small to learn from: with more than four layers give each
-        three times the variance, ``layer.weights = layer.weights * 3**0.5``, or six times (He et al. 2015).
+        Weights begin normally distributed with variance 1 / (3 fan-in), biases at 0; others may be
+        assigned to `Layer.weights`. In a deep network such weights are too small to learn from:
+        with more than four layers give each three times the variance, ``layer.weights =
+        layer.weights * 3**0.5``, or six times (He et al. 2015).
 
         Parameters
         ----------
@@ -87,15 +88,16 @@ class Network(Model):
         activation : str
             identity, relu, leaky_relu (of slope 0.01 below 0), sigmoid, tanh or softmax.
         dropout : float
-            Share of the neurons dropped in training (inverted dropout: the others are scaled up). They are chosen anew for
-            each step, or for each 128 examples of a larger step.
+            Share of the neurons dropped in training (inverted dropout: the others are scaled up).
+            They are chosen anew for each step, or for each 128 examples of a larger step.
         weight_dropout : float
-            Share of the incoming edges dropped in training, chosen anew for each 32 examples (DropConnect, Wan et al. 2013);
-            rounded to 1/65536.
+            Share of the incoming edges dropped in training, chosen anew for each 32 examples
+            (DropConnect, Wan et al. 2013); rounded to 1/65536.
         bias : bool
         loss : str, optional
-            The loss of the network if this is its last layer; see `Model`. After softmax it is softmax_cross_entropy, else
-            squared_error, or after sigmoid, if asked for, binary_cross_entropy.
+            The loss of the network if this is its last layer; see `Model`. After softmax it is
+            softmax_cross_entropy, else squared_error, or after sigmoid, if asked for,
+            binary_cross_entropy.
 
         Returns
         -------
@@ -106,8 +108,8 @@ class Network(Model):
         RuntimeError
             If the network is being trained.
         ValueError
-            If the loss does not fit the activation or the size (a softmax needs two outputs), or neurons whose values become
-            probabilities are to be dropped.
+            If the loss does not fit the activation or the size (a softmax needs two outputs), or
+            neurons whose values become probabilities are to be dropped.
         """
         size, activation = whole("size", size), one_of("activation", activation, (*ops.ACTIVATIONS, "softmax"))
         fitting = {"softmax": CROSS_ENTROPIES[:1], "sigmoid": ("squared_error", CROSS_ENTROPIES[1])}
@@ -134,9 +136,9 @@ class Network(Model):
     def widen(self, layer: Layer, n: int = 1, *, seed: int = 0) -> list[Neuron]:
         """Add neurons to a hidden layer; until they are trained, they change no output except by rounding.
 
-        They read all of the layer before that is alive, with weights as in a new layer; all neurons of the next layer that
-        are alive read them, with weights of 0. They have biases if a neuron of the layer has one. None is frozen. It is one
-        edit.
+        They read all of the layer before that is alive, with weights as in a new layer; all neurons
+        of the next layer that are alive read them, with weights of 0. They have biases if a neuron
+        of the layer has one. None is frozen. It is one edit.
 
         Parameters
         ----------
@@ -194,17 +196,21 @@ class Network(Model):
         Parameters
         ----------
         fraction : float
-            Share of the free places that get an edge. A place is free if no edge is there and both nodes are alive, unless
-            an edge there might make a cycle with edges that lead back or within a layer. What was cut off stays so.
+            Share of the free places that get an edge. A place is free if no edge is there and both
+            nodes are alive, unless an edge there might make a cycle with edges that lead back or
+            within a layer. What was cut off stays so.
         by : "random", "gradient" or callable
-            "gradient": where the loss over `data` is steepest (Evci et al. 2020). A callable takes the possible edges as
-            `mlgraph.Edges` of weight 0, and returns a score for each; those with the highest are added. (It may run the
-            network; editing it is a RuntimeError.) Of equal scores some are taken at random, always the same ones.
+            "gradient": where the loss over `data` is steepest (Evci et al. 2020). A callable takes
+            the possible edges as `mlgraph.Edges` of weight 0, and returns a score for each; those
+            with the highest are added. (It may run the network; editing it is a RuntimeError.) Of
+            equal scores some are taken at random, always the same ones.
         scope : "global" or "layer"
-            Whether places are compared across layers, or each layer gets edges in the same share of its places.
+            Whether places are compared across layers, or each layer gets edges in the same share of
+            its places.
         block : int
-            How many adjacent neurons of a layer gain a source together, as `prune` cuts them. Their places for that source
-            all score the root mean square of their scores (with a callable the mean, at random one number).
+            How many adjacent neurons of a layer gain a source together, as `prune` cuts them. Their
+            places for that source all score the root mean square of their scores (with a callable
+            the mean, at random one number).
         data : (x, y), optional
             For the gradient.
         seed : int
@@ -215,7 +221,8 @@ class Network(Model):
         Raises
         ------
         ValueError
-            If the gradient is asked for without `data`, or `data` are not what `fit` takes; nothing has changed.
+            If the gradient is asked for without `data`, or `data` are not what `fit` takes; nothing
+            has changed.
         """
         from mlgraph.sparsity.growing import regrow
 

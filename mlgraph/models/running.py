@@ -1,6 +1,7 @@
 """How a model is run: read its data, find its engine, give it the examples.
 
-The functions take a model instead of being its methods, so that `Model` shows users only what they need.
+The functions take a model instead of being its methods, so that `Model` shows users only what they
+need.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 def engine_of(model: Model, nodes: list[int] | None = None) -> Engine:
     """The engine for these nodes, by default for all that training needs; it is compiled again if the graph has changed."""
     with model.require_outputs():
-        # The squared error reads the outputs alone; without duplicates, predictions then share its engine.
+        # The squared error reads the outputs alone; without duplicates, predictions then share its
+        # engine.
         key = tuple(dict.fromkeys(model.sinks) if nodes is None else nodes)
         engine = model.engines.get(key)
         if engine is None or engine.plan.is_stale(model.graph):
@@ -44,7 +46,8 @@ def execute(
 def read(model: Model, x: npt.ArrayLike, nodes: list[int], name: str = "x") -> Examples:
     """Data for these nodes; errors call it `name`.
 
-    Trailing columns that the nodes do not read may be missing: all of them, or some that operations read.
+    Trailing columns that the nodes do not read may be missing: all of them, or some that operations
+    read.
     """
     graph = model.graph
     try:
@@ -52,7 +55,8 @@ def read(model: Model, x: npt.ArrayLike, nodes: list[int], name: str = "x") -> E
     except ValueError:
         with graph.lock:  # another thread may add nodes
             n, width = np.shape(x)[1] if np.ndim(x) == 2 else -1, engine_of(model, nodes).plan.width
-            # After a cut nothing may read the last columns of the data: these do not count as missing targets.
+            # After a cut nothing may read the last columns of the data: these do not count as
+            # missing targets.
             if not width <= n < graph.n_inputs or (n > width and not graph.read_by_operations()[n:].all()):
                 raise
         return Examples(x, n, name)

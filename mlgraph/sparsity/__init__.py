@@ -1,5 +1,6 @@
-"""What is cut, and what is grown?
+"""Which edges and neurons are cut, and where do new ones grow?
 
-Read `pruning` first, then `scores` and `paths`, which say what is weak. `growing` adds edges and neurons. `schedules` cut and grow
-between the steps of training.
+Read `pruning` first, then `scores` (the criteria) and `paths` (the scores of paths, so that no
+output is cut off). `growing` adds edges and neurons. `schedules` cuts and grows edges between the
+steps of training.
 """

@@ -1,4 +1,9 @@
-"""The edges of a model that are needed for a path to each output: the strongest such edges, and the fewest."""
+"""Bottleneck scores: how good is the best path to an output through each edge?
+
+A path scores as its weakest edge, and an edge as the best path through it. Pruning by this score
+never keeps an edge that leads nowhere. This module also finds small sets of edges that keep every
+output reachable.
+"""
 
 from __future__ import annotations
 
@@ -17,136 +22,177 @@ from mlgraph.sparsity.scores import Scores
 from mlgraph_ext import _topology
 
 
-class Present(NamedTuple):
+class LiveEdges(NamedTuple):
     """All edges of a graph, and which of them are alive.
 
     Attributes
     ----------
     edges : Wiring
     alive : bool
-        Which are alive, for one model or another.
-    mine : int64
-        Places of those that are alive for this one.
+        Whether each edge is alive for any model of the graph.
+    own : int64
+        Positions of the edges that are alive for this model.
     """
 
     edges: Wiring
     alive: Bool
-    mine: Int64
+    own: Int64
 
 
-def present(model: Model) -> Present:
-    """The edges of a model's graph, as they are now."""
-    edges, alive = wiring(model.graph), model.graph.alive()
-    there = edges.at_targets(alive)
-    there &= alive[edges.source]
-    return Present(edges, there, np.flatnonzero(there & edges.at_targets(model.alive())))
+def live_edges(model: Model) -> LiveEdges:
+    """The current edges of a model's graph."""
+    edges, alive_nodes = wiring(model.graph), model.graph.alive()
+    alive = edges.at_targets(alive_nodes)
+    alive &= alive_nodes[edges.source]
+    return LiveEdges(edges, alive, np.flatnonzero(alive & edges.at_targets(model.alive())))
 
 
-def strongest(
-    model: Model, there: Present, score: Scores, held: Bool, *, all_sources: bool = True
-) -> tuple[Scores, Bool, bool]:
-    """The strength of the strongest path through each edge to an output; which edges are on the paths that stay.
+class Bottlenecks(NamedTuple):
+    """Result of `bottleneck_scores`.
 
-    And whether there is a path to each live output, since a score of -infinity lets none through.
-
-    `score` is for `mine` only, `held` for all edges. A path is as strong as its edge of the lowest score; edges that are
-    `held` weaken no path. Edges kept for the best strength, not for the best score of their own, lead from live nodes to an
-    output, and no output that they reach needs more of them. The paths that stay are one to each output, and one through
-    each edge that is held, or to it if none leads on from there.
+    Attributes
+    ----------
+    score : float64, shape (edges,)
+        The bottleneck score of each edge.
+    on_path : bool, shape (edges,)
+        One path to each output, and one through each protected edge (or to it, if no path leads on
+        from there).
+    reached : bool
+        Whether each live output has a path; edges of score -infinity count as absent.
     """
-    graph, (edges, _, mine) = model.graph, there
+
+    score: Scores
+    on_path: Bool
+    reached: bool
+
+
+def bottleneck_scores(
+    model: Model, live: LiveEdges, score: Scores, protected: Bool, *, all_sources: bool = True
+) -> Bottlenecks:
+    """For each edge, the best score among the paths through it to an output; a path scores as its weakest edge.
+
+    The edges with the highest bottleneck scores lead from live nodes to an output, and every node
+    on the way keeps a source.
+
+    Parameters
+    ----------
+    score : float64, shape (own edges,)
+        Scores of the edges `live.own` alone.
+    protected : bool, shape (edges,)
+        Edges that will not be cut. They count as infinitely good.
+    """
+    graph, edges = model.graph, live.edges
     topology = graph.topology()
     order, first = topological(graph, topology)[1], np.full(len(graph), -1)
     first[edges.neurons] = np.cumsum(edges.counts) - edges.counts
-    leaves, live = is_leaf(graph.codes), graph.live()
+    leaves, live_nodes = is_leaf(graph.codes), graph.live()
 
-    def through(ends: Collection[int]) -> tuple[Scores, Bool, bool]:
-        given, strength, chosen = (
-            np.full(len(held), np.inf),
-            np.empty(len(held)),
-            held.copy(),
-        )  # what is not mine is not cut
-        given[mine] = score
-        given[held] = np.inf
+    def through(outputs: Collection[int]) -> Bottlenecks:
+        given = np.full(len(protected), np.inf)  # edges of other models are not cut
+        given[live.own] = score
+        given[protected] = np.inf
         up, down = np.where(leaves, np.inf, -np.inf), np.full(len(graph), -np.inf)
-        at = sorted(ends)
-        down[at] = np.inf
-        _topology.strongest(*topology, order, first, given, up, down, all_sources, strength, chosen.view(np.uint8))
-        return strength, chosen, not np.isneginf(up[at][live[at]]).any()
+        ends = sorted(outputs)
+        down[ends] = np.inf
+        bottleneck, on_path = np.empty(len(protected)), protected.copy()
+        _topology.strongest(*topology, order, first, given, up, down, all_sources, bottleneck, on_path.view(np.uint8))
+        return Bottlenecks(bottleneck, on_path, not np.isneginf(up[ends][live_nodes[ends]]).any())
 
-    # Paths to outputs of other models stay, too; but they make no edge of this model strong.
-    strength, chosen, reach = through(graph.sinks())
-    return (strength if graph.sinks() <= set(model.sinks) else through(model.sinks)[0]), chosen, reach
+    # Outputs of other models must stay reachable, but do not raise the score of an edge of this
+    # model.
+    found = through(graph.sinks())
+    if graph.sinks() <= set(model.sinks):
+        return found
+    return found._replace(score=through(model.sinks).score)
 
 
-def refined(
-    strength_by: Callable[[Scores], Scores], score: Scores, strength: Scores, wanted: int, together: Int64 | None = None
+def minimal_paths(model: Model, live: LiveEdges, protected: Bool, *, all_sources: bool = True) -> Bool:
+    """A small set of edges that forms a path to each output and through each protected edge; bool, shape (edges,)."""
+    # Paths overlap most if they prefer the sources with the most readers, and the first of equal
+    # ones.
+    source = live.edges.source[live.own]
+    score = np.bincount(source)[source] - source / len(model.graph)
+    return bottleneck_scores(model, live, score, protected, all_sources=all_sources).on_path
+
+
+def frozen_edges(graph: Graph, live: LiveEdges, in_training: bool) -> Bool:
+    """Which edges are frozen, needed by an output or not. Outside training freezing does not protect from pruning."""
+    frozen = graph.storage.frozen if in_training else None
+    return np.zeros(len(live.edges.source), bool) if frozen is None else frozen[live.edges.place] > 0
+
+
+def break_ties(
+    bottlenecks_of: Callable[[Scores], Scores],
+    score: Scores,
+    bottleneck: Scores,
+    n_keep: int,
+    block_ids: Int64 | None = None,
 ) -> Scores:
-    """Strengths of which no more than `wanted` are as high as the lowest that is kept, if only that many need be kept.
+    """Bottleneck scores whose ties at the threshold are resolved, so that the best `n_keep` members form whole paths.
 
-    Everything whose paths lead through one weak edge or neuron is exactly as weak as it. To choose among these by chance alone
-    might cut the very one that all others need. So that one is taken to stay, and the others are as strong as their paths are
-    without it; where their own scores are equal, too, random ones take their place.
+    All members whose paths share one weak edge or neuron have its score. A random choice among them
+    might cut the shared one, which all others need. So the shared one is assumed to stay, and the
+    others get the bottleneck scores that they have without it. Where their own scores are equal as
+    well, random scores replace them.
 
-    `strength_by` gives strengths by scores. Members with the same number in `together` have the same chance.
+    Parameters
+    ----------
+    bottlenecks_of : callable
+        Returns bottleneck scores for scores.
+    score, bottleneck : float64, shape (members,)
+        The scores, and their bottleneck scores.
+    block_ids : int64, optional
+        Members with the same number get the same random score.
     """
-    cut, drawn = len(strength) - wanted, False
-    while 0 < wanted < len(strength):
-        least = np.partition(strength, cut)[cut]
-        equal = strength == least
-        if np.isinf(least) or np.count_nonzero(strength >= least) <= wanted:
+    n_cut, randomized = len(bottleneck) - n_keep, False
+    while 0 < n_keep < len(bottleneck):
+        threshold = np.partition(bottleneck, n_cut)[n_cut]
+        tied = bottleneck == threshold
+        if np.isinf(threshold) or np.count_nonzero(bottleneck >= threshold) <= n_keep:
             break
-        now = np.where(strength < least, -np.inf, np.inf)
-        if (score[equal] <= least).all():
-            if drawn:  # one after the other on the same paths: each is of no use without the others
+        fixed = np.where(bottleneck < threshold, -np.inf, np.inf)
+        if (score[tied] <= threshold).all():
+            if randomized:  # they lie one after the other on the same paths: each is useless without the others
                 break
-            chance, least, drawn = np.random.default_rng(0).permutation(len(score)).astype(float), -np.inf, True
-            score = chance if together is None else chance[together]
-        strength = _told_apart(strength_by, now, equal, score[equal], least)
-    return strength
+            chance = np.random.default_rng(0).permutation(len(score)).astype(float)
+            score = chance if block_ids is None else chance[block_ids]
+            threshold, randomized = -np.inf, True
+        bottleneck = _spread_ties(bottlenecks_of, fixed, tied, score[tied], threshold)
+    return bottleneck
 
 
-def _told_apart(strength_by: Callable[[Scores], Scores], now: Scores, equal: Bool, own: Scores, least: float) -> Scores:
-    """Strengths if no scores up to `least`, nor others so low that all paths of the `equal` ones are as weak, weaken a path.
+def _spread_ties(
+    bottlenecks_of: Callable[[Scores], Scores], fixed: Scores, tied: Bool, tied_scores: Scores, threshold: float
+) -> Scores:
+    """Bottleneck scores of all members, with the fewest lowest scores of the tied ones ignored that make these differ.
 
-    `now` is -infinity for what is weaker than these, and infinity for what is stronger; it is changed.
+    All scores up to `threshold` are ignored in any case. `fixed` is -infinity for members below the
+    tie and infinity for members above it; it is changed.
     """
-    lowest = np.append(np.unique(own), np.inf)
+    levels = np.append(np.unique(tied_scores), np.inf)
 
-    def without(few: int) -> Scores:
-        now[equal] = np.where(own < lowest[few], np.finfo(float).max, own)
-        return strength_by(now)[equal]
+    def ignoring(n: int) -> Scores:
+        """Bottleneck scores of the tied members if the n lowest scores weaken no path."""
+        fixed[tied] = np.where(tied_scores < levels[n], np.finfo(float).max, tied_scores)
+        return bottlenecks_of(fixed)[tied]
 
-    def are_alike(found: Scores) -> bool:
+    def are_equal(found: Scores) -> bool:
         return bool((found == found[0]).all())
 
-    most, step = len(lowest) - 1, 1
-    few = alike = int(np.searchsorted(lowest[:most], least, "right"))
-    found = without(few)
-    # In a long row each is a bit stronger than the one before: more and more are left out at once, and then as few as will do.
-    while few < most and are_alike(found):
-        alike, few, step = few, min(few + step, most), 2 * step
-        found = without(few)
-    while few - alike > 1:
-        middle = (few + alike) // 2
-        tried = without(middle)
-        if are_alike(tried):
-            alike = middle
+    # Find the smallest number by doubling steps and bisection: in a long chain, each member is
+    # slightly better than the last.
+    most, step = len(levels) - 1, 1
+    n = too_few = int(np.searchsorted(levels[:most], threshold, "right"))
+    found = ignoring(n)
+    while n < most and are_equal(found):
+        too_few, n, step = n, min(n + step, most), 2 * step
+        found = ignoring(n)
+    while n - too_few > 1:
+        middle = (n + too_few) // 2
+        tried = ignoring(middle)
+        if are_equal(tried):
+            too_few = middle
         else:
-            few, found = middle, tried
-    now[equal] = found
-    return now
-
-
-def fewest(model: Model, there: Present, held: Bool, *, all_sources: bool = True) -> Bool:
-    """Few edges that are a path to each output, and one through each edge that is `held`."""
-    # Paths through the sources with most readers, and the first of equal ones, have most in common.
-    source = there.edges.source[there.mine]
-    score = np.bincount(source)[source] - source / len(model.graph)
-    return strongest(model, there, score, held, all_sources=all_sources)[1]
-
-
-def frozen_edges(graph: Graph, there: Present, in_training: bool) -> Bool:
-    """Which edges are frozen, including those that no output of the model needs; none unless in training."""
-    all_frozen = graph.storage.frozen if in_training else None
-    return np.zeros(len(there.edges.source), bool) if all_frozen is None else all_frozen[there.edges.place] > 0
+            n, found = middle, tried
+    fixed[tied] = found
+    return fixed

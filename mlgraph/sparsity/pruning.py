@@ -1,4 +1,4 @@
-"""Cutting edges and neurons of a model: of each group a number is kept, the best and a path to each output."""
+"""Cut the lowest-scoring edges or neurons of a model, but keep a path to each output."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph._support.array_types import Bool, Float32, Float64, Int64
+from mlgraph._support.array_types import Float32, Float64, Int64
 from mlgraph._support.checks import MOST_SEED, one_of, share, whole
 from mlgraph._support.threads import checked_threads
 from mlgraph.graph.arrays import Edges, wiring
@@ -15,13 +15,20 @@ from mlgraph.graph.edits import cut
 from mlgraph.graph.ids import edge_name
 from mlgraph.graph.ops import NEURON
 from mlgraph.models.model import Model
-from mlgraph.sparsity.paths import fewest, frozen_edges, present, refined, strongest
-from mlgraph.sparsity.scores import Criterion, Data, best_of, comparable, in_blocks, neuron_scores, scores_by, slope_for
-
-__all__ = ["SCOPES", "check_room", "keep_best", "prune", "room"]
+from mlgraph.sparsity.paths import Bottlenecks, bottleneck_scores, break_ties, frozen_edges, live_edges, minimal_paths
+from mlgraph.sparsity.scores import (
+    Criterion,
+    Data,
+    block_scores,
+    gradient_for,
+    neuron_scores,
+    relative_to_threshold,
+    scores_from_callable,
+    top_k,
+)
 
 SCOPES = ("global", "layer")
-"""Whether everything is compared with everything, or each layer within itself."""
+"""Whether all edges compete with each other, or only with those of their own layer."""
 
 
 def prune(
@@ -36,174 +43,200 @@ def prune(
     seed: int,
     n_threads: int | None,
     step: int = 0,
-    slope: Float32 | None = None,
+    gradient: Float32 | None = None,
 ) -> int:
-    """Cut edges or neurons, as `Model.prune`. Returns how many edges had scores to be kept; 0 for neurons.
+    """Cut edges or neurons; `Model.prune` describes the other parameters.
 
-    `step`: its number if there are many, so that random choices differ. `slope`: the gradient, if it is known already.
+    Parameters
+    ----------
+    step : int
+        Number of the training step, so that random choices differ between steps.
+    gradient : float32, optional
+        The gradient for the saliency, if it is already known.
+
+    Returns
+    -------
+    int
+        How many edges had scores high enough to be kept; 0 for neurons.
     """
     if (sparsity is None) == (neurons is None):
         raise ValueError(f"prune: expected either sparsity or neurons, got {'neither' if sparsity is None else 'both'}")
-    gone = share("neurons", neurons) if sparsity is None else share("sparsity", sparsity)
+    fraction = share("neurons", neurons) if sparsity is None else share("sparsity", sparsity)
     one_of("scope", scope, SCOPES)
     block = whole("block", block)
     if block > 1 and sparsity is None:
         raise ValueError(f"block: expected 1 where whole neurons are cut, got {block}")
     seed = whole("seed", seed, 0, MOST_SEED)
     checked_threads(n_threads)
-    if slope is None:
-        slope = slope_for(model, by, data, n_threads)  # compiles, and may move the parameters
+    if gradient is None:
+        gradient = gradient_for(model, by, data, n_threads)  # compiles, which may move the parameters
     random = np.random.default_rng([seed, 1, step])
     if neurons is None:
-        return keep_best(model, *room(model, gone, scope), by, slope, random, block)
-    _keep_best_neurons(model, gone, scope, by, slope, random)
+        return prune_to_budgets(model, *edge_budgets(model, fraction, scope), by, gradient, random, block)
+    _prune_neurons(model, fraction, scope, by, gradient, random)
     return 0
 
 
-def room(model: Model, sparsity: float, scope: str) -> tuple[Int64, Float64]:
-    """The group of each edge of the graph, and how many edges of each group a sparsity leaves."""
-    graph, group, mine = model.graph, _groups(model, scope), _own_neurons(model)
-    left = np.round((1 - sparsity) * np.bincount(group[mine], graph.storage.max_sources_of(graph.records[mine])))
+def edge_budgets(model: Model, sparsity: float, scope: str) -> tuple[Int64, Float64]:
+    """The group of each edge of the graph, and how many edges of each group remain at this sparsity."""
+    graph, group, own = model.graph, _node_groups(model, scope), _own_neurons(model)
+    budget = np.round((1 - sparsity) * np.bincount(group[own], graph.storage.max_sources_of(graph.records[own])))
     neurons = np.flatnonzero(graph.codes >= NEURON)
-    return np.repeat(group[neurons], graph.counts[neurons]), left
+    return np.repeat(group[neurons], graph.counts[neurons]), budget
 
 
-def check_room(model: Model, group: Int64, wanted: npt.NDArray[Any]) -> None:
-    """Raise ValueError if no choice of `wanted` edges of each group leaves a path to each output."""
-    there = present(model)
-    mine, frozen = there.mine, frozen_edges(model.graph, there, True)
-    held = fewest(model, there, frozen)
-    _check_kept(model, "edges", group[mine[held[mine]]], wanted, frozen=bool(frozen.any()))
+def check_budgets(model: Model, group: Int64, budget: npt.NDArray[Any]) -> None:
+    """Raise ValueError if the budgets are too small for a path to each output and for the frozen edges."""
+    live = live_edges(model)
+    frozen = frozen_edges(model.graph, live, True)
+    required = minimal_paths(model, live, frozen)[live.own]
+    _check_required(model, "edges", group[live.own[required]], budget, frozen=bool(frozen.any()))
 
 
-def keep_best(
+def prune_to_budgets(
     model: Model,
     group: Int64,
-    wanted: npt.NDArray[Any],
+    budget: npt.NDArray[Any],
     by: Criterion = "magnitude",
-    slope: Float32 | None = None,
+    gradient: Float32 | None = None,
     random: np.random.Generator | None = None,
     block: int = 1,
 ) -> int:
-    """Keep the strongest `wanted` edges of each group that the model needs; return how many. One path to each output stays.
+    """Keep the `budget[g]` best edges of each group g, and one path to each output; return how many edges were kept.
 
-    More edges may be gone afterwards, if groups are cut independently: those that lead from or to nothing that is alive.
-    Edges that only other models of the graph need stay. While the graph is being trained, frozen edges stay, and more edges
-    than wanted, if these and the paths need more.
+    More edges may be gone afterwards if groups are cut independently: those that no longer lie
+    between a live node and an output. Edges that only other models of the graph need stay. While
+    the graph is being trained, frozen edges stay; a budget too small for these and for the paths is
+    exceeded.
 
     Parameters
     ----------
     group : int64, shape (edges,)
         The group of each edge of the graph, in the order of `wiring`.
-    slope : float32, optional
-        The gradient, in the layout of the parameter vector, for the saliency.
+    gradient : float32, optional
+        For the saliency, in the layout of the parameter vector.
     block : int
-        Adjacent neurons that have one score for each source.
+        Number of adjacent neurons that share one score for each source.
     """
-    graph, there = model.graph, present(model)
-    edges, _, mine = there
-    at: Int64 | slice = mine if len(mine) < len(edges.source) else slice(None)
-    candidates = Edges(edges.source[at], edges.target[at], graph.parameters[edges.place[at]])
+    graph, live = model.graph, live_edges(model)
+    edges = live.edges
+    own: Int64 | slice = live.own if len(live.own) < len(edges.source) else slice(None)  # a slice copies nothing
+    candidates = Edges(edges.source[own], edges.target[own], graph.parameters[edges.place[own]])
     if callable(by):
-        score = scores_by(graph, by, candidates, len(mine), "edge")
-        edges = wiring(graph)  # the callable may have run the model, and so moved the parameters
-        there = there._replace(edges=edges)
+        score = scores_from_callable(graph, by, candidates, len(live.own), "edge")
+        live = live._replace(edges=wiring(graph))  # the callable may have run the model and so moved the parameters
+        edges = live.edges
     elif by == "random":
         assert random is not None
-        score = random.random(len(mine))
+        score = random.random(len(live.own))
     else:
         with np.errstate(under="ignore"):
-            worth = candidates.weight if slope is None else candidates.weight * slope[edges.place[at]]
-        score = np.abs(worth).astype(np.float64)
+            product = candidates.weight if gradient is None else candidates.weight * gradient[edges.place[own]]
+        score = np.abs(product).astype(np.float64)
         if np.isnan(score).any():
             k = np.argmax(np.isnan(score))
             edge = edge_name(graph, candidates.source[k], candidates.target[k])
             raise ValueError(f"by: expected weights, or a gradient, that are numbers, got nan from {edge}")
-    score, together = in_blocks(model, candidates, score, by, block)
-    into = group[at]
-    score = comparable(score, into, wanted)
-    frozen = frozen_edges(graph, there, graph.is_training)
-    strength, held, reach = strongest(model, there, score, frozen)
-    if _exceeds(into[held[mine]], wanted) or not reach:
-        held = fewest(model, there, frozen)
-        wanted = _with_room(model, "edges", into[held[mine]], wanted)
-    strength[held] = np.inf
-    if len(wanted) == 1:
-        strength[at] = refined(
-            lambda score: strongest(model, there, score, held)[0][mine], score, strength[at], int(wanted[0]), together
+    score, block_ids = block_scores(model, candidates, score, by, block)
+    own_group = group[own]
+    score = relative_to_threshold(score, own_group, budget)
+    frozen = frozen_edges(graph, live, graph.is_training)
+    found = bottleneck_scores(model, live, score, frozen)
+    required = found.on_path
+    if _exceeds(own_group[required[live.own]], budget) or not found.reached:
+        required = minimal_paths(model, live, frozen)
+        budget = _with_required(model, "edges", own_group[required[live.own]], budget)
+    bottleneck = found.score
+    bottleneck[required] = np.inf
+    if len(budget) == 1:
+        bottleneck[own] = break_ties(
+            lambda score: bottleneck_scores(model, live, score, required).score[live.own],
+            score,
+            bottleneck[own],
+            int(budget[0]),
+            block_ids,
         )
-    kept = best_of(strength[at], into, wanted, score, together)
+    kept = top_k(bottleneck[own], own_group, budget, score, block_ids)
     gone = np.zeros(len(edges.source), bool)
-    gone[mine[~kept]] = True
-    cut(
-        graph, edges, gone, if_unneeded=there.alive & ~held
-    )  # of which some may lead to what is frozen and to no output
+    gone[live.own[~kept]] = True
+    # Some required edges may lead to a frozen one and to no output, so `cut` must not remove them
+    # as unneeded.
+    cut(graph, edges, gone, if_unneeded=live.alive & ~required)
     return int(np.count_nonzero(kept))
 
 
-def _keep_best_neurons(
-    model: Model, gone: float, scope: str, by: Criterion, slope: Float32 | None, random: np.random.Generator
+def _prune_neurons(
+    model: Model, fraction: float, scope: str, by: Criterion, gradient: Float32 | None, random: np.random.Generator
 ) -> None:
-    """Of the neurons that the model needs keep the strongest, until this share is gone; one path to each output stays."""
-    graph, group = model.graph, _groups(model, scope)
+    """Cut the lowest-scoring hidden neurons until this fraction is gone, but keep a path to each output."""
+    graph, group = model.graph, _node_groups(model, scope)
     hidden = np.setdiff1d(_own_neurons(model), list(graph.sinks()))
-    total = np.bincount(group[hidden], minlength=1)
+    budget = np.round((1 - fraction) * np.bincount(group[hidden], minlength=1))
     hidden = hidden[model.alive()[hidden]]
-    score, wanted = neuron_scores(graph, hidden, by, slope, random), np.round((1 - gone) * total)
-    edges, _, mine = there = present(model)
-    frozen, score = frozen_edges(graph, there, graph.is_training), comparable(score, group[hidden], wanted)
+    score = neuron_scores(graph, hidden, by, gradient, random)
+    live = live_edges(model)
+    edges = live.edges
+    frozen = frozen_edges(graph, live, graph.is_training)
+    score = relative_to_threshold(score, group[hidden], budget)
 
-    def through(score: Float64) -> tuple[Float64, Bool, bool]:
-        """The strength of each neuron, that of the strongest edge into it; and as `strongest`."""
-        into, best = np.full(len(graph), np.inf), np.full(len(graph), -np.inf)
-        into[hidden] = score  # an edge is as good as the neuron that it leads to
-        strength, chosen, reach = strongest(model, there, into[edges.target[mine]], frozen, all_sources=False)
-        np.maximum.at(best, edges.target, strength)
-        return best[hidden], chosen, reach
+    def neuron_bottlenecks(score: Float64) -> Bottlenecks:
+        """As `bottleneck_scores`, with the best score of an edge into each neuron."""
+        edge_score, best = np.full(len(graph), np.inf), np.full(len(graph), -np.inf)
+        edge_score[hidden] = score  # an edge scores as the neuron that it leads to
+        found = bottleneck_scores(model, live, edge_score[edges.target[live.own]], frozen, all_sources=False)
+        np.maximum.at(best, edges.target, found.score)
+        return found._replace(score=best[hidden])
 
-    strength, chosen, reach = through(score)
-    held = np.intersect1d(edges.target[chosen], hidden)
-    if _exceeds(group[held], wanted) or not reach:
-        chosen = fewest(model, there, frozen, all_sources=False)
-        held = np.intersect1d(edges.target[chosen], hidden)
-        wanted = _with_room(model, "neurons", group[held], wanted)
-    strength[np.isin(hidden, held)] = np.inf
-    if len(wanted) == 1:
-        strength = refined(lambda score: through(score)[0], score, strength, int(wanted[0]))
-    lost = np.zeros(len(graph), bool)
-    lost[hidden[~best_of(strength, group[hidden], wanted, score)]] = True
-    cut(graph, edges, lost[edges.source] | lost[edges.target], if_unneeded=there.alive & ~chosen)
+    found = neuron_bottlenecks(score)
+    on_path = found.on_path
+    required = np.intersect1d(edges.target[on_path], hidden)
+    if _exceeds(group[required], budget) or not found.reached:
+        on_path = minimal_paths(model, live, frozen, all_sources=False)
+        required = np.intersect1d(edges.target[on_path], hidden)
+        budget = _with_required(model, "neurons", group[required], budget)
+    bottleneck = found.score
+    bottleneck[np.isin(hidden, required)] = np.inf
+    if len(budget) == 1:
+        bottleneck = break_ties(lambda score: neuron_bottlenecks(score).score, score, bottleneck, int(budget[0]))
+    gone = np.zeros(len(graph), bool)
+    gone[hidden[~top_k(bottleneck, group[hidden], budget, score)]] = True
+    cut(graph, edges, gone[edges.source] | gone[edges.target], if_unneeded=live.alive & ~on_path)
 
 
 def _own_neurons(model: Model) -> Int64:
     return np.flatnonzero(model.own() & (model.graph.codes >= NEURON))
 
 
-def _groups(model: Model, scope: str) -> Int64:
+def _node_groups(model: Model, scope: str) -> Int64:
     return model.layer_numbers() if scope == "layer" else np.zeros(len(model.graph), np.int64)
 
 
-def _exceeds(group: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> bool:
-    """Whether some group has more members in `group` than are wanted."""
-    return bool((np.bincount(group, minlength=len(wanted)) > wanted).any())
+def _exceeds(required: npt.NDArray[Any], budget: npt.NDArray[Any]) -> bool:
+    """Whether some group has more required members than its budget; `required` lists the group of each."""
+    return bool((np.bincount(required, minlength=len(budget)) > budget).any())
 
 
-def _check_kept(
-    model: Model, what: str, group: npt.NDArray[Any], wanted: npt.NDArray[Any], *, frozen: bool = False
+def _check_required(
+    model: Model, what: str, required: npt.NDArray[Any], budget: npt.NDArray[Any], *, frozen: bool = False
 ) -> None:
-    """Raise ValueError if more must be kept of some group (`group` lists the groups of what must be kept) than is wanted."""
-    if _exceeds(group, wanted):
-        least = np.bincount(group, minlength=len(wanted))
-        i = int(np.argmax(least > wanted))
+    """Raise ValueError if some group has more required members than its budget."""
+    if _exceeds(required, budget):
+        least = np.bincount(required, minlength=len(budget))
+        i = int(np.argmax(least > budget))
         kind = "layer" if model.layers else "level"
-        where = f" of {kind} {i}" if len(wanted) > 1 else ""
-        kept = f"{least[i]} {what if least[i] > 1 else what[:-1]}{where}, a path to each output{' and what is frozen' * frozen}"
+        where = f" of {kind} {i}" if len(budget) > 1 else ""
         name = "sparsity" if what == "edges" else what
-        raise ValueError(f"{name}: expected to keep at least {kept}, got {int(wanted[i])}")
+        purpose = "paths to all outputs" + " and frozen edges" * frozen
+        needed = f"{least[i]} {what if least[i] > 1 else what[:-1]}{where}"
+        raise ValueError(f"{name}: {purpose} need at least {needed}, but {int(budget[i])} would remain; prune less")
 
 
-def _with_room(model: Model, what: str, group: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """How many of each group are kept, if these must be; a run that began with enough is not ended for a few more."""
+def _with_required(model: Model, what: str, required: npt.NDArray[Any], budget: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Budgets that are large enough for the required members; ValueError if that changes them outside training.
+
+    A run that began with large enough budgets should not end because a few more edges are required
+    later.
+    """
     if not model.graph.is_training:
-        _check_kept(model, what, group, wanted)
-    return np.asarray(np.maximum(wanted, np.bincount(group, minlength=len(wanted))))
+        _check_required(model, what, required, budget)
+    return np.asarray(np.maximum(budget, np.bincount(required, minlength=len(budget))))

@@ -34,12 +34,12 @@ from mlgraph.graph.ops import PARAMETER
 from mlgraph.graph.undo import forget_state
 from mlgraph.models.history import History
 from mlgraph.models.running import engine_of, evaluate, execute, read_with_targets
+from mlgraph.sparsity.schedules import Schedule, ScheduleRunner
 from mlgraph.training.loop import Progress, RunState, train
 from mlgraph.training.nonfinite import POLICIES, Guard
 
 if TYPE_CHECKING:
     from mlgraph.models.model import Model
-    from mlgraph.sparsity.schedule import Acting, Schedule
     from mlgraph.training.checkpoint import Checkpoint
 
 T = TypeVar("T")
@@ -109,11 +109,9 @@ def fit(
         validate = partial(evaluate, model, held_out_examples, held_out_objective, n_threads)
 
     # Prepare the run.
-    acting: Acting | None = None
+    acting: ScheduleRunner | None = None
     if sparsify is not None:
-        from mlgraph.sparsity.schedule import Acting
-
-        acting = Acting(sparsify, model, raw, objective, course.epochs, seed, n_threads)
+        acting = ScheduleRunner(sparsify, model, raw, objective, course.epochs, seed, n_threads)
     del raw  # free the floats if the examples are now bytes
     with model.graph.in_training():
         state = RunState(History())

@@ -19,7 +19,7 @@ from mlgraph.engine.steps import Course, Learning, Rates, Steps, epoch_order, ep
 from mlgraph.models.history import History, means_of, record
 
 if TYPE_CHECKING:
-    from mlgraph.sparsity.schedule import Acting
+    from mlgraph.sparsity.schedules import ScheduleRunner
     from mlgraph.training.nonfinite import Guard
 
 PIECE_SECONDS = 0.2
@@ -194,7 +194,7 @@ def train(
     state: RunState,
     between: Callable[[], Any],
     n_edges: Callable[[], int],
-    sparse: Acting | None,
+    sparse: ScheduleRunner | None,
 ) -> None:
     """Take all steps from `state` on, several per kernel call.
 

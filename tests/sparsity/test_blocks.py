@@ -7,10 +7,7 @@ import pytest
 from scored import DATA, X, Y, network, slopes, weights
 
 import mlgraph
-from mlgraph.graph.arrays import Edges
-from mlgraph.sparsity import scores
-from mlgraph.sparsity.growing import absent
-from mlgraph.sparsity.moving import fill_layers
+from mlgraph.sparsity.growing import grow_to_sizes, missing_edges
 
 
 def blocks(net, edges, size):
@@ -43,14 +40,6 @@ def test_in_blocks(scope, size, seed):
     assert sum(0 < len(has[key]) < len(had[key]) for key in had) < 0.2 * len(had)
 
 
-def test_scores_of_blocks():
-    """On the scale of the scores, for with `scope="layer"` layers are compared by how far they are from what each keeps."""
-    score, together = np.array([3.0, 1.0, 4.0, -2.0]), np.array([0, 1, 0, 2])
-    np.testing.assert_allclose(scores._of_blocks(score, together, "magnitude"), [12.5**0.5, 1, 12.5**0.5, 2])
-    np.testing.assert_allclose(scores._of_blocks(score, together, max), [3.5, 1, 3.5, -2])
-    np.testing.assert_array_equal(scores._of_blocks(score, together, "random"), [3, 1, 3, -2])
-
-
 def test_blocks_of_equal_weights_stay_whole():
     net = network(False)
     for layer in net.layers:
@@ -66,7 +55,7 @@ def test_blocks_of_equal_weights_stay_whole():
 
 
 def test_blocks_of_a_model_stay_the_same():
-    """Though neurons fall away before them, and are on no level any more: as of a network, whose layers do not change."""
+    """Cut neurons do not shift the blocks of a model without layers, just as in a network."""
     kept = []
     for kind in ("network", "model"):
         net = mlgraph.Network(20, seed=0)
@@ -82,22 +71,8 @@ def test_blocks_of_a_model_stay_the_same():
     assert kept[0] == kept[1]
 
 
-def test_operations_are_no_neurons_of_a_block():
-    g = mlgraph.Graph()
-    x = g.inputs(2)
-    y = []
-    for i in range(4):
-        y.append(g.add_neuron(x, weights=[i + 1.0, 4.0 - i]))
-        x[0] * x[1]
-    model = mlgraph.Model(g, y, loss="squared_error")
-    edges = Edges(*np.array([[0, 1] * 4, np.repeat([n.id for n in y], 2), [0] * 8]))
-    assert scores._block_of(model, edges, 4).tolist() == [0, 1] * 4
-
-
 def test_blocks_of_infinite_scores():
     """What is infinite is compared as a large number is. There may be no scores at all."""
-    assert len(scores._of_blocks(np.zeros(0), np.zeros(0, np.int64), "magnitude")) == 0
-    np.testing.assert_array_equal(scores._of_blocks(np.array([1e300, 3e300]), np.zeros(2, int), max), [2e300] * 2)
     net, other = network(False), network(False)
     net.prune(0.4, by=lambda edges: np.where(edges.source % 2, np.inf, -np.inf), block=4)
     other.prune(0.4, by=lambda edges: np.where(edges.source % 2, 1.0, -1.0), block=4)
@@ -129,7 +104,7 @@ def test_blocks_are_no_choice_of_neurons():
     assert net.sparsity == 0
 
 
-# --- growing ------------------------------------------------------------------------------------------------------------
+# --- growing --------------------------------------------------------------------------------------
 
 
 def whole_blocks(net, edges):
@@ -144,7 +119,7 @@ def test_growth_in_blocks(scope, by):
     net, other = network(), network()
     for one in (net, other):
         one.prune(0.5, block=4)
-    before, free = weights(net), [int(gaps.free.sum()) for gaps in absent(net)]
+    before, free = weights(net), [int(gaps.free.sum()) for gaps in missing_edges(net)]
     net.regrow(0.3, by=by, block=4, scope=scope, data=DATA)
     assert len(weights(net)) - len(before) == sum(round(0.3 * n) for n in (free if scope == "layer" else [sum(free)]))
     if by == "random":
@@ -186,6 +161,6 @@ def test_layers_are_filled_in_blocks():
     net = network(False)
     net.prune(0.7, block=4)
     before = weights(net)
-    fill_layers(net, np.array([180, 240, 110]), None, 4, np.random.default_rng(0))
+    grow_to_sizes(net, np.array([180, 240, 110]), None, 4, np.random.default_rng(0))
     new = {edge: 0.0 for edge in weights(net) if edge not in before}
     assert len(new) > 200 and whole_blocks(net, new) > 0.6 * len(new)

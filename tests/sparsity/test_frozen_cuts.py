@@ -146,7 +146,7 @@ def test_frozen_edges_are_the_paths():
 def test_what_is_frozen_may_be_too_much():
     net = cuttable.network()
     net.layers[0].frozen = True
-    least = r"sparsity: expected to keep at least 7\d\d edges, a path to each output and what is frozen, got 624"
+    least = r"sparsity: paths to all outputs and frozen edges need at least 7\d\d edges, but 624"
     with pytest.raises(ValueError, match=least):
         net.fit(cuttable.X, cuttable.Y, sparsify=GradualPruning(0.5), **cuttable.OPTIONS)
 

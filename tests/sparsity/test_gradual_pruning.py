@@ -78,7 +78,7 @@ def test_gradual_pruning_by_other_criteria(monkeypatch, by):
     seen = []
 
     def spy(model, sparsity, **options):
-        seen.append((options["slope"], options["step"]))
+        seen.append((options["gradient"], options["step"]))
         return prune(model, sparsity, **options)
 
     prune = pruning.prune
@@ -120,7 +120,7 @@ def test_nothing_is_cut_before_the_start():
 
 
 def test_a_run_is_not_ended_for_a_few_edges():
-    """The paths of the weights that have come to be the largest take more edges than others would; those there are stay."""
+    """A run keeps going when the paths of the largest weights need more edges than the budget."""
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(50, 6)), rng.integers(0, 4, 50)
     for seed in range(8):
@@ -185,5 +185,5 @@ def test_nothing_is_edited_where_nothing_is_to_go():
 def test_scores_that_stop_short():
     """Who gives scores ends no run by it."""
     scores = iter(range(1))
-    with pytest.raises(RuntimeError, match="by: expected scores, got StopIteration"):
+    with pytest.raises(RuntimeError, match="by: the criterion raised StopIteration"):
         network().fit(X, Y, sparsify=GradualPruning(0.5, by=lambda edges: edges.weight * next(scores)), **OPTIONS)

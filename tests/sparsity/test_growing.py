@@ -8,9 +8,9 @@ from scored import DATA, EDGES, X, Y, best, layer_of, network, slopes, weights
 
 import mlgraph
 from mlgraph.graph import arrays
-from mlgraph.sparsity import growing, moving
+from mlgraph.sparsity import growing
 from mlgraph.sparsity.schedules import GradualPruning
-from mlgraph.sparsity.scores import best_of
+from mlgraph.sparsity.scores import top_k
 
 
 def test_all_grows_again():
@@ -163,25 +163,25 @@ def test_new_edges_have_no_momentum():
     assert is_new.any() and not state[is_new].any() and state[~is_new].any()
 
 
-# --- layers that are filled again, from the last to the first ----------------------------------------------------------------
+# --- layers that are filled again, from the last to the first -------------------------------------
 
 
 def test_of_equal_slopes_the_same_grow_as_of_all_places_together():
     """Most places are not looked at again, but chance takes the same ones."""
     net = cuttable.network()
     net.prune(0.6, scope="layer")
-    places, n = growing.absent(net, dead=True), 20
+    places, n = growing.missing_edges(net, dead=True), 20
     assert all(
-        net.graph.alive()[ids].all() and gaps.counts.all() for gaps in places for ids in (gaps.sources, gaps.targets)
+        net.graph.alive()[ids].all() and gaps.fan_in.all() for gaps in places for ids in (gaps.sources, gaps.targets)
     )
     slopes = [np.arange(gaps.free.size).reshape(gaps.free.shape).astype(np.float32) // 50 for gaps in places]
     want = set()
     for gaps, slope in zip(places, slopes, strict=True):
         at = np.flatnonzero(gaps.free)
-        best = best_of(slope.ravel()[at].astype(float), np.zeros(len(at), int), np.array([n]))
+        best = top_k(slope.ravel()[at].astype(float), np.zeros(len(at), int), np.array([n]))
         want |= set(zip(*(ids.tolist() for ids in gaps.edges(at[best])[:2]), strict=True))
     sizes = np.array(cuttable.layer_sizes(net))
-    new = moving.fill_layers(net, sizes + n, slopes, 1, np.random.default_rng(0))
+    new = growing.grow_to_sizes(net, sizes + n, slopes, 1, np.random.default_rng(0))
     assert set(zip(new.source.tolist(), new.target.tolist(), strict=True)) == want and len(want) == 3 * n
 
 
@@ -191,7 +191,7 @@ def test_neurons_come_back_without_a_change_of_what_is_said():
     lost.prune()
     before, said = cuttable.pairs(net), net.forward(cuttable.X)
     wanted = np.array([30 * 24, 24 * 16 - 3, 16 * 9 - 3])
-    moving.fill_layers(net, wanted, None, 1, np.random.default_rng(0))
+    growing.grow_to_sizes(net, wanted, None, 1, np.random.default_rng(0))
     assert (
         lost.alive
         and lost.weights.all()
@@ -210,10 +210,10 @@ def test_what_is_read_gets_a_source_and_what_is_not_does_not_count():
     net.graph.prune([(unread, neuron) for neuron in net.layers[1].neurons if neuron.id != lost.id])
     assert not unread.alive and len(unread.sources) == 30
     before = np.array(cuttable.layer_sizes(net))
-    # There is room for the lost neuron in the last layer alone; and for edges into the first, all of whose neurons but one are
-    # read by all.
+    # There is room for the lost neuron in the last layer alone; and for edges into the first, all
+    # of whose neurons but one are read by all.
     net.graph.prune([(net.graph[3], neuron) for neuron in net.layers[0].neurons if neuron.id != unread.id])
-    moving.fill_layers(net, before + np.array([-50, 0, 5]), None, 1, np.random.default_rng(0))
+    growing.grow_to_sizes(net, before + np.array([-50, 0, 5]), None, 1, np.random.default_rng(0))
     assert len(lost.sources) == 1 and lost.alive and len(lost.targets) == 5
     assert (
         not unread.alive and sum(len(n.sources) for n in net.layers[0].neurons if n.id != unread.id) == before[0] - 50
@@ -261,7 +261,7 @@ def test_products_do_not_depend_on_those_before():
     for n, shape in ((50, (9, 6)), (3, (9, 6)), (70, (6, 9)), (50, (9, 6))):
         deltas, values = (rng.normal(size=(n, k)).astype(np.float32) for k in shape)
         assert products(values, deltas, 1).tobytes() == growing.Products()(values, deltas, 1).tobytes()
-    assert len(products._made) == 2
+    assert len(products._engines) == 2
 
 
 def test_inputs_at_which_edges_may_grow_have_data():
@@ -271,7 +271,9 @@ def test_inputs_at_which_edges_may_grow_have_data():
     net.regrow(0.1, by="gradient", data=(X[:, :11], Y))
     net.undo()
     other, before = mlgraph.Model(net.graph, net.graph.add_neuron([net.graph[11]], weights=[1.0])), weights(net)
-    with pytest.raises(ValueError, match=r"^data x: expected 12 columns, all that edges may grow at, got 11$"):
+    with pytest.raises(
+        ValueError, match=r"^data x: expected 12 columns, one for each input that may gain edges, got 11$"
+    ):
         net.regrow(0.1, by="gradient", data=(X[:, :11], Y))
     assert weights(net) == before and other.n_edges == 1
 
@@ -286,7 +288,7 @@ def test_what_comes_to_be_read_brings_along_what_it_reads():
     net.graph.prune([edge for source in neuron.sources[:4] for edge in source.out_edges if edge.target != neuron])
     net.graph.prune(neuron.out_edges)
     assert not any(source.alive for source in neuron.sources[:4])
-    new = moving.fill_layers(net, np.array([60, 80 - 4 * 7, 24]), None, 1, np.random.default_rng(0))
+    new = growing.grow_to_sizes(net, np.array([60, 80 - 4 * 7, 24]), None, 1, np.random.default_rng(0))
     assert new.source.tolist() == [neuron.id] * 3 and net.n_edges == 60 + 80 - 4 * 7 + 24
 
 
@@ -298,7 +300,9 @@ def test_the_gradient_of_places_of_a_layer_that_has_lost_and_gained_neurons():
     for neuron in (net.layers[0][3], net.layers[1][5]):
         neuron.prune()
     found = net.trace(X, Y)
-    for gaps, slope in zip(*(layers := growing.absent(net), growing.absent_gradient(net, layers, X, Y)), strict=True):
+    for gaps, slope in zip(
+        *(layers := growing.missing_edges(net), growing.dense_gradients(net, layers, X, Y)), strict=True
+    ):
         is_data = gaps.sources[0] < X.shape[1]
         values = X[:, gaps.sources] / 255 if is_data else np.column_stack([found[int(i)] for i in gaps.sources])
         deltas = found.of(gaps.targets).deltas() / len(X)

@@ -7,7 +7,7 @@ import pytest
 from cuttable import OPTIONS, X, Y, layer_sizes, network, pairs
 
 import mlgraph
-from mlgraph.sparsity import growing, moving
+from mlgraph.sparsity import growing
 from mlgraph.sparsity.schedules import SET, RigL, erdos_renyi
 
 
@@ -62,7 +62,7 @@ def test_neurons_beside_the_layers_keep_their_edges(kind):
 @pytest.mark.parametrize("kind", [SET, RigL])
 @pytest.mark.parametrize(("sparsity", "fraction"), [(0.95, 0.3), (0.9, 0.9), (0.8, 1)])
 def test_no_edge_is_lost_where_few_are_left(kind, sparsity, fraction):
-    """Neurons and inputs that have lost all their edges may come back: else fewer and fewer would be left to grow at."""
+    """Neurons and inputs that have lost all their edges can gain edges again."""
     net = network()
     wanted = erdos_renyi([(30, 24), (24, 16), (16, 9)], sparsity)
     read, neurons = set(), set()
@@ -73,7 +73,7 @@ def test_no_edge_is_lost_where_few_are_left(kind, sparsity, fraction):
 
     options = {**OPTIONS, "epochs": 12}
     history = net.fit(X, Y, sparsify=kind(sparsity, fraction=fraction, updates=100), callback=watch, **options)
-    # More if the neurons that are read need more than there are; fewer, of those of steepest loss, if none of them has room.
+    # A layer may get more edges if its read neurons need more, or fewer if none of them has free places.
     most = 1.1 * wanted.sum()
     assert (history.epoch_edges >= wanted.sum() * (1 if kind is SET else 0.9)).all() and (
         history.epoch_edges <= most
@@ -108,11 +108,11 @@ def test_edges_past_the_layers_stay_and_take_no_room(kind, frozen):
 
 
 def test_rigl_grows_where_the_loss_is_steepest(monkeypatch):
-    """Steepest before anything is cut. What is cut and grows again keeps its weight, and the optimizer's state of it."""
+    """RigL grows at the largest gradients before the cut; a regrown edge keeps weight and optimizer state."""
     net, schedule = network(), RigL(0.7, fraction=0.9)
     net.fit(X, Y, sparsify=schedule, epochs=1, batch_size=50)
-    places = growing.absent(net, dead=True)
-    slopes = growing.absent_gradient(net, places, X, Y)
+    places = growing.missing_edges(net, dead=True)
+    slopes = growing.dense_gradients(net, places, X, Y)
     before, grown = pairs(net), []
 
     def numbers():
@@ -125,7 +125,7 @@ def test_rigl_grows_where_the_loss_is_steepest(monkeypatch):
         return grow(graph, edges, who)
 
     grow, was = growing.grow, numbers()
-    monkeypatch.setattr(moving, "grow", watch)
+    monkeypatch.setattr(growing, "grow", watch)
     schedule.act(net, 0.1, 5, 0, lambda n: (X[:n], Y[:n]), None)
     (new, kept), now = grown[0], numbers()
     assert kept < before and pairs(net) == kept | new
@@ -183,7 +183,7 @@ def test_neurons_without_a_bias_begin_anew():
     net = mlgraph.Network(30, seed=0)
     net.add_layer(16, bias=False)
     before = net.graph.parameters.tobytes()
-    moving.begin_anew(net.graph, np.array(net.layers[0].ids))
+    growing.reset_neurons(net.graph, np.array(net.layers[0].ids))
     assert net.graph.parameters.tobytes() == before and net.graph.parameters[-1] != 0
 
 
@@ -245,7 +245,7 @@ def test_edges_that_lead_back_do_not_shrink_a_network(method):
         counts.append(net.n_edges)
     assert (
         net.graph.has_edge(*ends[0])
-        and sum(np.count_nonzero(~p.free) - p.counts.sum() for p in growing.absent(net)) > 5
+        and sum(np.count_nonzero(~p.free) - p.fan_in.sum() for p in growing.missing_edges(net)) > 5
     )
     assert abs(counts[1] - counts[0]) <= 2, counts
 

@@ -12,7 +12,7 @@ from mlgraph import SET, GradualPruning, RigL
 from mlgraph.graph.arrays import Edges
 from mlgraph.models.running import engine_of
 from mlgraph.sparsity import growing
-from mlgraph.sparsity.scores import gradient as gradient_of
+from mlgraph.sparsity.scores import loss_gradient as gradient_of
 
 
 def of_use(net, edges):
@@ -34,7 +34,7 @@ def strengths(net, scores):
     return found
 
 
-# --- edges --------------------------------------------------------------------------------------------------------------
+# --- edges ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("sparsity", [0, 0.1, 0.4, 0.6, 0.8, 0.9])
@@ -180,8 +180,8 @@ def test_gradients_do_not_depend_on_threads(n_threads):
     net.prune(0.5)
     want = gradient_of(net, X, Y, n_threads=1)
     assert gradient_of(net, X, Y, n_threads=n_threads).tobytes() == want.tobytes()
-    layers = growing.absent(net)
-    for a, b in zip(*(growing.absent_gradient(net, layers, X, Y, n) for n in (1, n_threads)), strict=True):
+    layers = growing.missing_edges(net)
+    for a, b in zip(*(growing.dense_gradients(net, layers, X, Y, n) for n in (1, n_threads)), strict=True):
         assert a.tobytes() == b.tobytes()
 
 
@@ -282,7 +282,7 @@ def test_weights_that_are_no_numbers_give_no_scores(act):
     assert weights(net).keys() == before
 
 
-# --- neurons ------------------------------------------------------------------------------------------------------------
+# --- neurons --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("by", ["magnitude", "saliency", "random", "own"])
@@ -318,7 +318,7 @@ def test_whole_neurons(by, scope):
     assert {n for n in hidden if n.alive} == kept
 
 
-# --- errors -------------------------------------------------------------------------------------------------------------
+# --- errors ---------------------------------------------------------------------------------------
 
 NAN = float("nan")
 ERRORS = {
@@ -352,11 +352,11 @@ ERRORS = {
         "by: expected scores that are numbers, got nan",
     ),
     "neuron scores": (lambda net: net.prune(neurons=0.5, by=lambda n: 1), "by: expected a score for each neuron"),
-    "everything but one": (lambda net: net.prune(0.999), "sparsity: expected to keep at least .* edges, .*, got 1"),
-    "all but outputs": (
-        lambda net: net.prune(neurons=0.99),
-        "neurons: expected to keep at least 2 neurons, a path to each",
+    "everything but one": (
+        lambda net: net.prune(0.999),
+        "sparsity: paths to all outputs need at least .* edges, but 1 would remain",
     ),
+    "all but outputs": (lambda net: net.prune(neurons=0.99), "neurons: paths to all outputs need at least 2 neurons"),
     "fraction": (lambda net: net.regrow(1.1), "fraction: expected a number from 0 to 1, got 1.1"),
     "growth": (
         lambda net: net.regrow(0.5, by="magnitude"),
@@ -411,7 +411,7 @@ def test_a_criterion_may_run_the_network_and_may_not_edit_it(what):
         net.layers[1].neurons[2].activation = "tanh"
         return score(things)
 
-    with pytest.raises(RuntimeError, match=r"^by: expected a criterion that leaves the graph as it is"):
+    with pytest.raises(RuntimeError, match=r"^by: the criterion edited the graph"):
         net.prune(**dict.fromkeys(share, 0.6), by=editing)
     net.undo()
     assert everything(net.graph) == before

@@ -24,7 +24,7 @@ def test_a_path_to_every_output_stays(scope):
     net.prune(0.85, scope=scope)
     assert lone.alive and (best.source.id, lone.id) in weights(net) and np.isfinite(net.forward(X)).all()
     with pytest.raises(
-        ValueError, match=r"sparsity: .* at least \d+ edges( of layer \d)?, a path to each output, got \d+"
+        ValueError, match=r"sparsity: paths to all outputs need at least \d+ edges( of layer \d)?, but \d+ would remain"
     ):
         net.prune(0.99, scope=scope)
     assert lone.alive
@@ -150,9 +150,9 @@ def test_edges_on_which_many_others_hang_are_not_the_first_to_go(how, few):
 @pytest.mark.parametrize("row", [1, 2, 3, 20, 700])
 def test_few_passes_see_behind_a_row_of_edges_that_grow_stronger(monkeypatch, row):
     """And the weakest of the edges behind it go, none of the row."""
-    passes, strongest = [], pruning.strongest
+    passes, bottleneck_scores = [], pruning.bottleneck_scores
     monkeypatch.setattr(
-        pruning, "strongest", lambda *given, **options: passes.append(1) or strongest(*given, **options)
+        pruning, "bottleneck_scores", lambda *given, **options: passes.append(1) or bottleneck_scores(*given, **options)
     )
     g = mlgraph.Graph()
     x = g.inputs(41)
@@ -253,9 +253,7 @@ def test_the_only_way_leads_through_a_layer_that_keeps_nothing():
     g = mlgraph.Graph()
     x = g.input()
     model = mlgraph.Model(g, g.add_neuron([g.add_neuron([x], weights=[5.0])], weights=[5.0]))
-    with pytest.raises(
-        ValueError, match=r"sparsity: expected to keep .* 1 edge of level 1, a path to each output, got 0"
-    ):
+    with pytest.raises(ValueError, match=r"sparsity: paths to all outputs need at least 1 edge of level 1, but 0"):
         model.prune(0.6, scope="layer")
 
 
@@ -266,9 +264,7 @@ def test_an_operation_is_not_cut_off_for_want_of_room_in_a_level():
     a = g.add_neuron(x, "tanh", weights=[1.0, 0.1, 0.1])
     b = g.add_neuron([a, x[0]], "tanh", weights=[1.0, 0.5])
     model = mlgraph.Model(g, a + b)
-    with pytest.raises(
-        ValueError, match="sparsity: expected to keep at least 1 edge of level 1, a path to each output, got 0"
-    ):
+    with pytest.raises(ValueError, match="sparsity: paths to all outputs need at least 1 edge of level 1, but 0"):
         model.prune(0.9, scope="layer")
     model.fit(np.ones((4, 3)), np.ones(4), epochs=1, callback=lambda progress: model.prune(0.9, scope="layer"))
     assert 0 < model.n_edges <= 2
@@ -314,7 +310,8 @@ def test_small_graphs_by_all_ways_to_cut_them(seed, sparsity):
     assert kept in ways
     if len(weight) <= room:
         assert kept == set(weight)
-    else:  # as many as can be of those as strong as the weakest that is kept, or the paths alone that must be
+    elif room >= min(map(len, ways)) + 2:
+        # With less room, `prune` may keep a small set of edges that is not the best one, as its docstring says.
         weakest = min(weight[e] for e in kept)
         assert max(min(weight[e] for e in way) for way in ways if len(way) >= len(kept)) == weakest
 
@@ -355,9 +352,7 @@ def test_neurons_on_the_way_to_an_output_stay():
     net.prune(neurons=0.7, by=lambda neurons: [n.id for n in neurons])
     assert [sum(n.alive for n in layer.neurons) for layer in net.layers] == [1, 11, 5]
     assert net.layers[0].neurons[19].alive and np.isfinite(net.forward(np.zeros((1, 50)))).all()
-    with pytest.raises(
-        ValueError, match=r"neurons: expected to keep .* 1 neuron of layer 0, a path to each output, got 0"
-    ):
+    with pytest.raises(ValueError, match=r"neurons: paths to all outputs need at least 1 neuron of layer 0, but 0"):
         net.prune(neurons=0.99, scope="layer")
 
 

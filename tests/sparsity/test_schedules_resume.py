@@ -1,4 +1,4 @@
-"""Runs that cut and grow, and are gone on with: to the bits of one in one go, and only with the schedule that they had."""
+"""A resumed sparse run is bitwise equal to an uninterrupted one, and needs the same schedule."""
 
 import contextlib
 from dataclasses import dataclass
@@ -66,7 +66,7 @@ def test_a_run_beside_another_model_goes_on(tmp_path):
 
 
 def test_a_run_goes_on_in_which_two_models_shared_what_came_and_went(tmp_path):
-    """What this one had needed for a while and lost is its own, though neither its beginning nor its checkpoint shows it."""
+    """A node that the model needed for a while during the run still counts as its own after resuming."""
 
     def run(stop, path):
         def edit(progress):

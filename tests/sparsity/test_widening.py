@@ -203,7 +203,7 @@ def test_what_is_cut_off_stays_so():
     bare.graph.add_edge(bare.graph[0], bare.outputs[0])
     bare.graph.add_edge(bare.graph[0], bare.outputs[1])
     bare.graph.prune(bare.layers[0])
-    with pytest.raises(ValueError, match="layer: expected one between layers of which something is alive"):
+    with pytest.raises(ValueError, match="layer: both neighbouring layers need a live neuron"):
         bare.widen(bare.layers[1])
 
 
