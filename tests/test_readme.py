@@ -1,4 +1,4 @@
-"""The Python in the README and in docs/ runs and gives the results that its comments promise, and links lead somewhere."""
+"""The Python in the README and in docs/ gives the results that its comments state, and relative links are valid."""
 
 import ast
 import contextlib
@@ -13,16 +13,18 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-DOCUMENTS = [*PAGES, *sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("bench/*.md")), *sorted(ROOT.glob(".github/**/*.md"))]
-DOCUMENTS = list(dict.fromkeys(DOCUMENTS))
+DOCUMENTS = sorted(
+    page for pattern in ("*.md", "docs/*.md", "bench/*.md", ".github/**/*.md") for page in ROOT.glob(pattern)
+)
 
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 NUMBER = re.compile(r"-?\d+\.\d+")
 OUTPUT = re.compile(r"[<\[{]|-?\d+(\.\d+)?$")  # how a comment that states a result begins
-# Training amplifies a difference in the last bit, as between builds that round differently. In 13 runs whose first bias was
-# moved by 1e-6 to 1e-5, loss and accuracy stayed within 0.001, all weights within 0.15, and the weights shown within 0.05.
+# Training amplifies a difference in the last bit, as between builds that round differently. In 13 runs whose
+# first bias was moved by 1e-6 to 1e-5, loss and accuracy stayed within 0.001 of each other, all weights within
+# 0.15, and the weights that the README shows within 0.05.
 TRAINED = {"{": 0.005, "<": 0.1, "1": 0.005}
 
 
@@ -102,6 +104,7 @@ def anchors_of(page):
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+@pytest.mark.skipif(not (ROOT / "mlgraph").is_dir(), reason="the links need the sources")
 @pytest.mark.parametrize("page", DOCUMENTS, ids=id_of)
 def test_relative_links_lead_to_existing_files_and_headings(page):
     for link in LINK.findall(FENCED.sub("", page.read_text())):
