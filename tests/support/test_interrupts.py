@@ -18,6 +18,7 @@ from struck import ROOM, struck
 
 import mlgraph
 from mlgraph.models import running
+from mlgraph.training import loop
 
 pytestmark = pytest.mark.usefixtures("python_handles_ctrl_c")
 
@@ -326,7 +327,7 @@ def test_ctrl_c_waits_at_most_a_fifth_of_a_second(monkeypatch):
             signal.raise_signal(signal.SIGINT)
         return found
 
-    monkeypatch.setattr(training, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
     monkeypatch.setattr("mlgraph.training.fitting.execute", run)
     net = network()
     with pytest.raises(KeyboardInterrupt):
