@@ -43,9 +43,10 @@ def floats_looked_at(plan, n):
 def bench_nonfinite_check(benchmark, note, mnist, hidden, kind):
     """A pass over all that an epoch's check looks at; `share_of_epoch` is its time as a share of the epoch's.
 
-    That is adjoints, values and losses, which a sweep has in a nearer cache than this pass, and the optimizer's state. Data
-    of floats are looked at once more, when `fit` begins (`data_once_a_fit`, in seconds). There is no run without the check
-    to compare with: no switch turns it off. A sum for each run of weights, of one number for each tile, is not timed.
+    That is adjoints, values and losses, which a sweep has in a nearer cache than this pass, and the
+    optimizer's state. Data of floats are looked at once more, when `fit` begins (`data_once_a_fit`,
+    in seconds). There is no run without the check to compare with: no switch turns it off. A sum
+    for each run of weights, of one number for each tile, is not timed.
     """
     x, y = (mnist.train_x, mnist.train_y) if kind == "bytes" else (mnist.train_x / np.float32(255), mnist.train_y)
     net, given = network(*hidden), {"epochs": 1, "batch_size": BATCH, "n_threads": 1}
@@ -66,7 +67,8 @@ def bench_nonfinite_check(benchmark, note, mnist, hidden, kind):
     once = min(benchmark.stats.stats.data)
     note(floats=n, epoch=epoch, share_of_epoch=round(once / epoch, 5), data_once_a_fit=data)
     print(
-        f"\n{'-'.join(map(str, hidden))}, {kind}: {once / epoch:.2%} of an epoch of {epoch:.4f} s, {data:.4f} s once a fit"
+        f"\n{'-'.join(map(str, hidden))}, {kind}: {once / epoch:.2%} of an epoch of {epoch:.4f} s, "
+        f"{data:.4f} s once a fit"
     )
     assert limit > 0 and np.isfinite(net.graph.parameters).all()
 
@@ -74,7 +76,7 @@ def bench_nonfinite_check(benchmark, note, mnist, hidden, kind):
 @pytest.mark.benchmark(group="busy neighbour, epoch 784-32-10, batch 128")
 @pytest.mark.parametrize("neighbours", [1, 2])
 def bench_busy_neighbour(benchmark, note, mnist, neighbours):
-    """Five epochs beside processes that never wait; `worst_over_quiet` is the slowest of them over the fastest without."""
+    """Five epochs while other processes compute; `worst_over_quiet` is the slowest over the fastest without them."""
     net, given = network(32), {"epochs": 1, "batch_size": BATCH}
 
     def epoch():

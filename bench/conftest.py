@@ -1,4 +1,4 @@
-"""What every benchmark shares: the data, the machine's peak measured in this process, and the contents of extra_info."""
+"""Fixtures of all benchmarks: the data, the machine's peak measured in this process, the contents of extra_info."""
 
 import machine
 import pytest

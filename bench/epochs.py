@@ -1,16 +1,17 @@
-"""Times epochs of MNIST by batch size, by width and by sparsity, beside the rivals and the machine's bound, and draws them.
+"""Time epochs of MNIST by batch size, width and sparsity, for mlgraph and other libraries, and plot them.
 
     python bench/epochs.py --out bench/pictures/epochs.png --json epochs.json
 
-The libraries take turns, so that other work on the machine affects them all. A turn is two epochs, and the second counts: by
-then caches and threads are the library's own. mlgraph's turn is one `fit` of ten epochs. Its first and its last epoch count,
-as separate lines: the first includes all that `fit` does before its first step. The rivals' data conversion and compilation
-are not timed. Times are wall clock, shuffling included. The picture shows the fastest turn, for other work can only add
+The libraries take turns, so that other work on the machine affects them all. A turn is two epochs,
+and the second counts: by then caches and threads are the library's own. mlgraph's turn is one `fit`
+of ten epochs. Its first and its last epoch count, as separate lines: the first includes all that
+`fit` does before its first step. The rivals' data conversion and compilation are not timed. Times
+are wall clock, shuffling included. The picture shows the fastest turn, for other work can only add
 time; the file has every time, and `--redraw` draws several runs, minutes apart, together.
 
-The bound is the time that all multiply-adds of the dense epoch take at the peak of all threads, measured in the same
-process. Sparse networks are trained for an epoch and cut to the largest weights, one by one or in blocks of four neurons;
-the training after the cut is timed.
+The bound is the time that all multiply-adds of the dense epoch take at the peak of all threads,
+measured in the same process. Sparse networks are trained for an epoch and cut to the largest
+weights, one by one or in blocks of four neurons; the training after the cut is timed.
 """
 
 import argparse
@@ -43,7 +44,7 @@ SMALLEST_OF_SKLEARN = 32
 """Batch size below which scikit-learn's epoch would be the longest part of the whole run."""
 
 PAUSE = 0.2
-"""Seconds before a turn: threads of the last library, BLAS above all, spin on for a while and take a core from the next."""
+"""Seconds before a turn: threads of the library before, BLAS above all, keep spinning and would occupy a core."""
 
 LATER, BLOCKS = "mlgraph, later epochs", "mlgraph, later epochs, cut in blocks of 4"
 LABELS = {
@@ -206,8 +207,8 @@ def draw(results: dict[str, Any], path: str) -> None:
     facts, examples = results["machine"], "MNIST" if results["examples"] == 60_000 else f"{results['examples']} images"
     absent = f"; not installed: {', '.join(LABELS[who] for who in results['absent'])}" if results["absent"] else ""
     figure.suptitle(
-        f"An epoch of {examples}, the fastest of the turns; {facts['cpu']}, {facts['isa']}, threads: {facts['threads']}, "
-        f"peak {results['peak'] / 1e9:.0f} GFLOP/s{absent}",
+        f"An epoch of {examples}, the fastest of the turns; {facts['cpu']}, {facts['isa']}, "
+        f"threads: {facts['threads']}, peak {results['peak'] / 1e9:.0f} GFLOP/s{absent}",
         fontsize=9,
     )
     figure.savefig(path, metadata={"Software": None})

@@ -32,8 +32,8 @@ def peak(threads: int = 1, rounds: int = 9) -> float:
 def slow_share(threads: int, moments: int = 300) -> float:
     """Share of moments, some tenths of a millisecond each, in which a core computed at less than 0.8 of its best.
 
-    All threads compute at once, in registers alone: what slows one down, for tenths of a second on a virtual machine, is
-    another guest's thread on the same core, or the next of this one.
+    All threads compute at once, in registers alone: what slows one down, for tenths of a second on
+    a virtual machine, is another guest's thread on the same core, or the next of this one.
     """
 
     def timed(_: int) -> list[float]:

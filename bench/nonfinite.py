@@ -1,11 +1,13 @@
-"""What to do with a neuron that is not finite: raise and begin again, skip, clamp, or disconnect it, "after all, it's dead"?
+"""Compare the policies for a neuron that is not finite: raise and start again, skip, clamp, or disconnect.
 
     python bench/nonfinite.py
 
-The author of ml-rust asked the last of these questions and left it open; ml-rust itself did "clamp". Networks 784-32-10 are
-made to overflow on MNIST in four ways, and trained under each policy from the same starts on the same batches. The table has
-the final test accuracy (its mean, standard deviation and range over the seeds), and how many of the 32 hidden neurons are
-left. If one neuron is at fault, "without" is the network that never had it: the best that disconnecting it can reach.
+The author of ml-rust asked whether to disconnect it ("after all, it's dead"), and left it open;
+ml-rust clamps. Networks 784-32-10 are made to overflow on MNIST in four ways, and trained under
+each policy from the same starts on the same batches. The table has the final test accuracy (its
+mean, standard deviation and range over the seeds), and how many of the 32 hidden neurons are left.
+If one neuron is at fault, "without" is the network that never had it: the best that disconnecting
+it can reach.
 """
 
 import argparse

@@ -1,8 +1,9 @@
 """The same epoch in the tensor libraries that people would pick instead: SGD with momentum 0.9 at rate 0.05, shuffled.
 
-Each class builds itself from the sizes of the layers and has ``epoch(batch)``, and ``run(epochs, batch)`` for many short
-ones. JAX runs an epoch, or all of them, in one jitted scan, the fastest way it has; steps of a scan have one size, so that it
-leaves out the last examples of an epoch that fill none (96 at batch 128, 608 at 1024).
+Each class builds itself from the sizes of the layers and has ``epoch(batch)``, and ``run(epochs,
+batch)`` for many short ones. JAX runs an epoch, or all of them, in one jitted scan, the fastest way
+it has; steps of a scan have one size, so that it leaves out the last examples of an epoch that fill
+none (96 at batch 128, 608 at 1024).
 """
 
 import itertools
@@ -170,7 +171,7 @@ class Mlgraph:
         self.net.fit(self.x, self.y, epochs=epochs, batch_size=batch, learning_rate=0.05, momentum=0.9)
 
     def epochs(self, batch):
-        """Seconds of the first of some epochs of one `fit`, with all that comes before its first step, and of the last."""
+        """Return the seconds of the first epoch of a `fit`, set-up included, and of its last epoch."""
         at = [time.perf_counter()]
         self.net.fit(
             self.x,

@@ -2,13 +2,15 @@
 
     python bench/roofline.py --out bench/pictures/roofline.png
 
-Each build is measured in its own process, on one core, against the peak of its own instruction set in that same process:
-this compares how good the kernels are, whatever the chip. Processes of all builds take turns, and the fastest counts. Only
-useful operations count: not a multiply-add with a zero that is skipped. The kernels are those of bench_kernels.py.
+Each build is measured in its own process, on one core, against the peak of its own instruction set
+in that same process: this compares how good the kernels are, whatever the chip. Processes of all
+builds take turns, and the fastest counts. Only useful operations count: not a multiply-add with a
+zero that is skipped. The kernels are those of bench_kernels.py.
 
-The roof is flat: 4 bytes of weight from memory serve all examples of a step, 32 or more and 64 operations (a fifth of that
-where data are skipped), so that memory bandwidth bounds no kernel but `few_forward`, whose weights serve 8 examples, where
-these do not fit into the caches. The sparse kernels wait for loads from the caches.
+The roof is flat: 4 bytes of weight from memory serve all examples of a step, 32 or more and 64
+operations (a fifth of that where data are skipped), so that memory bandwidth bounds no kernel but
+`few_forward`, whose weights serve 8 examples, where these do not fit into the caches. The sparse
+kernels wait for loads from the caches.
 """
 
 import argparse

@@ -4,10 +4,11 @@
     python bench/epochs.py --json epochs.json
     python bench/tables.py bench.json epochs.json
 
-Each table names its machine, its commit and the times that it shows: for epochs.py the fastest turn, and for
-pytest-benchmark the fastest, too, or with `--median` the median. Given several files of pytest-benchmark, the fastest run of
-each benchmark counts, so that a shared machine may be busy during one of them. Files of several builds give kernels one
-column per build; all else is of the first build.
+Each table names its machine, its commit and the times that it shows: for epochs.py the fastest
+turn, and for pytest-benchmark the fastest, too, or with `--median` the median. Given several files
+of pytest-benchmark, the fastest run of each benchmark counts, so that a shared machine may be busy
+during one of them. Files of several builds give kernels one column per build; all else is of the
+first build.
 """
 
 import argparse
@@ -103,7 +104,7 @@ def network(sizes: Sequence[int]) -> str:
     return "-".join(map(str, sizes))
 
 
-# --- one function for each table; None where its benchmarks are not there --------------------------------------------------
+# --- one function for each table; None where its benchmarks are missing ---
 
 
 def turns(epochs: dict[str, Any]) -> str:
@@ -153,9 +154,9 @@ def turns(epochs: dict[str, Any]) -> str:
         "times as fast",
     ]
     return (
-        f"### Epochs in turns\n\nFastest of the turns; {epochs['examples']:,} examples; {machine(epochs['machine'])}, peak of "
-        f"all threads {epochs['peak'] / 1e9:.0f} GFLOP/s{versions}. In brackets: how many times as long as mlgraph's first "
-        f"epoch and its later ones.\n\n{table(head, [*dense.values()])}\n\n" + table(cut_head, cut)
+        f"### Epochs in turns\n\nFastest of the turns; {epochs['examples']:,} examples; {machine(epochs['machine'])}, "
+        f"peak of all threads {epochs['peak'] / 1e9:.0f} GFLOP/s{versions}. In brackets: how many times as long as "
+        f"mlgraph's first epoch and its later ones.\n\n{table(head, [*dense.values()])}\n\n" + table(cut_head, cut)
     )
 
 
@@ -212,7 +213,7 @@ def expressions(results: Results) -> str | None:
 
 
 def compared(function: str, head: str, first: str, base_name: str = "") -> Callable[[Results], str | None]:
-    """A table of all runs of one benchmark beside the one called `first` (in print `base_name`), with what they note."""
+    """Tabulate all runs of one benchmark relative to the one called `first` (in print `base_name`), with their notes."""
 
     def made(results: Results) -> str | None:
         benches = results.every(function)
@@ -242,7 +243,7 @@ def alone(results: Results) -> str | None:
         ("bench_large", "compile a large graph"),
         ("bench_build", "784-32-10 written in scalars"),
         ("bench_written_network", "epoch of 784-32-10, batch 128, as"),
-        ("bench_import", "`python -c 'import mlgraph'`"),
+        ("bench_import", "`python -c 'import mlgraph; mlgraph.Network'`"),
     ):
         for bench in results.every(function):
             label = f"{what} {bench['param']}" if bench["param"] else what

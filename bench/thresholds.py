@@ -2,9 +2,9 @@
 
     python bench/thresholds.py
 
-A row has a value of the quantity that is compared with a threshold, and the fastest time of either way. A threshold is well
-placed where the faster way changes, for these networks. It takes half a minute; if other work shares the machine, look at
-several runs.
+A row has a value of the quantity that is compared with a threshold, and the fastest time of either
+way. A threshold is well placed where the faster way changes, for these networks. It takes half a
+minute; if other work shares the machine, look at several runs.
 """
 
 import argparse
@@ -124,7 +124,7 @@ def unread() -> Iterator[tuple[float, list[float]]]:
 
 
 def full(name: str, zeros: bool = True) -> Iterator[tuple[float, list[float]]]:
-    """An epoch of rows and of a block with holes, by the share of the edges that are there; of MNIST, or its inverse."""
+    """An epoch of rows and of a block with holes, by the fraction of edges present; MNIST or its inverse."""
     mnist, rng = load_mnist(), np.random.default_rng(0)
     of_data, together = name.endswith("DATA"), 4 if name.startswith("QUADS") else 1
     few = of_data and zeros
@@ -151,7 +151,7 @@ def some(sparse: bool) -> Iterator[tuple[float, list[float]]]:
 
 
 def sparse() -> Iterator[tuple[float, list[float]]]:
-    """An epoch of a block that goes through all its data, and of one that skips zeros, by the share of runs that are not."""
+    """An epoch of a block that reads all its data, and of one that skips zeros, by the fraction of nonzero runs."""
     rng = np.random.default_rng(0)
     for share in (0.3, 0.5, 0.7, 0.8, 0.9, 1.0):
         runs = rng.random((6400, 196)) < share
@@ -173,7 +173,7 @@ def narrow() -> Iterator[tuple[float, list[float]]]:
 
 
 def few() -> Iterator[tuple[float, list[float]]]:
-    """Steps of dense data by a block that goes through all of them, and by one that skips zeros, by the size of the step."""
+    """Steps of dense data by a block that reads all of them, and by one that skips zeros, by the size of the step."""
     net, rng, steps = layers(256, 256, 10), np.random.default_rng(0), 100
     for batch in (4, 8, 16, 32, 64, 128):
         run = fitted(net, floats(rng, 256, steps * batch), floats(rng, 10, steps * batch), batch)
