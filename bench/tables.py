@@ -213,7 +213,7 @@ def expressions(results: Results) -> str | None:
 
 
 def compared(function: str, head: str, first: str, base_name: str = "") -> Callable[[Results], str | None]:
-    """Tabulate the runs of one benchmark with their notes, relative to the one called `first` (in print `base_name`)."""
+    """Tabulate the runs of a benchmark with their notes, relative to the one called `first` (in print `base_name`)."""
 
     def made(results: Results) -> str | None:
         benches = results.every(function)
