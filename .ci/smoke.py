@@ -1,4 +1,4 @@
-"""An installed mlgraph learns which of two numbers is the larger, and has its data set."""
+"""Check that an installed mlgraph learns which of two numbers is larger and finds its data set."""
 
 import numpy as np
 

@@ -1,6 +1,6 @@
-"""Every kernel once, on small data: for valgrind, under which a test suite would take hours.
+"""Run every kernel once on small data: for valgrind, under which the tests would take hours.
 
-What comes out is compared, so that memcheck sees each number used: one that nobody has written is an error then.
+Every result is compared, because memcheck reports an uninitialized number only when it is used.
 """
 
 import numpy as np
@@ -25,8 +25,8 @@ def data(n, columns, share, dtype):
     return x.astype(np.uint8) if dtype == "uint8" else (x / 255).astype(dtype)
 
 
-# Layers: bytes and floats, dense and sparse data, blocks of odd widths, each kind of dropout, each optimizer. From 125 columns
-# on sums are in two halves, and each thread sweeps the one tile of a step.
+# Layers: bytes and floats, dense and sparse data, blocks of odd widths, each kind of dropout, each optimizer. With 125
+# columns or more, sums are split in two halves, and each thread sweeps the one tile of a step.
 for dtype, share, sizes, options, fit in (
     ("uint8", 0.2, (37, 33, 3), {}, {}),
     ("uint8", 0.9, (37, 9, 17, 3), {}, {"momentum": 0}),
@@ -45,7 +45,7 @@ for dtype, share, sizes, options, fit in (
         net.fit(x, y, epochs=1, batch_size=batch_size, learning_rate=0.01, n_threads=2, **fit)
     check(net.graph.parameters, net.predict_proba(x), net.predict_proba(x[:1]), *net.evaluate(x, y).values())
 
-# Rows that lack few edges, swept as blocks with holes; by so many examples also where nothing is trained.
+# Rows that lack few edges become blocks with holes; for this many examples also without training.
 for dtype, share, fit in (("uint8", 0.2, {}), ("float32", 0.9, {"optimizer": "adam"})):
     net = mlgraph.Network(20, seed=1)
     net.add_layer(32, "tanh")
@@ -58,7 +58,7 @@ for dtype, share, fit in (("uint8", 0.2, {}), ("float32", 0.9, {"optimizer": "ad
     derivatives = net.gradients(x, y)
     check(net.graph.parameters, net.predict_proba(x), derivatives.inputs, derivatives.edges)
 
-# Neurons with sources of their own, a squared error.
+# Neurons that each have their own sources, with a squared error.
 g = mlgraph.Graph()
 nodes = g.inputs(11)
 for i in range(40):
@@ -71,7 +71,7 @@ x = data(70, 11, 0.7, "float32")
 model.fit(x, rng.random((70, 4)), epochs=2, batch_size=33, learning_rate=1e-3, n_threads=2)
 check(g.parameters, model.forward(x))
 
-# Each operation, its value and derivatives; parameters; neurons written in scalars.
+# Each operation with its value and derivatives, parameters, and a neuron written as a formula.
 g = mlgraph.Graph()
 a, b, c = g.inputs(3)
 p = g.parameter(0.5)

@@ -280,7 +280,6 @@ import signal
 import subprocess
 import numpy as np
 import mlgraph
-from mlgraph.training import loop
 
 faulthandler.dump_traceback_later(300, exit=True)
 signal.signal(signal.SIGINT, signal.default_int_handler)
