@@ -206,14 +206,14 @@ def test_unit_warnings_name_the_data_and_the_line_that_called_fit():
     for message, x, validation in (
         ("x: bytes are read as byte / 255", ones, (ones, Y)),
         ("validation x: bytes are read as byte / 255", X, (ones, Y)),
-        ("x: these are whole numbers from 0 to 255", whole, (X, Y)),
-        ("validation x: these are whole numbers", X / 255, (whole, Y)),
+        ("x: whole numbers from 0 to 255", whole, (X, Y)),
+        ("validation x: whole numbers", X / 255, (whole, Y)),
     ):
         with pytest.warns(UserWarning, match=f"^{message}") as warned:
             net.fit(x, Y, epochs=1, learning_rate=1e-6, validation=validation)
         assert [warning.filename for warning in warned] == [__file__]
     for predict in (net.predict, net.predict_proba, net.forward, lambda x: net.evaluate(x, Y)):
-        with pytest.warns(UserWarning, match="^x: these are whole numbers from 0 to 255") as warned:
+        with pytest.warns(UserWarning, match="^x: whole numbers from 0 to 255") as warned:
             predict(whole)
         assert [warning.filename for warning in warned] == [__file__]
 
@@ -221,7 +221,7 @@ def test_unit_warnings_name_the_data_and_the_line_that_called_fit():
 def test_a_folder_whose_name_begins_like_the_package_is_outside_of_it():
     path = mlgraph.__path__[0] + "_study/main.py"
     scope = {"net": network(), "x": np.where(X > 200, 255, X.astype(int))}
-    with pytest.warns(UserWarning, match="^x: these are whole numbers") as warned:
+    with pytest.warns(UserWarning, match="^x: whole numbers") as warned:
         exec(compile("net.predict(x)", path, "exec"), scope)
     assert [warning.filename for warning in warned] == [path]
 

@@ -92,7 +92,7 @@ def test_unit_warnings_are_about_x_only():
     model.fit(bits * 200, bits, epochs=1)
     with pytest.warns(UserWarning, match="^x: bytes are read as byte / 255"):
         model.fit(bits, bits * 2, epochs=1)
-    with pytest.warns(UserWarning, match="^x: these are whole numbers from 0 to 255"):
+    with pytest.warns(UserWarning, match="^x: whole numbers from 0 to 255"):
         model.evaluate(bits * 255.0, bits / 2)
 
 

@@ -67,5 +67,5 @@ def test_an_engine_refuses_nodes_that_its_plan_lacks():
     objective = read_with_targets(net, X, Y)[1]
     for asked in ({"values": net.output_ids}, {"adjoints": net.output_ids}, {"objective": objective}):
         with pytest.raises(RuntimeError, match=r"^nodes: "):
-            engine.compute(examples, **asked)
-    assert len(engine.compute(examples, values=[hidden])[1]) == len(X)
+            engine.execute(examples, **asked)
+    assert len(engine.execute(examples, values=[hidden])[1]) == len(X)

@@ -25,7 +25,7 @@ def test_nothing_is_swept_after_a_bad_step(sweep, sizes, why):
         examples, objective = read_with_targets(net, x, y)
         engine = Engine(net.graph, Plan(net.graph, [*net.output_ids, *net.loss_ids], net.dropout_shares))
         losses = np.full(1200, -1, np.float32)
-        stopped, _, _ = engine.compute(
+        stopped, _, _ = engine.execute(
             examples,
             steps=Steps(np.arange(0, 1200, 4), np.full(300, 4), np.full(300, 0.01, np.float32)),
             objective=objective,
