@@ -92,7 +92,7 @@ def test_what_a_network_was_made_with_is_not_assigned():
 )
 def test_a_softmax_of_one_is_refused(make):
     """It is always certain, right, and learns nothing."""
-    with pytest.raises(ValueError, match=": expected 2 or more for a softmax, got 1; for one yes or no there "):
+    with pytest.raises(ValueError, match=": a softmax needs at least 2 outputs, got 1; for one yes-or-no question "):
         make()
 
 
