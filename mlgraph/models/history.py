@@ -111,7 +111,7 @@ _rooms: WeakKeyDictionary[History, dict[str, tuple[npt.NDArray[Any], int]]] = We
 
 
 def means_of(history: History, begin: Int64) -> tuple[Float64, Float64]:
-    """Mean loss and accuracy of examples that were not left out: of the batches from each number in `begin` to the next."""
+    """Mean loss and accuracy over the batches from each number in `begin` to the next, without skipped examples."""
     part, first = slice(begin[0], begin[-1]), begin[:-1] - begin[0]
     count = history.batch_size[part] - history.batch_skipped[part]
     counts, columns = np.add.reduceat(count, first), [history.batch_loss[part], history.batch_accuracy[part]]

@@ -197,6 +197,7 @@ class Layer(Freezable):
             self.graph.parameters[place[place >= 0]] = new[place >= 0]
 
     def parameter_places(self) -> Int64:
+        """Positions of the neurons' weights and biases in the parameter vector."""
         return parameter_places(self.graph, np.array(self.ids, np.int32))
 
     def _edges(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
@@ -208,6 +209,7 @@ class Layer(Freezable):
         return edges.place[inside], row[edges.target[inside]], column[inside]
 
     def bias_places(self) -> Int64:
+        """Position of each neuron's bias in the parameter vector; -1 for a neuron without one."""
         return bias_places(self.graph, np.array(self.ids, np.int32))
 
     def __repr__(self) -> str:
@@ -222,7 +224,7 @@ def first_weights(random: np.random.Generator, n: int, fan_in: int) -> Float32:
 
 
 def dropout_of(value: float, of_probabilities: bool) -> float:
-    """A share of neurons to be dropped; ValueError if it is none, or the neurons are those of a layer of probabilities."""
+    """The checked fraction of neurons to drop; a layer of probabilities allows only 0."""
     dropout = share("dropout", value)
     if of_probabilities and dropout:
         raise ValueError(f"dropout: expected 0 for a layer of probabilities, got {dropout}")

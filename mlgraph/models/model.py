@@ -65,7 +65,7 @@ class Model(Freezable):
     Raises
     ------
     TypeError
-        If `graph` is no graph, or `outputs` are no nodes.
+        If `graph` is not a graph, or `outputs` are not nodes.
     ValueError
         If there is no output; if one has no path from an input, a parameter or a constant, is of
         another graph, or, for a cross-entropy, is a probability already; if the loss is unknown, or
@@ -97,12 +97,13 @@ class Model(Freezable):
     def _begin(self, graph: Graph) -> None:
         self.graph = graph
         self.history = History()
-        self._layers: list[Layer] = []  # filled by `Network` only
-        self.needed_before = np.zeros(
-            0, bool
-        )  # which nodes it needed before an edit, if the graph had other models then
+        self._layers: list[Layer] = []  # only a `Network` has any
+        # Which nodes the model needed before an edit, recorded if the graph had other models then.
+        self.needed_before = np.zeros(0, bool)
+        # Compiled engines by the nodes that they compute.
         self.engines: dict[tuple[int, ...], Engine] = {}
-        self._counted: tuple[tuple[int, ...], int] = (), 0  # (edits, *sinks), and its number of edges then
+        # The last number of edges, and the edits and sinks that it belongs to.
+        self._counted: tuple[tuple[int, ...], int] = (), 0
         self._tracing = Tracing()
 
     def _define(self, outputs: NodesLike, loss: str | Node) -> None:
@@ -166,7 +167,7 @@ class Model(Freezable):
 
     @property
     def sparsity(self) -> float:
-        """1 - `n_edges` / the most edges that the neurons have ever had, each by itself.
+        """1 - `n_edges` / (the sum of the highest number of incoming edges that each neuron has ever had).
 
         An edge that was added and cut again counts as cut. Neurons that only other models of the
         graph need do not count while those models exist: a copy or a file holds this model alone,
@@ -194,7 +195,7 @@ class Model(Freezable):
         seed: int = 0,
         n_threads: int | None = None,
     ) -> None:
-        """Cut the weakest edges, or neurons. It is one edit, which `undo` takes back.
+        """Cut the edges or neurons with the lowest scores, as one edit, which `undo` takes back.
 
         A path from an input, a parameter or a constant to an output is as strong as its edge of the
         lowest score; an edge is as strong as the strongest path through it. So a large weight goes
@@ -898,7 +899,7 @@ class Model(Freezable):
     def _values(self, x: npt.ArrayLike, nodes: list[int], n_threads: int | None) -> Float32:
         return execute(self, read_to_predict(self, x, nodes), nodes, values=nodes, n_threads=n_threads)[1]
 
-    # --- inside ------------------------------------------------------------------------------------------------------
+    # --- for other rooms of the package, not for users ---------------------------------------------------------------
 
     @property
     def sinks(self) -> list[int]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class Network(Model):
     """A model of layers, each of which reads all outputs of the layer before it.
 
-    To run, cut or save a network without layers is a ValueError.
+    A network without layers cannot be run, cut or saved (ValueError).
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ class Network(Model):
     Raises
     ------
     TypeError, ValueError
-        If `n_inputs` is no integer from 1 on, or `seed` no integer from 0 on.
+        If `n_inputs` is not a positive integer, or `seed` is a negative one or not an integer.
 
     Examples
     --------

@@ -185,7 +185,7 @@ def test_probabilities_are_no_logits(loss, made):
     ends = made(g, [g.add_neuron(g.inputs(2), weights=[1, 2]) for _ in range(2)])
     before = len(g)
     with pytest.raises(
-        ValueError, match=rf"^outputs: expected logits, of which {loss} takes the s\w+ itself, .* probability$"
+        ValueError, match=rf"^outputs: expected logits, because {loss} computes the s\w+ itself, .* probability$"
     ):
         mlgraph.Model(g, ends, loss=loss)
     assert len(g) == before
@@ -313,11 +313,11 @@ def test_gradients(last, n_threads):
     )
     net.layers[0].neurons[5].prune()
     with pytest.raises(
-        ValueError, match="edges: expected the graph of these gradients, got one that has been edited since"
+        ValueError, match="edges: the graph has been edited since these gradients were computed"
     ):
         found.edges  # noqa: B018
     with pytest.raises(
-        ValueError, match="flat: expected the graph of these gradients, got one that has been edited since"
+        ValueError, match="flat: the graph has been edited since these gradients were computed"
     ):
         found.flat  # noqa: B018
 

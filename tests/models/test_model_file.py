@@ -37,7 +37,7 @@ def test_round_trip(model, path):
     for name in COLUMNS:
         # Lists that edits have left behind do not come back.
         if name not in ("start", "pool") or model.sparsity == 0:
-            assert modelfile._column(back.graph, name) == modelfile._column(model.graph, name), name
+            assert back.graph.columns_by_name()[name] == model.graph.columns_by_name()[name], name
     for a, b in zip(model.graph, back.graph, strict=True):
         assert (a.kind, a.name) == (b.kind, b.name)
         assert [node.id for node in a.sources] == [node.id for node in b.sources]

@@ -92,7 +92,7 @@ def test_what_a_network_was_made_with_is_not_assigned():
 )
 def test_a_softmax_of_one_is_refused(make):
     """It is always certain, right, and learns nothing."""
-    with pytest.raises(ValueError, match=": expected 2 or more for a softmax, got 1; for one yes or no there "):
+    with pytest.raises(ValueError, match=": a softmax needs at least 2 outputs, got 1; for one yes-or-no question "):
         make()
 
 
@@ -176,7 +176,7 @@ def test_bytes_of_zeros_and_ones():
     net, bits = network(), (X > 127).astype(np.uint8)
     for function in (partial(net.fit, epochs=1), net.evaluate):
         with pytest.warns(
-            UserWarning, match=r"^x: bytes are read as byte / 255, and all of these are 0 or 1; astype"
+            UserWarning, match=r"^x: bytes are read as byte / 255, and all are 0 or 1; to read them unchanged, use astype"
         ) as told:
             function(bits, Y)
         assert [warning.filename for warning in told] == [__file__]
