@@ -59,7 +59,7 @@ _MODULES = {
     "sparsity.schedules": "SET GradualPruning RigL Schedule",
     "training.checkpoint": "CheckpointError",
     "training.nonfinite": "NonFiniteError",
-    "training.training": "Progress",
+    "training.loop": "Progress",
 }
 _MODULE_OF = {name: f"mlgraph.{module}" for module, names in _MODULES.items() for name in names.split()}
 _PUBLIC_MODULES = ("datasets", "pictures", "testing")

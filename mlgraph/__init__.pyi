@@ -16,7 +16,7 @@ from mlgraph.models.network import Network as Network
 from mlgraph.sparsity.schedules import SET as SET, GradualPruning as GradualPruning, RigL as RigL, Schedule as Schedule
 from mlgraph.training.checkpoint import CheckpointError as CheckpointError
 from mlgraph.training.nonfinite import NonFiniteError as NonFiniteError
-from mlgraph.training.training import Progress as Progress
+from mlgraph.training.loop import Progress as Progress
 from mlgraph_ext import ISA as ISA
 
 __version__: str

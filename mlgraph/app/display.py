@@ -11,7 +11,7 @@ from mlgraph.app.common import remark
 from mlgraph.pictures.plotting import LivePicture
 
 if TYPE_CHECKING:
-    from mlgraph.training.training import Progress
+    from mlgraph.training.loop import Progress
 
 __all__ = ["Display"]
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from mlgraph.pictures.drawing import Drawing
     from mlgraph.sparsity.schedules import Schedule
-    from mlgraph.training.training import Progress
+    from mlgraph.training.loop import Progress
 
 
 class Model(Freezable):

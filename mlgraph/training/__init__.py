@@ -1,5 +1,6 @@
 """How does a model learn, and what if it cannot?
 
-Read `fitting` first: it checks the arguments of `fit` and prepares a run. `training` is the loop over epochs. `nonfinite` decides
-what happens when a number overflows, `faults` finds the node where that began. `checkpoint` writes and resumes runs.
+Read `fitting` first: it checks the arguments of `fit`, reads the data and prepares a run. `loop`
+takes the steps, epoch by epoch. `nonfinite` decides what happens to a step that overflows; `faults`
+finds the node where that began. `checkpoint` writes runs to files and resumes them.
 """

@@ -1,7 +1,9 @@
-"""Checkpoints: a run killed at any moment resumes from its file, and ends with the same bits as an uninterrupted run.
+"""Checkpoints: a run that is killed at any moment resumes from its file and ends bitwise equal to an uninterrupted run.
 
-A checkpoint is a model file that also holds the optimizer's state, the history and the place in the run, so that every
-reader of models can read it. What belongs to the run has its own format version.
+A checkpoint is a model file with more in it: the optimizer's state, the history, the position in
+the run, the arguments of `fit`, and digests of the data and of the model. `mlgraph.load` reads it
+as a model. Writing is atomic, and keeps the checkpoint before in a second file. The part that
+belongs to the run has its own format version.
 """
 
 from __future__ import annotations
@@ -34,10 +36,10 @@ from mlgraph.graph.topology import gather
 from mlgraph.models.history import History
 from mlgraph.models.model import Model
 from mlgraph.models.model_file import ModelFileError, header_of, read, require, save
-from mlgraph.training.training import RunState
+from mlgraph.training.loop import RunState
 
 FORMAT = 5
-"""Version of what a checkpoint adds to a model file."""
+"""Version of the part that a checkpoint adds to a model file."""
 
 HISTORY = {name: str(column.dtype) for name, column in vars(History()).items()}
 
@@ -45,27 +47,28 @@ ARRAYS = {"first": "float32", "second": "float32", **{f"history_{name}": dtype f
 
 
 class CheckpointError(ValueError):
-    """A checkpoint belongs to another run."""
+    """A checkpoint belongs to a run with other arguments, other data or another model."""
 
 
 class Checkpoint:
-    """The checkpoint of one run; within its ``with`` block, Ctrl-C takes effect between two steps.
+    """The checkpoint of one run. Within its ``with`` block, Ctrl-C waits for the end of a step.
 
     Parameters
     ----------
     path : path
     every : float
-        Seconds between two writes, at least.
+        Minimum number of seconds between two writes.
     model : Model
-        As it is when the run begins, or in a checkpoint of the run.
+        The model to train, as it was when the run first began or as a checkpoint of the run holds
+        it.
     n : int
         Number of examples in the training data.
     state : RunState
-        Where the run stands, from now on; `resume` changes it.
+        The position of the run. The loop updates it, and `resume` sets it.
     arguments : mapping from str to any JSON
-        The arguments of the run, `epochs` and `optimizer` among them.
+        Arguments of the run. They must include `epochs` and `optimizer`.
     data : mapping from str to arrays
-        The data of the run, by the names that errors use; `validation data` may be empty.
+        Data of the run, by the names that errors use. `validation data` may be empty.
     """
 
     def __init__(
@@ -79,58 +82,61 @@ class Checkpoint:
         data: Mapping[str, Sequence[npt.NDArray[Any] | None]],
     ) -> None:
         self.path = Path(checks.path("checkpoint", path))
-        # Beside the target of a link, which may be on another disk.
         try:
-            there = destination(self.path)
-            self.previous = destination(there.with_name(f"{there.name}.previous"))
-            destination(part_of(there))  # of which the name is the longest
+            target = destination(self.path)  # of a link, which may be on another disk
+            self.previous = destination(target.with_name(f"{target.name}.previous"))
+            destination(part_of(target))  # the longest name of all
         except OSError as error:
-            expected = "a file in a folder that exists"
-            raise ValueError(
-                f"checkpoint: expected {expected}, got {shown(str(error.filename))}: {error.strerror}"
-            ) from None
+            raise ValueError(f"checkpoint: cannot write {shown(str(error.filename))}: {error.strerror}") from None
         self._every, self._model, self._n, self._state = every, model, n, state
         self._arguments = json.loads(json.dumps(arguments))
         self._digests = {name: _digest(arrays) for name, arrays in data.items()}
-        self._began_with = [_model_digest(model)]  # and others, as in a checkpoint, that this run was resumed with
+        # Digests of the models that this run began with or was resumed with.
+        self._began_with = [_model_digest(model)]
         self._validated = bool(data.get("validation data"))
-        self._written, self._place = time.monotonic(), (-1, -1)
-        self._whole = True  # whether the file at the path, if any, is undamaged
-        self._waiting = Waiting(impatient=True)  # a step and its record in the history belong together
+        self._written = time.monotonic()
+        self._position = (-1, -1)  # epoch and step in the file
+        self._undamaged = True  # whether the file at the path, if any, can be read
+        self._waiting = Waiting(impatient=True)  # no interrupt between a step and its record in the history
 
-    # --- going on ----------------------------------------------------------------------------------------------------
+    # --- resuming --------------------------------------------------------------------------------
 
     def resume(self) -> bool:
-        """Bring model and run to the state in the checkpoint; False if there is none. Errors come before any change.
+        """Set the model and the position to those in the checkpoint; return False if there is no file.
+
+        An error changes nothing.
 
         Raises
         ------
         ModelFileError
-            If the checkpoint is damaged, and there is no previous one of this run that is not.
+            If the checkpoint is damaged and there is no undamaged previous one of this run.
         CheckpointError
             If the checkpoint belongs to another run.
         OSError
-            If the system does not let it be read.
+            If the file cannot be read.
         """
         damage: ModelFileError | None = None
         for path in (self.path, self.previous):
             try:
-                found = read(path, self._found, ARRAYS)
+                found = read(path, self._parse, ARRAYS)
             except FileNotFoundError:
                 continue
             except ModelFileError as error:
                 damage = damage or error
                 continue
             if isinstance(found, str):
-                if damage:  # and the one before it is of an older run
+                if damage:  # the previous file is of an older run
                     raise damage
-                raise CheckpointError(f"checkpoint: {path} belongs to another run, with {found}")
+                raise CheckpointError(f"checkpoint: {path} belongs to another run: {found}")
             if damage:
-                warnings.warn(f"checkpoint: {damage}; going on from {path}", RuntimeWarning, stacklevel=level_outside())
+                warnings.warn(f"checkpoint: {damage}; resuming from {path}", RuntimeWarning, stacklevel=level_outside())
             model, state, needs, began_with = found
             self._began_with = began_with + [self._began_with[0]] * (self._began_with[0] not in began_with)
-            self._whole, self._place = path == self.path, (state.epoch, state.step)
-            with uninterrupted():  # one graph with the layers of another would be no model
+            self._undamaged = path == self.path
+            self._position = (state.epoch, state.step)
+            with (
+                uninterrupted()
+            ):  # a part of these changes would leave the graph of one model with the layers of another
                 self._model.become(model)
                 vars(self._state).update(vars(state))
                 for one in self._model.graph.models:
@@ -140,57 +146,67 @@ class Checkpoint:
             raise damage
         return False
 
-    def _found(
+    def _parse(
         self, model: Model, header: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]
     ) -> str | tuple[Model, RunState, dict[tuple[int, ...], Bool], list[str]]:
-        """The model in a file, where the run stood, what each model had needed, and digests of the models that it began with.
+        """Check the content of a file.
 
-        Of another run only what differs.
+        Returns
+        -------
+        str, or (Model, RunState, dict, list of str)
+            For another run, the difference. Otherwise the model, the position, the nodes that each
+            model of the graph had needed, and the digests of the models that the run began with.
         """
         what: Any = header.get("checkpoint")
-        require(isinstance(what, dict) and type(what.get("format")) is int, "no checkpoint: its header has none")
         require(
-            what["format"] == FORMAT, f"checkpoint: format: expected {FORMAT}, got {what['format']}: of another version"
+            isinstance(what, dict) and type(what.get("format")) is int,
+            "a model, but no checkpoint: its header has no entry for one",
+        )
+        require(
+            what["format"] == FORMAT,
+            f"checkpoint: format: expected {FORMAT}, got {what['format']}; another version of mlgraph wrote it",
         )
         difference = self._difference(model, what)
         if difference:
             return difference
         ends = [(m.output_ids, m.loss_ids, m.probability_ids, len(m.layers)) for m in (model, self._model)]
-        added = model.graph.n_inputs - self._model.graph.n_inputs  # by a callback
+        added = model.graph.n_inputs - self._model.graph.n_inputs  # a callback may add inputs
         same = ends[0] == ends[1] and added >= 0
-        require(same, "checkpoint: expected the inputs, layers, outputs and loss of the model, got others")
-        state, size = self._state_in(what, arrays), len(arrays["parameters"])
+        require(same, "checkpoint: its model has other inputs, layers, outputs or loss than the one to train")
+        state = self._parse_state(what, arrays)
+        size = len(arrays["parameters"])
         for name in STATE[what["arguments"]["optimizer"]]:
             good = len(arrays[name]) == size and np.isfinite(arrays[name]).all()
             require(good, f"array {name}: expected {size} finite numbers")
-            # It ends with a whole panel of neurons; the array in the file need not.
+            # The vector in memory ends with a whole panel of neurons; the array in the file need
+            # not.
             model.graph.storage.state_vector(name, fresh=True)[:size] = arrays[name]
         return model, state, _needs(what.get("needs", []), len(model.graph)), what["models"]
 
     def _difference(self, model: Model, what: Any) -> str:
-        """What tells the run in a file from this one; nothing if they are one run."""
+        """How the run in a file differs from this one; an empty string if it does not."""
         arguments, digests = what.get("arguments"), what.get("digests")
-        require(isinstance(arguments, dict) and isinstance(digests, dict), "checkpoint: expected arguments and digests")
+        require(
+            isinstance(arguments, dict) and isinstance(digests, dict), "checkpoint: arguments or digests are missing"
+        )
         for name, here in self._arguments.items():
             if arguments.get(name) != here:
-                # `sgd` stands for two optimizers here; their momentum, which is compared first, tells them apart.
+                # Users know sgd and momentum as one optimizer; the momentum, which is compared
+                # first, tells them apart.
                 then, now = ("sgd" if value == "momentum" else value for value in (arguments.get(name), here))
-                return f"{name} {then}; got {now}"
+                return f"{name} was {then}, but is {now} now"
         began_with = what.get("models")
         listed = isinstance(began_with, list) and all(isinstance(digest, str) for digest in began_with)
         require(listed, "checkpoint: models: expected a list of digests")
-        if self._began_with[0] not in (
-            *began_with,
-            _model_digest(model),
-        ):  # it may also be the one that the checkpoint holds
-            return "another model: its nodes, edges, dropout, parameters at the beginning, or what is frozen"
+        if self._began_with[0] not in (*began_with, _model_digest(model)):
+            return "the model has other nodes, edges, dropout, initial parameters or frozen parameters"
         for name, digest in self._digests.items():
             if digests.get(name) != digest:
-                return f"other {name}"
+                return f"the {name} changed"
         return ""
 
-    def _state_in(self, what: Any, arrays: dict[str, npt.NDArray[Any]]) -> RunState:
-        """Where the run in a file stood."""
+    def _parse_state(self, what: Any, arrays: dict[str, npt.NDArray[Any]]) -> RunState:
+        """The position of the run in a file."""
         epoch, step, taken, seconds = (what.get(name) for name in ("epoch", "step", "taken", "seconds"))
         counts = all(type(count) is int and 0 <= count < 2**62 for count in (epoch, step, taken))
         require(counts, f"checkpoint: epoch, step, taken: expected counts, got {epoch!r}, {step!r}, {taken!r}")
@@ -205,21 +221,22 @@ class Checkpoint:
         epochs, n = self._arguments["epochs"], self._n
         seen = int(history.batch_examples[-1]) - epoch * n if step else 0
         good = (epoch < epochs and seen in range(step > 0, n + 1)) or (epoch, step) == (epochs, 0)
-        require(good, f"checkpoint: expected a place in a run of {epochs} epochs, got step {step} of epoch {epoch}")
+        require(good, f"checkpoint: a run of {epochs} epochs has no step {step} of epoch {epoch}")
         return RunState(history, epoch, step, taken, seconds)
 
-    # --- writing -----------------------------------------------------------------------------------------------------
+    # --- writing ---------------------------------------------------------------------------------
 
     def between_steps(self) -> None:
-        """Called where the run may be left: let a pending Ctrl-C through, and write if it is time to."""
+        """Handle a pending Ctrl-C, and write if it is time to. The loop calls this where a run may be left."""
         self._waiting.hand_on()
         if time.monotonic() - self._written >= self._every:
             self.write()
 
     def write(self) -> None:
-        """Write the run as it stands, unless it is where it was at the last write; warn if writing fails."""
+        """Write the checkpoint, unless the file is up to date; warn if writing fails."""
         state = self._state
-        if self._place == (state.epoch, state.step):
+        position = (state.epoch, state.step)
+        if self._position == position:
             return
         what = {
             "format": FORMAT,
@@ -233,31 +250,31 @@ class Checkpoint:
         }
         arrays: dict[str, npt.NDArray[Any]] = {name: np.zeros(0, dtype) for name, dtype in ARRAYS.items()}
         arrays.update({f"history_{name}": column for name, column in vars(state.history).items()})
-        previous = self.previous if self._whole else None
+        previous = self.previous if self._undamaged else None  # a damaged file must not replace the good one before it
         try:
             with self._model.graph.lock:
                 models = self._model.graph.models
-                if len(models) > 1:  # what belongs to which then depends on what each has needed so far
+                if len(models) > 1:  # which nodes are alive depends on the nodes that each model has needed so far
                     what["needs"] = sorted([one.sinks, _bounds(one.needed_before)] for one in models)
                 for name in STATE[self._arguments["optimizer"]]:
                     arrays[name] = self._model.graph.storage.state_vector(name, fresh=False)
                 save(self._model, self.path, more={"checkpoint": what}, more_arrays=arrays, previous=previous)
-            self._whole, self._place = True, (state.epoch, state.step)
+            self._undamaged, self._position = True, position
         except OSError as error:
-            message = f"checkpoint: {self.path} cannot be written ({error.strerror or error}), training goes on"
-            warnings.warn(message, RuntimeWarning, stacklevel=1)  # always from this line: a full disk is reported once
+            message = f"checkpoint: {self.path} cannot be written ({error.strerror or error}), training continues"
+            warnings.warn(message, RuntimeWarning, stacklevel=1)  # Python shows warnings of one line only once
         self._written = time.monotonic()
 
-    # --- Ctrl-C ------------------------------------------------------------------------------------------------------
+    # --- Ctrl-C ----------------------------------------------------------------------------------
 
     def __enter__(self) -> Checkpoint:
         path = followed(self.path)
         for stale in path.parent.glob(f".{glob.escape(path.name)}.????????{TEMPORARY}"):
-            with suppress(OSError):  # left by a killed process; if it cannot be removed, nothing can be written either
+            with suppress(OSError):  # a killed process left it; if it cannot be removed, `write` warns
                 stale.unlink()
         try:
             self._waiting.install([signal.SIGINT])
-        except BaseException:  # of another signal's handler: then `__exit__` is not called
+        except BaseException:  # another signal's handler raised, so `__exit__` will not be called
             self._waiting.release()
             raise
         return self
@@ -267,38 +284,35 @@ class Checkpoint:
     ) -> None:
         try:
             interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
-            if kind is None or (interrupted and self._state.whole and not self._waiting.was_urged):
+            if kind is None or (interrupted and self._state.consistent and not self._waiting.was_urged):
                 self.write()
         finally:
-            self._waiting.holds = False  # even if another signal's handler raises as `release` is called
+            self._waiting.holds = False  # even if another signal's handler raises before `release` runs
             self._waiting.release()
 
 
 def _bounds(flags: Bool) -> list[int]:
-    """Where runs of set flags begin, and where they have ended."""
+    """Ranges of set flags, as [begin, end, begin, end, ...]."""
     return np.flatnonzero(np.diff(np.concatenate([[False], flags, [False]]))).tolist()
 
 
 def _needs(given: Any, n: int) -> dict[tuple[int, ...], Bool]:
-    """By the outputs and losses of models which of n nodes each had needed, as `Checkpoint.write` notes it."""
-    good = isinstance(given, list) and all(isinstance(pair, list) and len(pair) == 2 for pair in given)
-    rows = [row for pair in given for row in pair] if good else []
-    good = good and all(isinstance(row, list) and all(type(i) is int and 0 <= i <= n for i in row) for row in rows)
-    good = (
-        good
-        and all(a < b for row in rows[1::2] for a, b in pairwise(row))
-        and all(len(row) % 2 == 0 for row in rows[1::2])
-    )
-    require(good, f"checkpoint: needs: expected outputs of models and runs of nodes up to {n}")
-    found = {}
-    for sinks, bounds in given:
-        turns = np.bincount(np.array(bounds, np.int64), minlength=n + 1)
-        found[tuple(sinks)] = np.cumsum(turns)[:n] % 2 == 1
-    return found
+    """Which of n nodes each model had needed, by its outputs and losses, from a list of `Checkpoint.write`."""
+    needs: dict[tuple[int, ...], Bool] = {}
+    message = f"checkpoint: needs: expected pairs of outputs and of ranges of nodes up to {n}"
+    require(isinstance(given, list), message)
+    for pair in given:
+        require(isinstance(pair, list) and len(pair) == 2 and all(isinstance(row, list) for row in pair), message)
+        sinks, bounds = pair
+        require(all(type(i) is int and 0 <= i <= n for i in [*sinks, *bounds]), message)
+        require(len(bounds) % 2 == 0 and all(a < b for a, b in pairwise(bounds)), message)
+        edges = np.bincount(np.array(bounds, np.int64), minlength=n + 1)
+        needs[tuple(sinks)] = np.cumsum(edges)[:n] % 2 == 1
+    return needs
 
 
 def _digest(arrays: Sequence[npt.NDArray[Any] | None]) -> str:
-    """A digest of the types, shapes and numbers of arrays."""
+    """A digest of the types, shapes and values of arrays."""
     state = hashlib.blake2b(digest_size=16)
     for array in arrays:
         state.update(b"none" if array is None else f"{array.dtype.str}{array.shape}".encode())
@@ -308,7 +322,7 @@ def _digest(arrays: Sequence[npt.NDArray[Any] | None]) -> str:
 
 
 def _model_digest(model: Model) -> str:
-    """A digest of a model, whose lists of sources and parameters compilations and edits may move without changing it."""
+    """A digest of a model. It does not depend on where source lists and parameters are stored, nor on names."""
     text = json.dumps({name: value for name, value in header_of(model).items() if name not in ("format", "names")})
     graph, codes = model.graph, model.graph.codes
     start, counts, pool = graph.topology()

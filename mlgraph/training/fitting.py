@@ -1,4 +1,4 @@
-"""What `fit` is given, checked before anything changes, and the run that comes of it."""
+"""`Model.fit`: check the arguments, read the data, prepare the run, and train."""
 
 from __future__ import annotations
 
@@ -28,13 +28,14 @@ from mlgraph._support.threads import checked_threads
 from mlgraph.engine.choice import FEW
 from mlgraph.engine.engine import STATE
 from mlgraph.engine.examples import Examples
+from mlgraph.engine.losses import Objective
 from mlgraph.engine.steps import Course, Learning, Rates
 from mlgraph.graph.ops import PARAMETER
 from mlgraph.graph.undo import forget_state
 from mlgraph.models.history import History
 from mlgraph.models.running import engine_of, evaluate, execute, read_with_targets
+from mlgraph.training.loop import Progress, RunState, train
 from mlgraph.training.nonfinite import POLICIES, Guard
-from mlgraph.training.training import Progress, RunState, train
 
 if TYPE_CHECKING:
     from mlgraph.models.model import Model
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 PROGRESS = np.arange(1000) / 1000
-"""Progress at which a function for the learning rate is checked before a run; below 1, since no batch begins at 1."""
+"""Values of the progress at which a learning rate function is checked before a run. No batch begins at 1."""
 
 
 def fit(
@@ -69,90 +70,87 @@ def fit(
     resume: bool,
     n_threads: int | None,
 ) -> History:
-    """See `Model.fit`."""
-    examples, objective = read_with_targets(model, x, y)
+    """Train a model. `Model.fit` documents the arguments."""
+    raw, objective = read_with_targets(model, x, y)
+
+    # Check the arguments.
     sizes = _pair("batch_size", batch_size, partial(whole, most=2**63 - 1))
-    rates: Rates = (
-        partial(_rates, learning_rate) if callable(learning_rate) else _pair("learning_rate", learning_rate, _rate)
+    rates, sampled_rates = _checked_rates(learning_rate)
+    course = Course(
+        whole("epochs", epochs),
+        sizes,
+        rates,
+        checked_decay(weight_decay, float(sampled_rates.max())),
+        truth("shuffle", shuffle),
     )
-    on_the_way = rates(PROGRESS) if callable(rates) else np.array(rates)
-    epochs, momentum, seed = whole("epochs", epochs), share("momentum", momentum), whole("seed", seed, 0, MOST_SEED)
-    weight_decay = checked_decay(weight_decay, float(on_the_way.max()))
+    momentum, seed = share("momentum", momentum), whole("seed", seed, 0, MOST_SEED)
     optimizer = one_of("optimizer", optimizer, ("sgd", "adam"))
-    if optimizer == "adam" and np.float32(momentum) == 1:  # no gradient would count any more
-        raise ValueError(f"momentum: expected a number that is below 1 in float32, too, got {shown(momentum)}")
+    if optimizer == "adam" and np.float32(momentum) == 1:  # the moments would ignore every gradient
+        raise ValueError(f"momentum: Adam needs a number that is below 1 in float32, got {shown(momentum)}")
+    if optimizer == "sgd" and momentum:
+        optimizer = "momentum"
     on_nonfinite = one_of("on_nonfinite", on_nonfinite, POLICIES)
-    shuffle, resume = truth("shuffle", shuffle), truth("resume", resume)
-    if resume and checkpoint is None:
-        raise ValueError("resume: expected a checkpoint to go on from, got none")
+    if truth("resume", resume) and checkpoint is None:
+        raise ValueError("resume: set checkpoint to the file of the run to resume")
     checkpoint_every = real("checkpoint_every", checkpoint_every, "seconds from 0 on", 0, FLOAT32_MAX)
     checked_threads(n_threads)
     if callback is not None and not callable(callback):
         raise TypeError(f"callback: expected a callable, got {type(callback).__name__}")
-    told = examples.warn_of_units()
-    given, examples = examples, examples.in_bytes(n_threads)
+
+    # Read the data.
+    warned = raw.warn_of_units()
+    examples = raw.in_bytes(n_threads)
     examples.check_trainable()
+    held_out: list[Any] = []
     validate: Callable[[], dict[str, float]] | None = None
-    held: Examples | None = None
     if validation is not None:
-        if not isinstance(validation, tuple | list) or len(validation) != 2:
-            raise wrong("validation", "(x, y)", validation, isinstance(validation, tuple | list))
-        held, of_held = read_with_targets(model, *validation, "validation ")
-        held.warn_of_units(told)
-        held = held.in_bytes(n_threads)
-        held.check_trainable()
-        validate = partial(evaluate, model, held, of_held, n_threads)
-    if optimizer == "sgd" and momentum:
-        optimizer = "momentum"
+        held_out_examples, held_out_objective = _read_validation(model, validation, warned, n_threads)
+        held_out = [held_out_examples.array, held_out_objective.label, held_out_objective.target]
+        validate = partial(evaluate, model, held_out_examples, held_out_objective, n_threads)
+
+    # Prepare the run.
     acting: Acting | None = None
     if sparsify is not None:
         from mlgraph.sparsity.schedule import Acting
 
-        acting = Acting(sparsify, model, given, objective, epochs, seed, n_threads)
-    del given  # which may be floats that have become bytes
+        acting = Acting(sparsify, model, raw, objective, course.epochs, seed, n_threads)
+    del raw  # free the floats if the examples are now bytes
     with model.graph.in_training():
-        with model.graph.lock:  # another thread may edit, or compile and so move the parameters
+        state = RunState(History())
+        keeper: Checkpoint | None = None
+        with model.graph.lock:  # another thread may edit the graph, or compile it and so move the parameters
             if objective.nodes != model.loss_ids:
-                raise RuntimeError(
-                    "fit: expected a network that stays as it is, got one that was given a layer meanwhile"
-                )
+                raise RuntimeError("fit: another thread added a layer to the network while fit read the data")
             engine_of(model)
-            state = RunState(History())
-            keeper: Checkpoint | None = None
             if checkpoint is not None:
                 from mlgraph.training.checkpoint import Checkpoint
 
                 arguments = {
-                    "epochs": epochs,
+                    "epochs": course.epochs,
                     "batch_size": sizes,
-                    "learning_rate": _told(rates, on_the_way),
+                    "learning_rate": _recorded_rates(rates, sampled_rates),
                     "momentum": momentum,
-                    "weight_decay": weight_decay,
+                    "weight_decay": course.weight_decay,
                     "optimizer": optimizer,
-                    "shuffle": shuffle,
+                    "shuffle": course.shuffle,
                     "seed": seed,
                     "on_nonfinite": on_nonfinite,
                     "sparsify": repr(sparsify),
                 }
-                seen = {"data": [examples.array, objective.label, objective.target]}
-                seen["validation data"] = [held.array, of_held.label, of_held.target] if held else []
-                keeper = Checkpoint(checkpoint, checkpoint_every, model, len(examples), state, arguments, seen)
-            if not (keeper and resume and keeper.resume()):  # a resumed run may have lost all its parameters
-                if not (model.graph.codes[model.graph.alive_for(frozenset(objective.nodes))] >= PARAMETER).any():
-                    raise ValueError(
-                        "fit: expected a loss that depends on a weight or parameter, got one that depends on none"
-                    )
-                forget_state(model.graph, STATE["adam"])
-                for name in STATE[optimizer]:
-                    model.graph.storage.state_vector(name, fresh=True)
+                data = {"data": [examples.array, objective.label, objective.target], "validation data": held_out}
+                keeper = Checkpoint(checkpoint, checkpoint_every, model, len(examples), state, arguments, data)
+            if not (keeper and resume and keeper.resume()):
+                _begin(model, objective, optimizer)
             model.history = state.history
         few = min(*sizes, len(examples)) <= FEW
         learning = Learning(objective, optimizer, (momentum, 0.999, 1e-8), seed, few, n_threads)
+
+        # Train.
         with keeper or nullcontext():
             train(
                 partial(execute, model),
                 examples,
-                Course(epochs, sizes, rates, weight_decay, shuffle),
+                course,
                 learning,
                 guard=Guard(model, on_nonfinite, examples, learning),
                 validate=validate,
@@ -165,27 +163,36 @@ def fit(
     return model.history
 
 
+def _checked_rates(learning_rate: Any) -> tuple[Rates, Float64]:
+    """The learning rate for `Course`, and the rates to check before the run: both ends, or samples of a function."""
+    if callable(learning_rate):
+        rates = partial(_rates, learning_rate)
+        return rates, rates(PROGRESS)
+    pair = _pair("learning_rate", learning_rate, _rate)
+    return pair, np.array(pair)
+
+
 def _rate(name: str, value: Any) -> float:
     return real(name, value, f"a number from 0 to {FLOAT32_MAX:.6g}", 0, FLOAT32_MAX)
 
 
 def _rates(function: Callable[[float], Any], progress: Float64) -> Float64:
-    """Learning rates of a function of one's own; TypeError or ValueError where it gives none."""
+    """Learning rates of a user's function; TypeError or ValueError if it returns something else."""
     try:
         return np.array([_rate(f"learning_rate({p:.6g})", function(p)) for p in progress.tolist()])
-    except StopIteration as error:  # else it would be taken for the end of an iterator that calls `fit`
-        raise RuntimeError("learning_rate: expected a rate, got StopIteration") from error
+    except StopIteration as error:  # an iterator that calls `fit` would take it for its own end
+        raise RuntimeError("learning_rate: the function raised StopIteration") from error
 
 
-def _told(rates: Rates, on_the_way: Float64) -> tuple[float, float] | str:
-    """Learning rates as a checkpoint records them; of a function a digest of its values, so that the same one is recognised."""
+def _recorded_rates(rates: Rates, sampled_rates: Float64) -> tuple[float, float] | str:
+    """Learning rates as a checkpoint records them; a function is identified by a digest of its samples."""
     if not callable(rates):
         return rates
-    return f"function {blake2b(on_the_way.astype(np.float32).tobytes(), digest_size=8).hexdigest()}"
+    return f"function {blake2b(sampled_rates.astype(np.float32).tobytes(), digest_size=8).hexdigest()}"
 
 
 def _pair(name: str, value: Any, checked: Callable[[str, Any], T]) -> tuple[T, T]:
-    """(from, to) of a schedule, from a pair or one number."""
+    """The first and the last value of a quantity that changes during a run, from a pair or one number."""
     is_pair = isinstance(value, tuple | list) or (isinstance(value, np.ndarray) and value.ndim == 1)
     pair = tuple(value) if is_pair else (value, value)
     if len(pair) != 2:
@@ -194,7 +201,27 @@ def _pair(name: str, value: Any, checked: Callable[[str, Any], T]) -> tuple[T, T
 
 
 def checked_decay(value: Any, rate: float) -> float:
-    """A weight decay that takes no more than all of a weight at this learning rate."""
+    """`value` as a float; an error unless decay at this learning rate removes at most all of a weight."""
     most = min(1 / rate, FLOAT32_MAX) if rate else FLOAT32_MAX
     expected = f"to 1 / learning_rate, {most:.6g}" if most < FLOAT32_MAX else "on that float32 can hold"
     return real("weight_decay", value, f"a number from 0 {expected}", 0, most)
+
+
+def _read_validation(model: Model, data: Any, warned: str, n_threads: int | None) -> tuple[Examples, Objective]:
+    if not isinstance(data, tuple | list) or len(data) != 2:
+        raise wrong("validation", "(x, y)", data, isinstance(data, tuple | list))
+    examples, objective = read_with_targets(model, data[0], data[1], "validation ")
+    examples.warn_of_units(warned)
+    examples = examples.in_bytes(n_threads)
+    examples.check_trainable()
+    return examples, objective
+
+
+def _begin(model: Model, objective: Objective, optimizer: str) -> None:
+    """Clear the optimizer's state for a run from the start. A resumed run keeps it, and may have no parameter left."""
+    graph = model.graph
+    if not (graph.codes[graph.alive_for(frozenset(objective.nodes))] >= PARAMETER).any():
+        raise ValueError("fit: the loss depends on no weight or parameter, so there is nothing to train")
+    forget_state(graph, STATE["adam"])
+    for name in STATE[optimizer]:
+        graph.storage.state_vector(name, fresh=True)

@@ -1,9 +1,10 @@
-"""Numbers that are not finite: they are found, traced to the node where they began, and left out; none reaches a parameter.
+"""Keeps infinities and NaN out of the parameters: detects steps that overflow and applies the policy of the run.
 
-The kernels take many steps at a time as long as all gradients are certain to stay below a limit. Any other step is taken
-alone, and taken back if anything that it gives is not finite. Below the limit no gradient, moment or parameter can overflow:
-float32's largest number is just below 2^128, and a parameter that moves by less than 2^103, half a unit in the last place of
-that number, stays finite whatever it is.
+The kernels take many steps at a time while all gradients are certain to stay below a limit. Any
+other step is taken alone, and taken back if one of its results is not finite. Below the limit, no
+gradient, moment or parameter can overflow: the largest float32 is just below 2^128, and a parameter
+that moves by less than 2^103 (half a unit in the last place of that number) stays finite whatever
+its value.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from mlgraph._support.array_types import Float32, Int64, UInt8
+from mlgraph._support.array_types import Bool, Float32, Int64, UInt8
 from mlgraph._support.interrupts import uninterrupted
-from mlgraph.engine.engine import STATE
+from mlgraph.engine.engine import STATE, Engine
 from mlgraph.engine.examples import Examples
 from mlgraph.engine.losses import empty_answers
 from mlgraph.engine.steps import Learning, Steps
@@ -31,7 +32,9 @@ POLICIES = ("raise", "skip", "disconnect")
 
 
 class NonFiniteError(ArithmeticError):
-    """A loss, adjoint, gradient or updated parameter was not finite; parameters and optimizer state are as before the step.
+    """A loss, adjoint, gradient or updated parameter was not finite.
+
+    The parameters and the optimizer's state are as before the step.
 
     Attributes
     ----------
@@ -39,7 +42,7 @@ class NonFiniteError(ArithmeticError):
     node : int
         The node where it began.
     example : int
-        The example's place in the data; -1 if only a sum over examples, or the resulting update, overflowed.
+        Row of the data; -1 if only a sum over examples, or the updated parameter, overflowed.
     """
 
     def __init__(self, message: str, sweep: str = "", node: int = -1, example: int = -1) -> None:
@@ -48,7 +51,7 @@ class NonFiniteError(ArithmeticError):
 
 
 class Limits(NamedTuple):
-    """Bounds that gradients and the optimizer's vectors must stay below, so that a step overflows nothing."""
+    """Upper bounds of gradients and of the optimizer's vectors. Below them, a step cannot overflow."""
 
     gradient: float
     first: float
@@ -58,9 +61,10 @@ class Limits(NamedTuple):
 def limits(optimizer: str, hyper: tuple[float, float, float], rate: float) -> Limits:
     """The limits at learning rates up to `rate`.
 
-    SGD moves a parameter by rate * g. Momentum moves it by rate * v with v = a v + g, and v stays below L if g stays below
-    L (1 - a). Adam moves it by rate * v / (sqrt(s) + e), at most rate * v / e, where v and sqrt(s) are means of gradients.
-    Moves stay below 2^100 and squares below 2^120; L is a quarter of what would do, to leave room for rounding.
+    SGD moves a parameter by rate * g. Momentum moves it by rate * v with v = a v + g, and v stays
+    below L if g stays below L (1 - a). Adam moves it by rate * v / (sqrt(s) + e), at most rate * v
+    / e, where v and sqrt(s) are means of gradients. Moves must stay below 2^100 and squares below
+    2^120; the limits are a quarter of that, to leave room for rounding.
     """
     rate = max(rate, 2.0**-60)
     if optimizer == "adam":
@@ -68,19 +72,20 @@ def limits(optimizer: str, hyper: tuple[float, float, float], rate: float) -> Li
         return Limits(most, most, most**2)
     most = min(2.0**120, 2.0**100 / rate) / 4
     if optimizer == "momentum":
-        keeps = 1 - float(np.float32(hyper[0]))
-        # With a momentum so close to 1, rounding may add more than the momentum forgets.
-        return Limits(most * keeps / 4 if keeps > 2.0**-20 else 2.0**-149, most, np.inf)
+        forgets = 1 - float(np.float32(hyper[0]))
+        # With a momentum this close to 1, rounding may add more to the velocity than the momentum
+        # forgets.
+        return Limits(most * forgets / 4 if forgets > 2.0**-20 else 2.0**-149, most, np.inf)
     return Limits(most, np.inf, np.inf)
 
 
 class Guard:
-    """Decides how steps are taken, and what is done with a step that is not finite.
+    """Decides which steps are taken alone, and what happens to a step that is not finite.
 
     Parameters
     ----------
     model : Model
-        Its history records what is left out.
+        Its history records the examples left out and the neurons cut.
     policy : str
         One of `POLICIES`.
     examples : Examples
@@ -91,38 +96,41 @@ class Guard:
         self._model, self._policy, self._examples, self._learning = model, policy, examples, learning
         self._state = STATE[learning.optimizer]
         self._limits = Limits(0.0, 0.0, 0.0)
-        self._sure_of: tuple[int, int] | None = None
-        """Edits and moves of the graph by which the optimizer's vectors were below their limits, where steps leave them."""
+        # Edits and moves of the graph when the optimizer's vectors were last found below their
+        # limits. Safe steps keep them there.
+        self._safe_at: tuple[int, int] | None = None
 
     def begin(self, rate: float) -> None:
-        """To be called before steps at learning rates up to `rate`."""
-        self._limits, self._sure_of = limits(self._learning.optimizer, self._learning.hyper, rate), None
+        """Prepare for steps at learning rates up to `rate`. Call it before them."""
+        self._limits = limits(self._learning.optimizer, self._learning.hyper, rate)
+        self._safe_at = None
 
     @property
     def lock(self) -> threading.RLock:
-        """To be held from a look at `limit` to the end of the steps: another thread might bring back a large velocity."""
+        """Lock to hold from reading `limit` to the end of the steps: an undo elsewhere may restore a large velocity."""
         return self._model.graph.lock
 
     @property
     def limit(self) -> float | None:
-        """The limit of gradients for many steps at a time; None if each step must be taken alone.
+        """Gradient limit for taking many steps at a time; None if the next step must be taken alone.
 
-        Only the numbers that training goes on from decide. So a run that is left here and resumed decides alike.
+        It depends only on numbers that a checkpoint holds, so a resumed run decides alike.
         """
         graph = self._model.graph
-        if self._sure_of != (graph.edits, graph.storage.moves):
-            self._sure_of = (graph.edits, graph.storage.moves) if self._state_is_small() else None
-        return None if self._sure_of is None else self._limits.gradient
+        version = graph.edits, graph.storage.moves
+        if self._safe_at != version:
+            self._safe_at = version if self._state_is_small() else None
+        return None if self._safe_at is None else self._limits.gradient
 
     def step(self, step: Steps, where: str) -> tuple[Float32, UInt8 | None]:
-        """Take one step alone, or what the policy leaves of it.
+        """Take one step, or what the policy leaves of it.
 
         Parameters
         ----------
         step : Steps
             One step.
         where : str
-            The beginning of a message.
+            The beginning of an error message.
 
         Returns
         -------
@@ -133,16 +141,16 @@ class Guard:
         Raises
         ------
         NonFiniteError
-            If that is the policy, or nothing can be disconnected.
+            If the policy is "raise", or if it is "disconnect" and no neuron can be cut.
         """
-        # All that a step disconnects is one edit, and is taken back if the step fails.
         graph = self._model.graph
         with graph.lock:
-            edits, last = graph.edits, graph.last_edit
+            edits, last_edit = graph.edits, graph.last_edit
+            # All cuts of a step are one edit, which is undone if the step fails.
             with graph.one_edit() if self._policy == "disconnect" else nullcontext():
                 result = self._step(step, where)
-            if graph.edits == edits:  # nothing was disconnected: `undo` still takes back the edit before
-                graph.last_edit = last
+            if graph.edits == edits:  # nothing was cut, so `undo` must still undo the edit before the run
+                graph.last_edit = last_edit
             return result
 
     def _step(self, step: Steps, where: str) -> tuple[Float32, UInt8 | None]:
@@ -150,64 +158,77 @@ class Guard:
         kept = np.ones(len(rows), bool)
         losses = np.full(len(rows), np.nan, np.float32)
         correct = empty_answers(self._learning.objective, len(rows))
-        told: list[dict[str, Int64]] = []
+        entries: list[dict[str, Int64]] = []
         while kept.any():
             engine, n = engine_of(self._model), int(kept.sum())
+            reduced = step._replace(first=np.zeros(1, np.int64), size=np.array([n]), order=rows[kept])
             loss, right = np.zeros(n, np.float32), empty_answers(self._learning.objective, n)
-            taken = step._replace(first=np.zeros(1, np.int64), size=np.array([n]), order=rows[kept])
-            vectors = [
-                engine.graph.parameters,
-                *(engine.graph.storage.state_vector(name, fresh=False) for name in self._state),
-            ]
-            before = [vector.copy() for vector in vectors]
-            with uninterrupted():  # else numbers that are not finite might stay
-                bad, _, _ = engine.execute(
-                    self._examples, steps=taken, losses=loss, correct=right, **self._learning._asdict()
-                )
-                spoilt = np.zeros(len(before[0]), bool)
-                for vector, old in zip(vectors, before, strict=True):
-                    spoilt |= ~np.isfinite(vector) & np.isfinite(old)
-                is_good = bad < 0 and not spoilt.any()
-                if not is_good:
-                    for vector, old in zip(vectors, before, strict=True):
-                        vector[:] = old
-            if is_good:
+            spoilt, vectors = self._try(engine, reduced, loss, right)
+            if spoilt is None:
                 losses[kept] = loss
                 if correct is not None and right is not None:
                     correct[kept] = right
                 break
-            search = Search(self._model, engine, self._examples, taken, self._learning)
+            search = Search(self._model, engine, self._examples, reduced, self._learning)
             fault = search.find(spoilt, vectors)
+            message = f"{where}: {fault.text}"
             if self._policy == "raise":
-                message = f"{where}: {fault.text}"
-                learnt = step.number > 0 or SWEEPS[fault.sweep] == "update"
-                if learnt and np.isfinite(before[0]).all():
+                # Before the first update, nothing was learnt that a lower rate would have avoided.
+                if (step.number > 0 or SWEEPS[fault.sweep] == "update") and np.isfinite(vectors[0]).all():
                     message += "; a lower learning rate may help"
                 raise NonFiniteError(message, SWEEPS[fault.sweep], fault.node, fault.example)
-            cut = -1
-            out = np.array([fault.example])
+            cut, left_out = -1, np.array([fault.example])
             if self._policy == "disconnect":
-                cut = self._disconnect(search, f"{where}: {fault.text}", fault)
+                cut = self._disconnect(search, message, fault)
             else:
                 if fault.example >= 0:
-                    out = rows[kept][~search.finite]
+                    left_out = rows[kept][~search.finite]
                 kept[kept] = search.finite
-            columns = {"step": step.number, "sweep": fault.sweep, "node": fault.node, "example": out, "cut": cut}
-            told.append({f"nonfinite_{name}": np.full(len(out), value) for name, value in columns.items()})
-        for left_out in told:
-            self._model.history.add(**left_out)
-        self._sure_of = None
+            columns = {"step": step.number, "sweep": fault.sweep, "node": fault.node, "example": left_out, "cut": cut}
+            entries.append({f"nonfinite_{name}": np.full(len(left_out), value) for name, value in columns.items()})
+        for entry in entries:
+            self._model.history.add(**entry)
+        self._safe_at = None
         return losses, correct
 
+    def _try(
+        self, engine: Engine, step: Steps, losses: Float32, correct: UInt8 | None
+    ) -> tuple[Bool | None, list[Float32]]:
+        """Take a step; take it back if a result is not finite.
+
+        Returns
+        -------
+        spoilt : bool, shape (parameters,), or None
+            None if the step was taken; otherwise which parameters, or their optimizer state, it
+            made non-finite.
+        vectors : list of float32
+            Parameters and the optimizer's vectors.
+        """
+        storage = engine.graph.storage
+        vectors = [engine.graph.parameters, *(storage.state_vector(name, fresh=False) for name in self._state)]
+        before = [vector.copy() for vector in vectors]
+        with uninterrupted():  # an interrupt before they are restored would leave non-finite numbers
+            bad, _, _ = engine.execute(
+                self._examples, steps=step, losses=losses, correct=correct, **self._learning._asdict()
+            )
+            spoilt = np.zeros(len(before[0]), bool)
+            for vector, old in zip(vectors, before, strict=True):
+                spoilt |= ~np.isfinite(vector) & np.isfinite(old)
+            if bad < 0 and not spoilt.any():
+                return None, vectors
+            for vector, old in zip(vectors, before, strict=True):
+                vector[:] = old
+        return spoilt, vectors
+
     def _disconnect(self, search: Search, message: str, fault: Fault) -> int:
-        """Cut the neuron where the fault began, or the nearest one upstream that may be cut; return its id."""
+        """Cut the neuron where the fault began, or else the nearest one upstream that can be cut; return its id."""
         graph = self._model.graph
         for node in search.upstream():
             neuron, edits = graph[node], graph.edits
             if isinstance(neuron, Neuron):
                 try:
                     neuron.prune()
-                except ValueError:  # an output, or the last way to one
+                except ValueError:  # an output, or the last path to one
                     continue
                 if graph.edits > edits:
                     return node
@@ -215,14 +236,16 @@ class Guard:
         raise NonFiniteError(message, SWEEPS[fault.sweep], fault.node, fault.example)
 
     def _state_is_small(self) -> bool:
-        """Whether the optimizer's vectors are below their limits, for all that training moves."""
-        # What is cut off keeps its numbers, which may be large, but no step reads them.
+        """Whether the optimizer's vectors are below their limits for all trained parameters.
+
+        Parameters that were cut off may keep large numbers: no step reads them.
+        """
         ranges, storage = engine_of(self._model).plan.trained_ranges, self._model.graph.storage
         for name, bound in zip(("first", "second"), self._limits[1:], strict=True):
             if name in self._state and len(ranges):
                 vector = storage.state_vector(name, fresh=False)
-                ends = ranges[ranges < len(vector)]  # the last may end with the vector
+                ends = ranges[ranges < len(vector)]  # the last range may end with the vector
                 low, high = (extreme.reduceat(vector, ends)[::2] for extreme in (np.minimum, np.maximum))
-                if not (-bound < low.min() and high.max() < bound):  # nor with a NaN
+                if not (-bound < low.min() and high.max() < bound):  # false for NaN, too
                     return False
         return True
