@@ -79,13 +79,13 @@ def test_resume_with_other_options(run: Run, monkeypatch: pytest.MonkeyPatch) ->
         run("--epochs", 3, "--resume", "--no-plot")
     before = Path("mnist-run/checkpoint.npz").read_bytes()
     for words, message in (
-        (["--epochs", 4], "epochs 3; got 4"),
-        (["--seed", 1], "seed 0; got 1"),
-        (["--hidden", 7], "another model: its nodes, edges, dropout, parameters at the beginning, or what is frozen"),
+        (["--epochs", 4], "epochs was 3, but is 4 now"),
+        (["--seed", 1], "seed was 0, but is 1 now"),
+        (["--hidden", 7], "the model has other nodes, edges, dropout, initial parameters or frozen parameters"),
     ):
         path = Path("mnist-run/checkpoint.npz")
         expected = (
-            f"mlgraph.mnist: error: argument --resume: checkpoint: {path} belongs to another run, with {message}\n"
+            f"mlgraph.mnist: error: argument --resume: checkpoint: {path} belongs to another run: {message}\n"
         )
         assert run(*(["--epochs", 3] if words[0] != "--epochs" else []), "--resume", *words)[::2] == (2, expected)
     assert Path("mnist-run/checkpoint.npz").read_bytes() == before
@@ -100,7 +100,7 @@ def test_resume_from_a_damaged_checkpoint(run: Run) -> None:
     result = run(*words, "--resume")
     assert result.status == 0
     assert result.err.startswith(f"mlgraph.mnist: checkpoint: {path}: not a model file, or a damaged one (")
-    assert result.err.endswith(f"; going on from {path}.previous\n")
+    assert result.err.endswith(f"; resuming from {path}.previous\n")
     assert record_of("mnist-run") == record_of("whole")
     for file in (path, Path(f"{path}.previous")):
         file.write_bytes(b"")
@@ -128,7 +128,7 @@ def test_checkpoints_on_a_full_disk(run: Run, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("mlgraph.training.checkpoint.save", full)
     result = run("--epochs", 2, "--checkpoint-every", 0, "--quiet", "--no-plot")
     path = Path("mnist-run/checkpoint.npz")
-    message = f"mlgraph.mnist: checkpoint: {path} cannot be written (No space left on device), training goes on\n"
+    message = f"mlgraph.mnist: checkpoint: {path} cannot be written (No space left on device), training continues\n"
     assert result == (0, "", message)
     assert sorted(os.listdir("mnist-run")) == ["history.json", "model.npz"]
 

@@ -11,7 +11,7 @@ import mlgraph
 from mlgraph.engine import choice, examples
 from mlgraph.engine.examples import LINE, Examples
 from mlgraph.models.running import engine_of
-from mlgraph.training import training
+from mlgraph.training import loop
 from mlgraph_ext import _topology
 
 
@@ -117,7 +117,7 @@ def test_copying_columns_changes_no_bit_of_training(sweep, n_threads, monkeypatc
     mask = np.random.default_rng(0).random((24, 300)) < 0.1
     mask[:, np.r_[40:170, 190:250]] = False
     asked, narrowed = [], Examples.narrowed
-    monkeypatch.setattr(training, "PIECE_SECONDS", 1e6)
+    monkeypatch.setattr(loop, "PIECE_SECONDS", 1e6)
     monkeypatch.setattr(Examples, "narrowed", lambda self, *of: asked.append(len(of[0])) or narrowed(self, *of))
 
     def trained(after):

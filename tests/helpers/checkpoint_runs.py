@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import mlgraph
-from mlgraph.training import training
+from mlgraph.training import loop
 
 N = 1500
 RNG = np.random.default_rng(0)
@@ -95,7 +95,7 @@ def stop_at(count, error=Stop):
 @pytest.fixture
 def small_pieces(monkeypatch):
     """Every step may be the last."""
-    monkeypatch.setattr(training, "PIECE_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "PIECE_SECONDS", 0.0)
 
 
 @pytest.fixture

@@ -354,7 +354,7 @@ def check_model(model, folder):
     except mlgraph.NonFiniteError:
         pass
     except ValueError as error:
-        one_line(error, "fit: expected a loss that depends on a weight or parameter, got")
+        one_line(error, "fit: the loss depends on no weight or parameter")
 
 
 def fuzz_model(rng, folder):

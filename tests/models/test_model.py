@@ -203,7 +203,7 @@ def test_a_loss_that_depends_on_no_parameter_is_no_training():
     g = mlgraph.Graph()
     x, t, s = g.input(), g.input(), g.parameter(2.0)
     for model in (mlgraph.Model(g, s * x, loss=(x - t) ** 2), mlgraph.Model(g, x * 2)):
-        with pytest.raises(ValueError, match=r"^fit: expected a loss that depends on a weight or parameter, got"):
+        with pytest.raises(ValueError, match=r"^fit: the loss depends on no weight or parameter"):
             model.fit([[1.0, 2.0]], () if model.loss == "node" else [3.0], epochs=1)
     assert (
         not g.is_training and mlgraph.Model(g, s * x, loss=(s * x - t) ** 2).fit([[1.0, 2.0]], epochs=1).epoch_loss == 0

@@ -12,7 +12,7 @@ from mlgraph.engine import examples
 from mlgraph.engine.steps import epoch_steps
 from mlgraph.sparsity import growing
 from mlgraph.sparsity.schedules import SET, GradualPruning, RigL, Schedule
-from mlgraph.training import training
+from mlgraph.training import loop
 
 
 class Spy(Schedule):
@@ -126,7 +126,7 @@ def test_nothing_but_the_seed_decides(monkeypatch, schedule, dropout):
     """Not the number of threads, nor how many steps go down in one call."""
     runs = []
     for n_threads, seconds, seed in ((1, 0.04, 0), (2, 0, 0), (3, 10, 0), (1, 0.04, 1)):
-        monkeypatch.setattr(training, "PIECE_SECONDS", seconds)
+        monkeypatch.setattr(loop, "PIECE_SECONDS", seconds)
         net = network(dropout=dropout)
         net.fit(X, Y, sparsify=schedule, seed=seed, n_threads=n_threads, **OPTIONS)
         runs.append((net.graph._pool.tobytes(), net.graph.parameters.tobytes(), net.history.batch_loss.tolist()))

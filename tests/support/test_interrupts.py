@@ -18,7 +18,7 @@ from struck import ROOM, struck
 
 import mlgraph
 from mlgraph.models import running
-from mlgraph.training import training
+from mlgraph.training import loop
 
 pytestmark = pytest.mark.usefixtures("python_handles_ctrl_c")
 
@@ -220,7 +220,7 @@ def test_interrupted_run_leaves_a_consistent_history():
     def fit(net):
         net.fit(X, Y, epochs=2, batch_size=35, validation=(X, Y))
 
-    everywhere, each_line = struck(network, fit, 8), struck(network, fit, 1000, ROOM / "training/training.py")
+    everywhere, each_line = struck(network, fit, 8), struck(network, fit, 1000, ROOM / "training/loop.py")
     for line, net in itertools.chain(each_line, everywhere):
         columns = {}
         for name, column in vars(net.history).items():
@@ -327,7 +327,7 @@ def test_ctrl_c_waits_at_most_a_fifth_of_a_second(monkeypatch):
             signal.raise_signal(signal.SIGINT)
         return found
 
-    monkeypatch.setattr(training, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
     monkeypatch.setattr("mlgraph.training.fitting.execute", run)
     net = network()
     with pytest.raises(KeyboardInterrupt):

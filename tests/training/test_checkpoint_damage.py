@@ -1,4 +1,4 @@
-"""A checkpoint that is torn, or holds something else: the one before it, or an error."""
+"""A damaged checkpoint: training resumes from the previous one, or fails with an error."""
 
 import errno
 import json
@@ -26,29 +26,24 @@ def flip(path):
     path.write_bytes(data)
 
 
-def empty(path):
-    path.write_bytes(b"")
-
-
-@pytest.mark.parametrize("damage", [tear, flip, empty])
-def test_the_one_before_a_torn_one(path, damage):
+@pytest.mark.parametrize("damage", [tear, flip])
+def test_damaged_checkpoint_resumes_from_the_previous_one(path, damage):
     interrupted(path, 30)
     damage(path)
     net, previous = network(), path.with_name("run.npz.previous")
     good = previous.read_bytes()
-    expected = rf"^checkpoint: {path}: .*; going on from {previous}$"
+    expected = rf"^checkpoint: {path}: .*; resuming from {previous}$"
     with pytest.warns(RuntimeWarning, match=expected) as told, pytest.raises(Stop):
         fit(net, momentum=0.0, checkpoint=path, checkpoint_every=0, resume=True, callback=stop_at(2))
     assert told[0].filename == fit.__code__.co_filename
-    # The first to be written takes the place of the torn one.
+    # The next write replaces the damaged file and keeps the good one.
     assert previous.read_bytes() == good and mlgraph.load(path).n_edges == net.n_edges
     net = network()
     fit(net, momentum=0.0, checkpoint=path, checkpoint_every=0, resume=True)
     assert bits(net) == whole("sgd")
 
 
-def test_the_one_before_a_torn_one_may_be_of_another_run(path):
-    """What is said is what is wrong: the file is damaged."""
+def test_damage_is_reported_if_the_previous_checkpoint_is_of_another_run(path):
     fit(network(seed=2), momentum=0.0, checkpoint=path, epochs=1)
     fit(network(), momentum=0.0, checkpoint=path, epochs=1, checkpoint_every=1e6)
     tear(path)
@@ -57,8 +52,8 @@ def test_the_one_before_a_torn_one_may_be_of_another_run(path):
 
 
 @pytest.mark.parametrize("place", [zipfile.ZipExtFile, zipfile])
-def test_a_disk_that_cannot_be_read_is_not_a_damaged_file(path, monkeypatch, place):
-    """Else the run would go on from the file before, and write over the newer one."""
+def test_read_error_is_not_taken_for_damage(path, monkeypatch, place):
+    """Otherwise the run would resume from the older file and replace the newer one."""
     interrupted(path, 30)
     before = path.read_bytes()
 
@@ -72,7 +67,7 @@ def test_a_disk_that_cannot_be_read_is_not_a_damaged_file(path, monkeypatch, pla
     assert path.read_bytes() == before
 
 
-def test_the_one_before_a_missing_one(path):
+def test_missing_checkpoint_resumes_from_the_previous_one(path):
     interrupted(path, 30)
     path.unlink()
     net = network()
@@ -80,7 +75,7 @@ def test_the_one_before_a_missing_one(path):
     assert bits(net) == whole("sgd")
 
 
-def test_both_are_damaged(untouched, path):
+def test_both_checkpoints_damaged(untouched, path):
     interrupted(path, 30)
     for file in path.parent.iterdir():
         tear(file)
@@ -89,7 +84,7 @@ def test_both_are_damaged(untouched, path):
 
 
 def rewrite(path, array=None, **header):
-    """Change an array, or fields of what a checkpoint adds to the header."""
+    """Change an array, or fields of the checkpoint's part of the header."""
     with np.load(path) as file:
         arrays = dict(file)
     if array:
@@ -103,38 +98,24 @@ def rewrite(path, array=None, **header):
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("format", 1, "checkpoint: format: expected 5, got 1: of another version"),
-        ("format", None, "no checkpoint: its header has none"),
-        ("arguments", [], "checkpoint: expected arguments and digests"),
-        ("digests", "x", "checkpoint: expected arguments and digests"),
-        ("models", None, "checkpoint: models: expected a list of digests"),
+        ("format", 1, "checkpoint: format: expected 5, got 1; another version of mlgraph wrote it"),
+        ("format", None, "a model, but no checkpoint: its header has no entry for one"),
+        ("arguments", [], "checkpoint: arguments or digests are missing"),
         ("models", [3], "checkpoint: models: expected a list of digests"),
-        ("epoch", -1, "checkpoint: epoch, step, taken: expected counts, got -1, "),
         ("epoch", 2, "array history_epoch_examples: expected 2 numbers, got 1"),
         ("step", 0.0, "expected counts"),
-        ("step", 2**63, "expected counts"),
         ("step", 0, "array history_batch_examples: expected 24 numbers, got 31"),
         ("taken", True, "expected counts"),
         ("taken", 10, r"array history_batch_examples: expected 17 numbers, got 31"),
         ("seconds", float("inf"), "checkpoint: seconds: expected a finite float from 0 on, got inf"),
-        ("seconds", -1.0, "checkpoint: seconds: expected a finite float from 0 on, got -1.0"),
         ("seconds", None, "checkpoint: seconds: expected a finite float from 0 on, got None"),
         *(
-            ("needs", wrong, "checkpoint: needs: expected outputs of models and runs of nodes up to")
-            for wrong in (
-                None,
-                [3],
-                [[[1]]],
-                [[[1], 2]],
-                [[[1], [0, 2, 3]]],
-                [[[1], [2, 2]]],
-                [[[1], [0, 10**9]]],
-                [["x", []]],
-            )
+            ("needs", wrong, "checkpoint: needs: expected pairs of outputs and of ranges of nodes up to")
+            for wrong in (None, [[[1], 2]], [[[1], [0, 2, 3]]], [[[1], [2, 2]]], [[[1], [0, 10**9]]], [["x", []]])
         ),
     ],
 )
-def test_odd_headers(untouched, path, field, value, message):
+def test_invalid_headers_are_refused(untouched, path, field, value, message):
     interrupted(path, 30)
     path.with_name("run.npz.previous").unlink()
     rewrite(path, **{field: value})
@@ -143,8 +124,10 @@ def test_odd_headers(untouched, path, field, value, message):
     assert mlgraph.load(path).n_edges == untouched.n_edges
 
 
-@pytest.mark.parametrize("name", ARRAYS)
-def test_odd_arrays(untouched, path, name):
+@pytest.mark.parametrize(
+    "name", ["first", "history_batch_examples", "history_validation_loss", "history_nonfinite_step"]
+)
+def test_invalid_arrays_are_refused(untouched, path, name):
     net, options = network(), {"optimizer": "adam", "learning_rate": 3e38, "on_nonfinite": "skip"}
     with pytest.raises(Stop):
         fit(net, checkpoint=path, checkpoint_every=0, callback=stop_at(30), **options)
@@ -164,13 +147,12 @@ def test_odd_arrays(untouched, path, name):
     if name == "history_batch_examples":
         for wrong in (array * 0, array * 1000):
             rewrite(path, {name: wrong})
-            with pytest.raises(ModelFileError, match="expected a place in a run of 3 epochs"):
+            with pytest.raises(ModelFileError, match="a run of 3 epochs has no step"):
                 fit(untouched, **options, checkpoint=path, resume=True)
 
 
-@pytest.mark.parametrize(("n_inputs", "hidden"), [(24, []), (24, [40, 40]), (30, [40]), (6, [40])])
-def test_a_file_with_another_model_in_it(untouched, path, n_inputs, hidden):
-    """Its outputs would be other nodes, and its inputs columns that the data do not have."""
+@pytest.mark.parametrize(("n_inputs", "hidden"), [(24, [40, 40]), (6, [40])])
+def test_checkpoint_with_another_model_inside_is_refused(untouched, path, n_inputs, hidden):
     interrupted(path, 30)
     path.with_name("run.npz.previous").unlink()
     other = mlgraph.Network(n_inputs)
@@ -185,11 +167,11 @@ def test_a_file_with_another_model_in_it(untouched, path, n_inputs, hidden):
     text = np.frombuffer(json.dumps({**its, "checkpoint": header["checkpoint"]}).encode(), np.uint8)
     np.savez(path, **{**run, **model, "header": text})
     assert mlgraph.load(path).graph.n_inputs == n_inputs
-    with pytest.raises(ModelFileError, match="checkpoint: expected the inputs, layers, outputs and loss of the"):
+    with pytest.raises(ModelFileError, match="checkpoint: its model has other inputs, layers, outputs or loss than"):
         fit(untouched, momentum=0.0, checkpoint=path, resume=True)
 
 
-def test_a_model_is_no_checkpoint(untouched, path):
+def test_model_file_is_not_a_checkpoint(untouched, path):
     network().save(path)
     with pytest.raises(ModelFileError, match=f"{path}: a model, but no checkpoint: it has no first, second, history_"):
         fit(untouched, checkpoint=path, resume=True)

@@ -1,4 +1,4 @@
-"""What a `NonFiniteError` says: the node where it began, the example, the numbers that made it; of random faults, too."""
+"""A NonFiniteError names the node, the example, the sweep and the numbers, also of random faults."""
 
 import pickle
 import re
@@ -13,7 +13,7 @@ from mlgraph.engine.steps import epoch_order
 
 
 def refused(model, *data, **options):
-    """The error of a step, without what every message begins and ends with."""
+    """The error of the first step, without the parts that all messages share."""
     model.evaluate(*data, *[()] * (len(data) < 2))  # compiled
     before = bits(model)
     given = {"epochs": 1, "shuffle": False, "learning_rate": 0.0, "momentum": 0.0, **options}
@@ -27,7 +27,7 @@ def refused(model, *data, **options):
     return match[1]
 
 
-def test_messages_of_values():
+def test_messages_of_forward_faults():
     log = one_neuron(mlgraph.log)
     assert refused(log, [[1], [2], [-1], [3]]) == f"log n{log.loss_ids[0]} is nan in example 2 (forward): log(-1)"
     neuron = one_neuron(lambda n: n, [1e30, 2.0], bias=4.0)
@@ -47,7 +47,8 @@ def test_messages_of_values():
         "layer 1 neuron 1 gives the loss inf in example 2 (forward): the output is -3e+38, the logsumexp of all 3e+38"
     )
     assert refused(net, X[:3], [[0, 0, 1], [0, 0.5, 0.5], [0, 1, 0]]).endswith(
-        "neuron 1 gives the loss inf in example 1 (forward): the output is -3e+38, the logsumexp of all 3e+38, its target 0.5"
+        "neuron 1 gives the loss inf in example 1 (forward): "
+        "the output is -3e+38, the logsumexp of all 3e+38, its target 0.5"
     )
     net.layers[1].neurons[0].bias = -2e38
     assert ": the output is -2e+38, the logsumexp of all 3e+38, its target 9" in refused(net, X[:1], [[9, 1, 0]])
@@ -63,12 +64,12 @@ def test_messages_of_values():
     )
     parameter = mlgraph.Graph().parameter(np.inf, "p")
     assert refused(mlgraph.Model(parameter.graph, [parameter], loss=-parameter), np.zeros((3, 0))) == (
-        "parameter p is inf in example 0 (forward): so it was before"
+        "parameter p is inf in example 0 (forward): it was so before the step"
     )
 
 
-def test_data_that_change_meanwhile():
-    """They are not copied, and were finite when they were checked."""
+def test_data_that_become_nonfinite_during_a_run_are_named():
+    """The data are not copied, and were checked before the run."""
     x, model = np.ones((20, 2), np.float32), one_neuron(lambda n: n, [1.0, 1.0])
 
     def spoil(event):
@@ -81,10 +82,11 @@ def test_data_that_change_meanwhile():
     assert is_finite(model)
 
 
-def test_messages_of_adjoints():
+def test_messages_of_backward_faults():
     sqrt = one_neuron(mlgraph.sqrt)
     assert refused(sqrt, [[1], [2], [0], [3]]) == (
-        f"neuron n1 has the adjoint inf in example 2 (backward): the largest term is 0.25 * inf, of sqrt n{sqrt.loss_ids[0]}"
+        "neuron n1 has the adjoint inf in example 2 (backward): "
+        f"the largest term is 0.25 * inf, of sqrt n{sqrt.loss_ids[0]}"
     )
     g = mlgraph.Graph()
     x, s = g.inputs(2)
@@ -96,23 +98,24 @@ def test_messages_of_adjoints():
     )
 
 
-def test_a_derivative_of_zero_times_an_infinite_one():
-    """A root at 0, the classic of norms: what reads it by 0 is where it began, and no "loss itself"."""
+def test_zero_times_infinite_derivative_is_blamed_on_its_node():
+    """The gradient of a norm at 0: the fault began at the node that the root reads."""
     g = mlgraph.Graph()
     x, w = g.input("x"), g.parameter(1.0, "w")
     root = mlgraph.sqrt((w * x - 1) ** 2)
     square, model = root.sources[0], mlgraph.Model(g, root)
     assert refused(model, [[1.0]], [2.0]) == (
-        f"pow {square.name} has the adjoint -inf in example 0 (backward): the largest term is -4 * inf, of sqrt {root.name}"
+        f"pow {square.name} has the adjoint -inf in example 0 (backward): "
+        f"the largest term is -4 * inf, of sqrt {root.name}"
     )
 
 
-def test_messages_of_updates():
+def test_messages_of_update_faults():
     weight = one_neuron(lambda n: n * 1e20, [0.0], bias=None)
     given = {"momentum": 0.9, "learning_rate": 1e-30}
     assert refused(weight, [[1], [1e30]], **given) == (
-        "neuron n1 would not keep its weight of input x0, or the optimizer's state of it, finite in example 1 (update): "
-        "it is 0, the gradient 5e+49, 0 in the optimizer's state, the learning rate 1e-30"
+        "neuron n1 would not keep its weight of input x0, or the optimizer's state of it, "
+        "finite in example 1 (update): it is 0, the gradient 5e+49, 0 in the optimizer's state, the learning rate 1e-30"
     )
     assert refused(weight, [[2e19]] * 40 + [[1]], **given).startswith(
         "neuron n1 would not keep its weight of input x0, or the optimizer's state of it, finite (update): it is 0, "
@@ -135,8 +138,8 @@ def test_messages_of_updates():
     )
 
 
-def test_what_does_no_harm_is_not_blamed():
-    """1 / inf is 0: the loss is finite, and where it is not, that is not why."""
+def test_harmless_infinities_are_not_blamed():
+    """1 / inf is 0, so the infinity is not the reason for the NaN."""
     g = mlgraph.Graph()
     x, y = g.inputs(2)
     harmless = 1 / mlgraph.exp(x * 100)
@@ -147,8 +150,7 @@ def test_what_does_no_harm_is_not_blamed():
     assert message.startswith("log n") and " is nan in example 1 (forward): log(-" in message
 
 
-def test_the_first_of_the_order(sweep):
-    """The first example of the step, as it is shuffled, and in it the first node; later ones and other nodes follow from it."""
+def test_first_example_in_shuffled_order_and_first_node_are_named(sweep):
     net = network("identity")
     x = FLOATS.copy()
     x[[20, 130, 77], 3] = 3e38
@@ -164,8 +166,8 @@ def test_the_first_of_the_order(sweep):
     assert (error.value.node, error.value.example) == (net.layers[0].neurons[11].id, first)
 
 
-def test_faults_are_named(request):
-    """`--faults 1000` for as many: each time the right node, example and sweep, and nothing has changed."""
+def test_random_faults_are_named(request):
+    """`--faults 1000` tries as many; nothing may have changed."""
     for seed in range(request.config.getoption("faults")):
         rng, kind = np.random.default_rng([7, seed]), KINDS[seed % len(KINDS)]
         model, data, options, node, example, sweep = faulty(rng, kind)

@@ -1,4 +1,4 @@
-"""Weight decay: of the weights of edges alone, however a step is taken."""
+"""Weight decay applies to edge weights alone, however a step is taken."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from mlgraph.models.running import engine_of
 @pytest.mark.parametrize(
     "momentum", [0, 0.9, 1 - 1e-9]
 )  # with the last no step is certain to be finite: each is taken alone
-def test_weights_decay_however_steps_are_taken(momentum):
+def test_weights_decay_at_the_rate_of_each_step(momentum):
     net = network()
     for layer in net.layers:
         layer.biases = np.arange(layer.size) + 1.0
@@ -25,8 +25,8 @@ def test_weights_decay_however_steps_are_taken(momentum):
 
 
 @pytest.mark.parametrize("frozen", [False, True])
-def test_what_is_infinite_does_not_decay_into_no_number(sweep, frozen):
-    """A relu that nothing can switch on; beside an edge that is frozen, too."""
+def test_infinite_weight_does_not_decay_to_nan(sweep, frozen):
+    """A relu that is never active, next to a frozen edge, too."""
     g = mlgraph.Graph()
     x = g.input()
     off, on = (g.add_neuron([x], "relu", weights=[w]) for w in (-np.inf, 1.0))
@@ -37,8 +37,8 @@ def test_what_is_infinite_does_not_decay_into_no_number(sweep, frozen):
     assert off.weights[0] == -np.inf and on.weights[0] < 1 and last.weights[0] == (1 if frozen else 0.5)
 
 
-def test_parameters_that_are_nodes_do_not_decay():
-    """Though a neuron written out in them runs as one."""
+def test_parameter_nodes_do_not_decay():
+    """They do not, even where the plan runs them as weights of a neuron."""
     g = mlgraph.Graph()
     x = g.inputs(3)
     weights = [g.parameter(w) for w in (1.0, 2.0, 3.0)]

@@ -1,4 +1,4 @@
-"""Schedules, the history of a run, and what a callback is told."""
+"""Batch sizes and learning rates over a run, its history, and what a callback receives."""
 
 import itertools
 import json
@@ -12,25 +12,17 @@ from learnable import INPUTS, TARGETS, N, X, Y, bytes_and_labels, network
 
 import mlgraph
 from mlgraph.engine import reference
-from mlgraph.engine.steps import Steps, epoch_order, epoch_steps
+from mlgraph.engine.steps import epoch_order, epoch_steps
 from mlgraph.training import fitting
 
 
 def schedule(n, epochs, *options):
-    """The steps of all epochs, one after the other, and the epoch of each."""
+    """The steps of all epochs in order, and the epoch of each."""
     parts = [epoch_steps(epoch, n, epochs, *options) for epoch in range(epochs)]
     columns = zip(*(part[:3] for part in parts), strict=True)
     return *(np.concatenate(column) for column in columns), np.repeat(
         np.arange(epochs), [len(part.size) for part in parts]
     )
-
-
-def test_schedule():
-    first, size, rate, epoch = schedule(100, 2, (40, 10), (1.0, 0.5))
-    assert size.tolist() == [40, 39, 21, 32, 27, 21, 16, 4]
-    assert first.tolist() == [0, 40, 79, 0, 32, 59, 80, 96] and epoch.tolist() == [0, 0, 0, 1, 1, 1, 1, 1]
-    p = (epoch * 100 + first) / 200
-    np.testing.assert_allclose(rate, 1.0 - 0.5 * p**1.5, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +43,7 @@ def test_schedule():
         ),  # size 2 begins at the fourth place, whose p, 1 / 6, is rounded up
     ],
 )
-def test_edges_of_the_schedule(n, epochs, batch, sizes):
+def test_batch_sizes_at_the_edges(n, epochs, batch, sizes):
     first, size, *_ = schedule(n, epochs, batch, (0.1, 0.1))
     assert size.tolist() == sizes and first.dtype == size.dtype == np.int64
 
@@ -71,14 +63,14 @@ def test_any_schedule(n, epochs, batch, rate):
         assert here[0] == 0 and ends[-1] == n and (here[1:] == ends[:-1]).all()
 
 
-def test_order_of_an_epoch(sweep):
+def test_shuffling_matches_the_reference(sweep):
     for epoch, n, seed in ((0, 0, 0), (0, 1, 0), (3, 300, 5), (2**40, 17, 2**64 - 1)):
         np.testing.assert_array_equal(epoch_order(epoch, n, seed), reference.order(seed, epoch, n))
     assert sorted(epoch_order(1, 60_000, 0)) == list(range(60_000))
     assert (epoch_order(0, 9, 2**70 + 5) == epoch_order(0, 9, 5)).all()
 
 
-def test_all_orders_are_as_likely():
+def test_all_orders_are_equally_likely():
     counts = np.zeros((24, 2))
     places = {order: i for i, order in enumerate(itertools.permutations(range(4)))}
     for k in range(24_000):
@@ -116,8 +108,8 @@ def test_history(batch, rate):
     assert json.loads(json.dumps(h.to_dict()))["batch_size"] == h.batch_size.tolist()
 
 
-def test_a_learning_rate_of_ones_own():
-    """A function of the progress, asked at each batch; the schedule written so trains to the same bits."""
+def test_learning_rate_function_of_the_progress():
+    """The default schedule written as a function trains to the same bits."""
 
     def warmup(p):
         return 0.1 * min(1.0, 5 * p) * (1 + math.cos(math.pi * p)) / 2
@@ -132,15 +124,6 @@ def test_a_learning_rate_of_ones_own():
         np.testing.assert_array_equal(*(net.graph.get_parameters() for net in nets))
 
 
-def test_a_learning_rate_from_a_table():
-    """Which has none for the end: no batch begins there."""
-    table = [0.1, 0.05, 0.01]
-    h = network().fit(
-        X, Y, epochs=3, batch_size=N, learning_rate=lambda p: table[int(3 * p + 1e-9)] / (1 - p) * (1 - p)
-    )
-    np.testing.assert_allclose(h.learning_rate, table)
-
-
 @pytest.mark.parametrize(
     ("rate", "error"),
     [
@@ -150,7 +133,7 @@ def test_a_learning_rate_from_a_table():
         (lambda p: 3.0 - p, r"weight_decay: expected a number from 0 to 1 / learning_rate, 0\.333333, got 0\.4"),
     ],
 )
-def test_a_learning_rate_that_is_none(rate, error):
+def test_learning_rate_function_with_invalid_values(rate, error):
     net = network()
     before = net.graph.get_parameters()
     with pytest.raises((TypeError, ValueError), match=f"^{error}"):
@@ -158,8 +141,8 @@ def test_a_learning_rate_that_is_none(rate, error):
     np.testing.assert_array_equal(net.graph.get_parameters(), before)
 
 
-def test_a_learning_rate_with_a_peak_that_nobody_saw():
-    """Between the places that are looked at before: weights lose all of themselves at most."""
+def test_weight_decay_is_capped_at_an_unsampled_peak_of_the_rate():
+    """A step removes at most all of a weight."""
     seen = set(fitting.PROGRESS.tolist())
     net = mlgraph.Network(3, seed=0)
     net.add_layer(2, "identity", bias=False)
@@ -182,7 +165,7 @@ def test_history_without_validation_or_labels():
     assert np.isfinite(h.validation_loss).all() and np.isnan(h.validation_accuracy).all()
 
 
-def test_events():
+def test_callback_receives_progress():
     net, events = network(), []
 
     def listen(p):
@@ -206,8 +189,8 @@ def test_events():
         assert np.average([loss[k] for k in pieces], weights=seen) == pytest.approx(h.epoch_loss[e], rel=1e-6)
 
 
-def test_a_callback_may_compile_another_part_of_the_graph():
-    """It moves the parameters under the run, which must not notice."""
+def test_callback_may_compile_another_part_of_the_graph():
+    """Compiling moves the parameters during the run."""
 
     def run(meddle):
         g = mlgraph.Graph()
@@ -230,23 +213,20 @@ def test_a_callback_may_compile_another_part_of_the_graph():
     np.testing.assert_array_equal(run(True), run(False))
 
 
-def test_a_network_that_is_given_a_layer_as_the_run_begins(monkeypatch):
-    """By another thread, after the targets have been read for the outputs that it had."""
-    net, real = network(), mlgraph.Network._examples_and_objective
+def test_layer_added_by_another_thread_is_an_error(monkeypatch):
+    net, real = network(), fitting.read_with_targets
 
-    def read(self, *arguments):
-        found = real(self, *arguments)
-        self.add_layer(4, "softmax")
+    def read(model, *arguments):
+        found = real(model, *arguments)
+        model.add_layer(4, "softmax")
         return found
 
-    monkeypatch.setattr(mlgraph.Network, "_examples_and_objective", read)
-    with pytest.raises(
-        RuntimeError, match="fit: expected a network that stays as it is, got one that was given a layer"
-    ):
+    monkeypatch.setattr(fitting, "read_with_targets", read)
+    with pytest.raises(RuntimeError, match="fit: another thread added a layer to the network"):
         net.fit(X, Y, epochs=1)
 
 
-def test_an_exception_in_a_callback_ends_the_run():
+def test_exception_in_a_callback_ends_the_run():
     net = network()
 
     def stop(progress):
@@ -258,7 +238,7 @@ def test_an_exception_in_a_callback_ends_the_run():
 
 
 @pytest.mark.parametrize("kind", ["steps", "epoch"])
-def test_a_callback_may_end_the_run(kind):
+def test_callback_ends_the_run_by_stop_iteration(kind):
     net, whole, told = network(), network(), []
 
     def enough(progress):
@@ -277,43 +257,18 @@ def test_a_callback_may_end_the_run(kind):
 
 
 @pytest.mark.parametrize("rates", [5, 1001])
-def test_rates_that_run_out(rates):
-    """Before the run, and in it: no StopIteration leaves `fit`, which in a loop of its caller's would end that."""
+def test_stop_iteration_never_leaves_fit(rates):
+    """In a loop over an iterator it would end the loop of the caller."""
     left = iter([0.1] * rates)
-    with pytest.raises(RuntimeError, match=r"^learning_rate: expected a rate, got StopIteration$"):
+    with pytest.raises(RuntimeError, match=r"^learning_rate: the function raised StopIteration$"):
         network().fit(X, Y, epochs=3, batch_size=20, learning_rate=lambda p: next(left))
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9, 1 - 1e-5, 1 - 1e-6, 1 - 1e-7])
-def test_the_first_step_of_adam_is_as_long_as_its_rate(sweep, momentum):
-    """Whatever float32 makes of its momentum."""
+def test_first_step_of_adam_has_the_length_of_its_rate(sweep, momentum):
+    """Even when float32 rounds its momentum."""
     g = mlgraph.Graph()
     p = g.parameter(0.0)
     model = mlgraph.Model(g, p * 1.0, loss=3 * p)
     model.fit(np.zeros((4, 0)), epochs=1, learning_rate=1e-3, momentum=momentum, optimizer="adam")
     assert p.value == pytest.approx(-1e-3, rel=1e-6)
-
-
-@pytest.mark.parametrize("options", [{"momentum": 0.0}, {"momentum": 0.9}, {"optimizer": "adam"}], ids=str)
-def test_parameters_that_are_alike_move_alike(sweep, options):
-    """To the bit, whether they fill a vector of the processor or are left over."""
-    g = mlgraph.Graph()
-    x = g.input()
-    parameters = [g.parameter(0.3) for _ in range(21)]
-    model = mlgraph.Model(g, parameters, loss=mlgraph.sum(*(mlgraph.sin(p * x) for p in parameters)))
-    data = np.random.default_rng(0).normal(size=(200, 1))
-    model.fit(data, epochs=10, batch_size=10, learning_rate=0.01, **options)
-    values = {p.value for p in parameters}
-    assert len(values) == 1 and values != {np.float32(0.3)}
-
-
-def test_some_of_the_steps():
-    rate, decay = np.arange(4, dtype=np.float32), np.ones(4, np.float32)
-    steps = Steps(np.arange(4) * 3, np.full(4, 3), rate, decay, np.arange(12)[::-1], 7)
-    some = steps.of(slice(1, 3))
-    assert some.first.tolist() == [3, 6] and some.size.tolist() == [3, 3] and some.rate.tolist() == [1, 2]
-    assert (
-        some.number == 8 and some.places == slice(3, 9) and some.order is steps.order and some.decay.tolist() == [1, 1]
-    )
-    assert steps._replace(decay=None).of(slice(0, 1)).decay is None
-    assert some.rows.tolist() == [8, 7, 6, 5, 4, 3] and some._replace(order=None).rows.tolist() == [3, 4, 5, 6, 7, 8]

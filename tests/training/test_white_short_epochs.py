@@ -1,8 +1,7 @@
-"""Epochs between which nothing else happens are taken several at a time: faster, and the same to the bit."""
+"""Several epochs per kernel call, if nothing happens between them: faster, with the same bits."""
 
 import signal
 import time
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +10,7 @@ from learnable import X, Y, network
 
 import mlgraph
 from mlgraph.models import running
-from mlgraph.training import checkpoint, nonfinite, training
+from mlgraph.training import checkpoint, loop, nonfinite
 
 FEW = X[:9], Y[:9]
 OPTIONS = [
@@ -23,12 +22,12 @@ OPTIONS = [
 
 
 def one_by_one(progress):
-    """A callback that does nothing: each epoch has to end before it is called."""
+    """A callback that does nothing, but forces one call per epoch."""
 
 
 @pytest.fixture
 def calls(monkeypatch):
-    """The sizes of the steps of each call."""
+    """The step sizes of each kernel call."""
     real, sizes = running.execute, []
 
     def run(self, examples, nodes=None, **options):
@@ -41,8 +40,8 @@ def calls(monkeypatch):
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("make", [network, lambda: network(dropout=0.3)], ids=["whole", "dropout"])
-def test_many_epochs_a_call(monkeypatch, options, make, calls):
-    monkeypatch.setattr(training, "PIECE_SECONDS", 1e6)  # so that no call ends early, however busy the machine is
+def test_short_epochs_share_kernel_calls(monkeypatch, options, make, calls):
+    monkeypatch.setattr(loop, "PIECE_SECONDS", 1e6)  # so that no call ends early, however busy the machine is
     nets = make(), make()
     nets[0].fit(*FEW, epochs=200, callback=one_by_one, **options)
     assert len(calls) >= 200
@@ -55,11 +54,11 @@ def test_many_epochs_a_call(monkeypatch, options, make, calls):
 
 
 @pytest.mark.parametrize("seconds", [0.0, 1e-4, 1e6])
-def test_however_long_a_call_is(seconds, monkeypatch):
+def test_duration_of_a_call_does_not_change_bits(seconds, monkeypatch):
     nets = network(), network()
     for net in nets:
         net.fit(X, Y, epochs=20, batch_size=(50, 7))
-        monkeypatch.setattr(training, "PIECE_SECONDS", seconds)
+        monkeypatch.setattr(loop, "PIECE_SECONDS", seconds)
     assert bits(nets[0]) == bits(nets[1])
 
 
@@ -68,8 +67,8 @@ def test_however_long_a_call_is(seconds, monkeypatch):
     [{"momentum": 0.0, "learning_rate": (1e22, 1e18)}, {"optimizer": "adam", "learning_rate": (1e24, 1e12)}],
     ids=str,
 )
-def test_how_a_step_is_taken_does_not_hang_on_the_clock(monkeypatch, optimizer):
-    """Close to overflow, steps go by rows and not by blocks with holes; from where on, the highest rate of the run decides."""
+def test_clock_does_not_decide_how_a_step_is_taken(monkeypatch, optimizer):
+    """Near overflow, the highest rate of the run decides when steps go by rows, not by blocks with holes."""
     rng, results = np.random.default_rng(0), set()
     x, y, mask = (
         (rng.normal(size=(60, 40)) * 1e-20).astype(np.float32),
@@ -79,7 +78,7 @@ def test_how_a_step_is_taken_does_not_hang_on_the_clock(monkeypatch, optimizer):
     by_rows, real = [], nonfinite.Guard.step
     monkeypatch.setattr(nonfinite.Guard, "step", lambda self, *args: by_rows.append(1) or real(self, *args))
     for seconds, callback in ((0.1, None), (0.1, one_by_one), (1e-4, None), (1e6, None)):
-        monkeypatch.setattr(training, "PIECE_SECONDS", seconds)
+        monkeypatch.setattr(loop, "PIECE_SECONDS", seconds)
         net = mlgraph.Network(40, seed=0)
         net.add_layer(32, "identity", bias=False)
         net.add_layer(3, "softmax", bias=False)
@@ -92,16 +91,13 @@ def test_how_a_step_is_taken_does_not_hang_on_the_clock(monkeypatch, optimizer):
     assert len(results) == 1 and 0 < len(by_rows) <= 180
 
 
-@pytest.mark.parametrize(
-    ("n", "batch", "epochs"), [(1, 1, 9000), (3, (1, 3), 9000), (150, (1, 150), 4000), (150, 2**62, 4000)]
-)
-def test_so_many_epochs_are_prepared_at_once(monkeypatch, n, batch, epochs):
-    """A first step alone says how long one takes; then memory for a thousand epochs, or a thousand examples, is enough."""
-    prepared, real = [], training.epoch_order
-    monkeypatch.setattr(training, "epoch_order", lambda *given: prepared.append(given[-1]) or real(*given))
-    monkeypatch.setattr(training, "PIECE_SECONDS", 1e6)
-    monkeypatch.setattr(training, "MOST_EPOCHS", 500)
-    monkeypatch.setattr(training, "MOST_PLACES", 1000)
+@pytest.mark.parametrize(("n", "batch", "epochs"), [(3, (1, 3), 3000), (150, 2**62, 1000)])
+def test_memory_for_prepared_epochs_is_bounded(monkeypatch, n, batch, epochs):
+    prepared, real = [], loop.epoch_order
+    monkeypatch.setattr(loop, "epoch_order", lambda *given: prepared.append(given[-1]) or real(*given))
+    monkeypatch.setattr(loop, "PIECE_SECONDS", 1e6)
+    monkeypatch.setattr(loop, "MAX_EPOCHS", 500)
+    monkeypatch.setattr(loop, "MAX_PLACES", 1000)
     g = mlgraph.Graph()
     p = g.parameter(1.0)
     mlgraph.Model(g, p * g.input(), loss=p * p).fit(
@@ -110,45 +106,8 @@ def test_so_many_epochs_are_prepared_at_once(monkeypatch, n, batch, epochs):
     assert prepared[0] == 1 and sum(prepared) == epochs and max(prepared) == min(500, 1000 // n)
 
 
-@pytest.mark.parametrize("skips", [False, True])
-@pytest.mark.parametrize("last", [3, 12])
-def test_the_time_of_each_epoch(monkeypatch, last, skips):
-    """By a clock that steps move on by what they should cost: of epochs that a call takes, each has its share, whatever the
-    guard does."""
-    clock = [0.0]
-
-    def pass_time(sizes):
-        clock[0] += sum(20 + size for size in sizes.tolist())
-
-    monkeypatch.setattr(training, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
-    monkeypatch.setattr(training, "PIECE_SECONDS", 1200.0)
-    real, step = running.execute, nonfinite.Guard.step
-
-    def run(self, examples, nodes=None, **options):
-        found = real(self, examples, nodes, **options)
-        pass_time(options["steps"].size[: found[0] if found[0] >= 0 else None])
-        return found
-
-    def one_step(self, taken, *args):
-        pass_time(taken.size)
-        return step(self, taken, *args)
-
-    monkeypatch.setattr("mlgraph.training.fitting.execute", run)
-    monkeypatch.setattr(nonfinite.Guard, "step", one_step)
-    g = mlgraph.Graph()
-    slope = g.parameter(2.0**50)
-    model = mlgraph.Model(g, slope * g.input(), loss=slope * -1.0 * slope * g.input())
-    x = np.ones((12, 2))
-    x[5, 1] = np.float32(1e38) if skips else 1  # overflows: in each epoch the guard takes a step
-    h = model.fit(x, epochs=40, batch_size=(12, last), learning_rate=1e-9, momentum=0.0, on_nonfinite="skip")
-    steps = np.bincount((h.batch_examples - 1) // 12)
-    assert h.batch_skipped.sum() == 40 * skips and len(set(steps.tolist())) == (1 if last == 12 else 4)
-    np.testing.assert_allclose(h.epoch_seconds, 12 + 20 * steps)
-
-
 @pytest.mark.usefixtures("python_handles_ctrl_c")
-def test_a_signal_waits_for_the_history_of_a_call(monkeypatch):
-    """Else what thousands of epochs have learnt would stand in the parameters alone."""
+def test_ctrl_c_waits_until_a_call_is_in_the_history(monkeypatch):
     real, taken = running.execute, []
 
     def run(self, examples, nodes=None, **options):
@@ -159,16 +118,15 @@ def test_a_signal_waits_for_the_history_of_a_call(monkeypatch):
         return found
 
     monkeypatch.setattr("mlgraph.training.fitting.execute", run)
-    monkeypatch.setattr(training, "PIECE_SECONDS", 1e6)
+    monkeypatch.setattr(loop, "PIECE_SECONDS", 1e6)
     net = network()
     with pytest.raises(KeyboardInterrupt):
         net.fit(*FEW, epochs=100_000, batch_size=9)
     assert len(net.history.epoch_loss) == len(net.history.batch_loss) == sum(taken) > 4
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 4])
-def test_a_run_goes_on_from_any_call(monkeypatch, tmp_path, count):
-    """Each of which has taken many epochs, or a part of one."""
+@pytest.mark.parametrize("count", [1, 4])
+def test_run_resumes_after_any_call(monkeypatch, tmp_path, count):
     places, real = [], checkpoint.Checkpoint.between_steps
 
     def between(self):
@@ -180,7 +138,7 @@ def test_a_run_goes_on_from_any_call(monkeypatch, tmp_path, count):
     options = {"epochs": 2000, "batch_size": (5, 2), "seed": 4}
     whole, net = network(), network()
     whole.fit(*FEW, **options)
-    monkeypatch.setattr(training, "PIECE_SECONDS", 2e-3)
+    monkeypatch.setattr(loop, "PIECE_SECONDS", 2e-3)
     monkeypatch.setattr(checkpoint.Checkpoint, "between_steps", between)
     with pytest.raises(KeyboardInterrupt):
         net.fit(*FEW, checkpoint=tmp_path / "run.npz", **options)
@@ -191,15 +149,14 @@ def test_a_run_goes_on_from_any_call(monkeypatch, tmp_path, count):
 
 
 @pytest.mark.parametrize("what", ["validation", "learning_rate", "sparsify"])
-def test_what_happens_between_epochs_happens_after_each(what, calls):
+def test_validation_rates_and_schedules_act_every_epoch(what, calls):
     more = {"validation": FEW, "learning_rate": lambda p: 0.1, "sparsify": mlgraph.GradualPruning(0.5)}
     history = network().fit(*FEW, epochs=30, **{what: more[what]})
     assert len([sizes for sizes in calls if sizes]) >= 30 and len(history.epoch_loss) == 30
 
 
 @pytest.mark.parametrize("callback", [None, one_by_one])
-def test_the_epochs_before_a_failure_are_noted(callback):
-    """Also where it comes in the midst of a call."""
+def test_history_has_the_epochs_before_an_error(callback):
     g = mlgraph.Graph()
     slope = g.parameter(2.0**50)
     model = mlgraph.Model(g, slope * g.input(), loss=slope * -1.0 * slope)  # each step doubles it
@@ -213,8 +170,8 @@ def test_the_epochs_before_a_failure_are_noted(callback):
 
 
 @pytest.mark.parametrize("callback", [None, one_by_one])
-def test_edges_are_counted_when_an_epoch_ends(callback):
-    """A neuron that overflows is cut in the midst of a call; the epochs before had its edges."""
+def test_edges_are_counted_at_the_end_of_each_epoch(callback):
+    """A neuron is cut in the middle of a call; the epochs before had its edges."""
     g = mlgraph.Graph()
     x, rising = g.input(), g.parameter(0.0)
     neuron = g.add_neuron([rising], weights=[1.0], bias=0.0)
@@ -233,10 +190,9 @@ def test_edges_are_counted_when_an_epoch_ends(callback):
     assert history.epoch_edges.tolist() == [3] * 12 + [1] * 8  # its edge, and that of what nothing else reads
 
 
-@pytest.mark.parametrize("kind", ["steps", "epoch"])
-@pytest.mark.parametrize("place", [1, 5])
-def test_a_run_left_by_a_callback_goes_on_without_it(kind, place, tmp_path):
-    """From the end of an epoch, before that was noted or after."""
+@pytest.mark.parametrize(("kind", "place"), [("steps", 1), ("epoch", 5)])
+def test_run_left_by_a_callback_resumes_without_it(kind, place, tmp_path):
+    """The run is left at the end of an epoch, before or after that is recorded."""
     whole, net = network(), network()
     whole.fit(*FEW, epochs=40, batch_size=9)
 

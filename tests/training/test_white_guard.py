@@ -1,4 +1,4 @@
-"""Which steps are taken alone, where callbacks change what the optimizer's vectors hold."""
+"""Which steps are taken alone when callbacks change the optimizer's vectors."""
 
 import threading
 from contextlib import nullcontext
@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import mlgraph
-from mlgraph.training import training
+from mlgraph.models.running import execute
+from mlgraph.training import loop
 from mlgraph.training.nonfinite import Guard
 
 RNG = np.random.default_rng(0)
@@ -15,13 +16,13 @@ X = RNG.normal(size=(640, 64)).astype(np.float32)
 Y = RNG.normal(size=(640, 3)).astype(np.float32)
 X[:, 63], X[319, 63] = 0, 1
 LARGE_AT = 4
-"""The step of 64 examples that gives a large velocity, by the one input that only example 319 has."""
+"""The step, of 64 examples, in which example 319 gives a large velocity through its own input."""
 
 OPTIONS = {"epochs": 2, "batch_size": 64, "learning_rate": 0.05, "shuffle": False}
 
 
 def network():
-    """Its first layer is swept as a block with holes; an edge of weight 0 gets a velocity of about 1e31 at one step."""
+    """A block with holes, and an edge of weight 0 that gets a velocity of about 1e31 at one step."""
     net = mlgraph.Network(64, seed=0)
     first, second = net.add_layer(64, "tanh"), net.add_layer(5, "tanh")
     net.add_layer(3, "identity")
@@ -38,7 +39,7 @@ def network():
 
 
 def fit(at_large, *, stop=False, **options):
-    """Losses of a run in which `at_large` is called after the step of the large velocity; with `stop` it ends there."""
+    """Losses of a run that calls `at_large` after the step of the large velocity, and ends there if `stop`."""
     net, large = network()
 
     def callback(progress):
@@ -53,7 +54,7 @@ def fit(at_large, *, stop=False, **options):
 
 def freeze(net, large):
     large.weights = [0.0]
-    large.frozen = True  # which ends its velocity
+    large.frozen = True  # clears its velocity
 
 
 def cut(net, large):
@@ -62,7 +63,7 @@ def cut(net, large):
 
 def cut_and_look(net, large):
     large.prune()
-    net.predict(X[:2])  # which lays the parameters out anew, without those of the edges that are gone
+    net.predict(X[:2])  # compiles again, which moves the parameters
 
 
 @pytest.fixture
@@ -74,30 +75,26 @@ def alone(monkeypatch):
 
 
 @pytest.mark.parametrize(("calm", "again"), [(freeze, [LARGE_AT + 10]), (cut, []), (cut_and_look, [])])
-def test_a_velocity_that_a_callback_ends_delays_no_step(alone, calm, again):
-    """In the second epoch a frozen neuron has the large gradient again."""
+def test_steps_are_fast_again_once_a_callback_ends_a_large_velocity(alone, calm, again):
+    """A frozen neuron has the large gradient again in the second epoch."""
     fit(calm)
     assert alone == [LARGE_AT, *again]
 
 
-def test_while_a_velocity_is_large_steps_are_taken_alone(alone):
+def test_steps_are_taken_alone_while_a_velocity_is_large(alone):
     fit(lambda net, large: None, on_nonfinite="skip")
     assert alone == list(range(LARGE_AT, 20))
 
 
 @pytest.mark.parametrize("calm", [freeze, cut, cut_and_look])
-def test_a_run_resumed_behind_a_large_velocity_has_the_same_bits(tmp_path, calm):
+def test_run_resumed_after_a_large_velocity_has_same_bits(tmp_path, calm):
     whole = fit(calm)
     assert len(fit(calm, stop=True, checkpoint=tmp_path / "run.npz")) == LARGE_AT + 1
     assert fit(calm, checkpoint=tmp_path / "run.npz", resume=True) == whole
 
 
-def test_to_look_at_a_network_changes_no_bit():
-    assert fit(cut) == fit(cut_and_look)
-
-
-def test_what_is_disconnected_delays_no_later_step(alone):
-    """Though it keeps its bias, and the velocity of that."""
+def test_disconnected_neuron_does_not_slow_later_steps(alone):
+    """It keeps its bias and the velocity of its bias."""
     net, large = network()
     large.bias = 0.0
     net.graph.edge(large, net.outputs[0]).weight = 1e33
@@ -106,7 +103,7 @@ def test_what_is_disconnected_delays_no_later_step(alone):
 
 
 def network_of_one_large_step():
-    """Only one example moves its neuron `large`, which gets a velocity near float32's largest number, and no gradient later."""
+    """Only one example moves the neuron `large`, and gives it a velocity near the float32 maximum."""
     net = mlgraph.Network(64, seed=0)
     first, _ = net.add_layer(6, "tanh"), net.add_layer(2, "identity")
     large = first[5]
@@ -126,7 +123,7 @@ def is_finite(net):
     return all(np.isfinite(numbers).all() for numbers in vectors)
 
 
-def test_after_a_large_step_others_are_taken_alone(alone):
+def test_steps_after_a_large_one_are_taken_alone(alone):
     net, _, x, y = network_of_one_large_step()
     net.fit(x, y, **OPTIONS | {"learning_rate": 0.3}, on_nonfinite="skip")
     assert alone == list(range(LARGE_AT, 20)) and is_finite(net)
@@ -134,9 +131,8 @@ def test_after_a_large_step_others_are_taken_alone(alone):
 
 @pytest.mark.parametrize("policy", ["raise", "skip"])
 @pytest.mark.parametrize("how", ["an edit", "numbers"])
-def test_a_velocity_that_undo_brings_back_reaches_no_parameter(monkeypatch, policy, how):
-    """Many steps are taken together only if what the optimizer holds lets nothing overflow, wherever that comes from."""
-    monkeypatch.setattr(training, "PIECE_SECONDS", 0)  # so that a callback follows each step
+def test_velocity_restored_by_undo_reaches_no_parameter(monkeypatch, policy, how):
+    monkeypatch.setattr(loop, "PIECE_SECONDS", 0)  # so that a callback follows each step
     net, large, x, y = network_of_one_large_step()
     done = []
 
@@ -156,9 +152,9 @@ def test_a_velocity_that_undo_brings_back_reaches_no_parameter(monkeypatch, poli
     assert done == ["cut", "undone"] and is_finite(net)
 
 
-def test_no_thread_edits_between_a_look_at_the_velocities_and_the_steps(monkeypatch):
+def test_graph_is_locked_from_checking_velocities_to_the_steps(monkeypatch):
     net, _ = network()
-    run, seen = net._run, []
+    seen = []
 
     def is_free():
         free = net.graph.lock.acquire(blocking=False)
@@ -171,8 +167,8 @@ def test_no_thread_edits_between_a_look_at_the_velocities_and_the_steps(monkeypa
             other = threading.Thread(target=is_free)
             other.start()
             other.join()
-        return run(*arguments, **options)
+        return execute(*arguments, **options)
 
-    monkeypatch.setattr(net, "_run", runs)
+    monkeypatch.setattr("mlgraph.training.fitting.execute", runs)
     net.fit(X, Y, **OPTIONS, on_nonfinite="skip")
     assert seen and not any(seen)
