@@ -1,8 +1,9 @@
 """Checkpoints: a run that is killed at any moment resumes from its file and ends bitwise equal to an uninterrupted run.
 
-A checkpoint is a model file with more in it: the optimizer's state, the history, the position in the run, the
-arguments of `fit`, and digests of the data and of the model. `mlgraph.load` reads it as a model. Writing is atomic,
-and keeps the checkpoint before in a second file. The part that belongs to the run has its own format version.
+A checkpoint is a model file with more in it: the optimizer's state, the history, the position in
+the run, the arguments of `fit`, and digests of the data and of the model. `mlgraph.load` reads it
+as a model. Writing is atomic, and keeps the checkpoint before in a second file. The part that
+belongs to the run has its own format version.
 """
 
 from __future__ import annotations
@@ -58,7 +59,8 @@ class Checkpoint:
     every : float
         Minimum number of seconds between two writes.
     model : Model
-        The model to train, as it was when the run first began or as a checkpoint of the run holds it.
+        The model to train, as it was when the run first began or as a checkpoint of the run holds
+        it.
     n : int
         Number of examples in the training data.
     state : RunState
@@ -152,8 +154,8 @@ class Checkpoint:
         Returns
         -------
         str, or (Model, RunState, dict, list of str)
-            For another run, the difference. Otherwise the model, the position, the nodes that each model of the graph
-            had needed, and the digests of the models that the run began with.
+            For another run, the difference. Otherwise the model, the position, the nodes that each
+            model of the graph had needed, and the digests of the models that the run began with.
         """
         what: Any = header.get("checkpoint")
         require(
@@ -176,7 +178,8 @@ class Checkpoint:
         for name in STATE[what["arguments"]["optimizer"]]:
             good = len(arrays[name]) == size and np.isfinite(arrays[name]).all()
             require(good, f"array {name}: expected {size} finite numbers")
-            # The vector in memory ends with a whole panel of neurons; the array in the file need not.
+            # The vector in memory ends with a whole panel of neurons; the array in the file need
+            # not.
             model.graph.storage.state_vector(name, fresh=True)[:size] = arrays[name]
         return model, state, _needs(what.get("needs", []), len(model.graph)), what["models"]
 
@@ -188,7 +191,8 @@ class Checkpoint:
         )
         for name, here in self._arguments.items():
             if arguments.get(name) != here:
-                # Users know sgd and momentum as one optimizer; the momentum, which is compared first, tells them apart.
+                # Users know sgd and momentum as one optimizer; the momentum, which is compared
+                # first, tells them apart.
                 then, now = ("sgd" if value == "momentum" else value for value in (arguments.get(name), here))
                 return f"{name} was {then}, but is {now} now"
         began_with = what.get("models")

@@ -79,7 +79,8 @@ class Search:
         Parameters
         ----------
         spoilt : bool, shape (parameters,)
-            Parameters that the step would make non-finite, or the optimizer's state of which it would.
+            Parameters that the step would make non-finite, or the optimizer's state of which it
+            would.
         vectors : list of float32, shape (parameters,)
             Parameters and the optimizer's vectors before the step.
         """
@@ -131,7 +132,8 @@ class Search:
     def _behind(self, slots: Iterable[int]) -> Fault | None:
         """The first non-finite value among these slots and their sources; None if the slots are finite.
 
-        Sources of finite values are not followed: an infinity behind them is harmless, as in 1 / inf.
+        Sources of finite values are not followed: an infinity behind them is harmless, as in 1 /
+        inf.
         """
         seen, todo = set(), {int(slot) for slot in slots if not np.isfinite(self._values[slot])}
         while todo:
@@ -320,8 +322,8 @@ def _trained(plan: Plan, graph: Graph) -> Bool:
 def _first_spoilt(plan: Plan, spoilt: Bool) -> tuple[int, int, int]:
     """The first marked parameter: the slot of its node, the slot of its source, and its place.
 
-    A neuron's weights come before its bias. The source is -1 unless the parameter is a weight; all three are -1 if
-    no parameter is marked.
+    A neuron's weights come before its bias. The source is -1 unless the parameter is a weight; all
+    three are -1 if no parameter is marked.
     """
     for _, ins in plan.trained:
         for n in range(ins.size):

@@ -45,13 +45,15 @@ class Progress:
     Attributes
     ----------
     kind : "steps" or "epoch"
-        "steps" after about every 0.2 s of an epoch and after its last step; "epoch" at its end, after validation.
+        "steps" after about every 0.2 s of an epoch and after its last step; "epoch" at its end,
+        after validation.
     epoch, epochs : int
         Number of the epoch, from 0, and number of epochs.
     examples, total_examples : int
         Examples seen so far, and examples of the whole run, over all epochs.
     batch_loss, batch_accuracy : float
-        Means over the examples since the last "steps" call; at the end of an epoch, over the whole epoch.
+        Means over the examples since the last "steps" call; at the end of an epoch, over the whole
+        epoch.
     history : History
         The history of the run. Only read it: the run continues to append to it.
     """
@@ -82,7 +84,8 @@ class RunState:
     seconds : float
         Training time spent in this epoch.
     consistent : bool
-        False from the start of a step or of an epoch's end until everything that follows from it is recorded.
+        False from the start of a step or of an epoch's end until everything that follows from it is
+        recorded.
     """
 
     history: History
@@ -120,7 +123,8 @@ class _Stretch:
             if course.weight_decay:
                 decay = np.minimum(rate * np.float32(course.weight_decay), np.float32(1))
             if learning.optimizer == "adam":
-                # Fold the bias corrections of both moments into the rate (Kingma & Ba 2015, end of section 2).
+                # Fold the bias corrections of both moments into the rate (Kingma & Ba 2015, end of
+                # section 2).
                 t = np.arange(state.taken + 1, state.taken + len(rate) + 1)
                 beta1, beta2 = np.array(learning.hyper[:2], np.float32).astype(np.float64)  # rounded as in the kernels
                 rate = np.minimum(rate * np.sqrt(1 - beta2**t) / (1 - beta1**t), FLOAT32_MAX).astype(np.float32)
@@ -209,12 +213,13 @@ def train(
         Called whenever a run may be left and resumed: all results of the last step are recorded.
     n_edges : callable
         Returns the number of live edges.
-    sparse : Acting, optional
+    sparse : ScheduleRunner, optional
         Cuts and grows edges before the steps that it chooses. Like `callback`, it may raise
         StopIteration to end the run.
     """
     n, epochs, history = len(examples), course.epochs, state.history
-    # If nothing else happens between epochs, one call takes several: short ones need not wait for Python.
+    # If nothing else happens between epochs, one call takes several: short ones need not wait for
+    # Python.
     epochs_apart = validate or callback or sparse or callable(course.learning_rate)
     per_step = per_example = 0.0
 
@@ -293,9 +298,9 @@ def train(
 def _highest_rate(learning_rate: Rates, learning: Learning, steps: Steps) -> float:
     """The highest learning rate of the run or, if the rate is a function, of these steps.
 
-    The number of steps that are prepared together depends on the clock, so their rates must not decide
-    whether a step counts as safe. Safe steps may run as dense blocks with holes, other steps run as
-    sparse rows, and the two differ in rounding.
+    The number of steps that are prepared together depends on the clock, so their rates must not
+    decide whether a step counts as safe. Safe steps may run as dense blocks with holes, other steps
+    run as sparse rows, and the two differ in rounding.
     """
     if callable(learning_rate):
         return float(steps.rate.max())

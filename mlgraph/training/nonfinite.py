@@ -1,9 +1,10 @@
 """Keeps infinities and NaN out of the parameters: detects steps that overflow and applies the policy of the run.
 
-The kernels take many steps at a time while all gradients are certain to stay below a limit. Any other
-step is taken alone, and taken back if one of its results is not finite. Below the limit, no gradient,
-moment or parameter can overflow: the largest float32 is just below 2^128, and a parameter that moves by
-less than 2^103 (half a unit in the last place of that number) stays finite whatever its value.
+The kernels take many steps at a time while all gradients are certain to stay below a limit. Any
+other step is taken alone, and taken back if one of its results is not finite. Below the limit, no
+gradient, moment or parameter can overflow: the largest float32 is just below 2^128, and a parameter
+that moves by less than 2^103 (half a unit in the last place of that number) stays finite whatever
+its value.
 """
 
 from __future__ import annotations
@@ -60,10 +61,10 @@ class Limits(NamedTuple):
 def limits(optimizer: str, hyper: tuple[float, float, float], rate: float) -> Limits:
     """The limits at learning rates up to `rate`.
 
-    SGD moves a parameter by rate * g. Momentum moves it by rate * v with v = a v + g, and v stays below L
-    if g stays below L (1 - a). Adam moves it by rate * v / (sqrt(s) + e), at most rate * v / e, where v and
-    sqrt(s) are means of gradients. Moves must stay below 2^100 and squares below 2^120; the limits are a
-    quarter of that, to leave room for rounding.
+    SGD moves a parameter by rate * g. Momentum moves it by rate * v with v = a v + g, and v stays
+    below L if g stays below L (1 - a). Adam moves it by rate * v / (sqrt(s) + e), at most rate * v
+    / e, where v and sqrt(s) are means of gradients. Moves must stay below 2^100 and squares below
+    2^120; the limits are a quarter of that, to leave room for rounding.
     """
     rate = max(rate, 2.0**-60)
     if optimizer == "adam":
@@ -72,7 +73,8 @@ def limits(optimizer: str, hyper: tuple[float, float, float], rate: float) -> Li
     most = min(2.0**120, 2.0**100 / rate) / 4
     if optimizer == "momentum":
         forgets = 1 - float(np.float32(hyper[0]))
-        # With a momentum this close to 1, rounding may add more to the velocity than the momentum forgets.
+        # With a momentum this close to 1, rounding may add more to the velocity than the momentum
+        # forgets.
         return Limits(most * forgets / 4 if forgets > 2.0**-20 else 2.0**-149, most, np.inf)
     return Limits(most, np.inf, np.inf)
 
@@ -94,8 +96,8 @@ class Guard:
         self._model, self._policy, self._examples, self._learning = model, policy, examples, learning
         self._state = STATE[learning.optimizer]
         self._limits = Limits(0.0, 0.0, 0.0)
-        # Edits and moves of the graph when the optimizer's vectors were last found below their limits. Safe steps
-        # keep them there.
+        # Edits and moves of the graph when the optimizer's vectors were last found below their
+        # limits. Safe steps keep them there.
         self._safe_at: tuple[int, int] | None = None
 
     def begin(self, rate: float) -> None:
@@ -197,7 +199,8 @@ class Guard:
         Returns
         -------
         spoilt : bool, shape (parameters,), or None
-            None if the step was taken; otherwise which parameters, or their optimizer state, it made non-finite.
+            None if the step was taken; otherwise which parameters, or their optimizer state, it
+            made non-finite.
         vectors : list of float32
             Parameters and the optimizer's vectors.
         """
