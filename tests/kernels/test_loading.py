@@ -1,4 +1,4 @@
-"""Data as operations, and dense blocks that skip nothing, read them: in slots of floats."""
+"""Inputs reach the network exactly as given, for all kinds and layouts of data."""
 
 import numpy as np
 import pytest
@@ -9,18 +9,20 @@ RNG = np.random.default_rng(0)
 
 
 def data(kind, n, columns):
-    """Bytes or floats of all kinds, side by side in memory or not."""
+    """Bytes or floats of any value, by rows or by columns in memory."""
     if kind == "bytes":
         return RNG.integers(0, 256, (n, columns), np.uint8)
-    x = RNG.integers(0, 2**32, (n, columns), np.uint32).view(np.float32)  # NaN, infinities and subnormal numbers, too
+    x = RNG.integers(0, 2**32, (n, columns), np.uint32).view(
+        np.float32
+    )  # includes NaN, infinities and subnormal numbers
     return np.asfortranarray(x) if kind == "columns" else x
 
 
 @pytest.mark.parametrize("kind", ["bytes", "floats", "columns"])
-@pytest.mark.parametrize("columns", [1, 3, 15, 16, 17, 63, 64, 65, 130, 200])
-@pytest.mark.parametrize("n", [1, 31, 32, 45, 70])
-def test_each_value_to_the_bit(sweep, kind, columns, n):
-    """Of all columns, and of some: a block at the end of a row begins in the one before it."""
+@pytest.mark.parametrize("columns", [1, 3, 16, 17, 63, 65, 130])
+@pytest.mark.parametrize("n", [1, 31, 70])
+def test_every_value_is_read_exactly(sweep, kind, columns, n):
+    """Read all columns or only some: at the end of a row, the last block overlaps the one before it."""
     x = data(kind, n, columns)
     wanted = (x / 255).astype(np.float32) if kind == "bytes" else x
     for some in (range(columns), range(columns - 1, -1, -7), RNG.permutation(columns)[: 1 + columns // 3].tolist()):
@@ -33,8 +35,8 @@ def test_each_value_to_the_bit(sweep, kind, columns, n):
         np.testing.assert_array_equal(sums, wanted[:, list(some)])
 
 
-@pytest.mark.parametrize("columns", [5, 64, 100, 133])
-def test_every_byte_is_a_255th(sweep, columns):
+@pytest.mark.parametrize("columns", [5, 133])
+def test_every_byte_is_divided_by_255(sweep, columns):
     x = np.resize(np.arange(256, dtype=np.uint8), (300, columns))
     g = mlgraph.Graph()
     found = g.compile(g.inputs(columns))(x)
@@ -42,8 +44,8 @@ def test_every_byte_is_a_255th(sweep, columns):
 
 
 @pytest.mark.parametrize("kind", ["bytes", "floats"])
-def test_shuffled_examples(sweep, kind):
-    """Steps of one example and of several tiles: each weight moves by what its example has in that column."""
+def test_shuffled_examples_reach_their_step(sweep, kind):
+    """In steps of one example and of several tiles, each weight moves by the value that its column has there."""
     x = RNG.integers(1, 256, (75, 70)).astype(np.uint8)
     x = x if kind == "bytes" else (x / 255).astype(np.float32)
     values = (x / 255 if kind == "bytes" else x).astype(np.float32)

@@ -1,4 +1,4 @@
-"""How many processors are used, and other libraries beside."""
+"""Number of threads, and use together with other libraries."""
 
 import os
 
@@ -10,14 +10,14 @@ import mlgraph
 import mlgraph_ext
 from mlgraph._support import threads
 
-# --- how many processors ------------------------------------------------------------------------------------------------
+# --- how many processors --------------------------------------------------------------------------------------------
 
 COUNT = "import mlgraph; print(mlgraph.default_threads())"
 affinity = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity here")
 
 
 @affinity
-def test_affinity():
+def test_default_threads_respects_affinity():
     code = f"import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))]); {COUNT}"
     assert run(code) == ["1"]
     assert int(run(COUNT)[0]) <= len(os.sched_getaffinity(0))
@@ -27,7 +27,7 @@ def test_affinity():
     ("value", "expected"),
     [("1", 1), ("2", 2), ("3,2", 3), ("64", 5), ("0", 5), ("many", 5), ("\N{SUPERSCRIPT TWO}", 5), ("", 5)],
 )
-def test_environment(monkeypatch, value, expected):
+def test_default_threads_respects_omp_num_threads(monkeypatch, value, expected):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(5)), raising=False)
     monkeypatch.setattr(threads, "_cgroup_quota", lambda: None)
     monkeypatch.setattr(mlgraph_ext.sweep, "max_threads", lambda: 64)
@@ -36,13 +36,8 @@ def test_environment(monkeypatch, value, expected):
 
 
 @affinity
-def test_a_thread_that_openmp_has_bound():
-    """To one processor, when it was loaded: the others may still be used."""
+def test_default_threads_counts_all_processors_if_openmp_binds_this_thread():
     assert run(COUNT, OMP_PROC_BIND="true") == run(COUNT)
-
-
-def test_environment_of_a_process():
-    assert run(COUNT, OMP_NUM_THREADS="1") == ["1"]
 
 
 @pytest.mark.parametrize(
@@ -80,7 +75,7 @@ def test_environment_of_a_process():
     ],
     ids=str,
 )
-def test_quota(tmp_path, membership, files, expected):
+def test_default_threads_respects_cgroup_quota(tmp_path, membership, files, expected):
     for name, text in files.items():
         path = tmp_path / "mount" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -90,7 +85,7 @@ def test_quota(tmp_path, membership, files, expected):
     assert threads._cgroup_quota.__wrapped__(tmp_path / "mount", tmp_path / "membership") == expected
 
 
-def test_a_group_whose_name_no_encoding_knows(tmp_path):
+def test_cgroup_name_that_is_not_utf8(tmp_path):
     (tmp_path / "membership").write_bytes(b"0::/caf\xe9.slice")
     folder = os.fsencode(tmp_path) + b"/mount/caf\xe9.slice"
     os.makedirs(folder)
@@ -99,7 +94,7 @@ def test_a_group_whose_name_no_encoding_knows(tmp_path):
     assert threads._cgroup_quota.__wrapped__(tmp_path / "mount", tmp_path / "membership") == 2
 
 
-def test_the_smallest_limit_counts(monkeypatch):
+def test_default_threads_is_the_smallest_limit(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(5)), raising=False)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     for quota, openmp, expected in ((None, 64, 5), (3, 64, 3), (8, 64, 5), (None, 2, 2), (3, 1, 1)):
@@ -108,7 +103,7 @@ def test_the_smallest_limit_counts(monkeypatch):
         assert mlgraph.default_threads() == expected
 
 
-def test_small_work_has_one_thread(monkeypatch):
+def test_small_work_uses_one_thread(monkeypatch):
     monkeypatch.setattr(threads, "default_threads", lambda: 6)
     assert [threads.threads_for(None, work) for work in (0, 1, 2 * threads.WORK_PER_THREAD, 1e12)] == [1, 1, 2, 6]
     few, many = threads.MANY_STEPS - 1, threads.MANY_STEPS
@@ -118,8 +113,8 @@ def test_small_work_has_one_thread(monkeypatch):
 
 
 @pytest.mark.parametrize("setting", [{"OMP_THREAD_LIMIT": "1"}, {"OMP_DYNAMIC": "true"}], ids=str)
-def test_fewer_threads_than_asked_for(setting):
-    """OpenMP may give fewer threads: those that come do the work of all, and nobody waits for the others."""
+def test_bits_are_the_same_if_openmp_gives_fewer_threads(setting):
+    """Threads that start do the work of all; none waits for a missing one."""
     code = """
 import hashlib
 import numpy as np
@@ -134,13 +129,14 @@ for sparsity in (0, 0.9):
         net.add_layer(10, "softmax")
         net.prune(sparsity, by="random")
         net.fit(x, x[:, 0] % 10, epochs=2, batch_size=(256, 24), n_threads=n_threads)
-        print(hashlib.sha256(net.graph.parameters.tobytes() + net.predict(x, n_threads=n_threads).tobytes()).hexdigest())
+        bits = net.graph.parameters.tobytes() + net.predict(x, n_threads=n_threads).tobytes()
+        print(hashlib.sha256(bits).hexdigest())
 """
     bits = run(code, **setting)
     assert len(bits) == 8 and len(set(bits[:4])) == len(set(bits[4:])) == 1
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="threads are counted as Linux shows them")
+@pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="counts threads in /proc")
 def test_small_work_starts_no_thread():
     code = """
 import os
@@ -166,18 +162,18 @@ print(small - before, threads() - small)
     assert run(code) == expected
 
 
-# --- beside others ------------------------------------------------------------------------------------------------------
+# --- other libraries ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.skipif(not mlgraph_ext.sweep.PARALLEL, reason="built without OpenMP")
-def test_threadpoolctl_sees_us():
+def test_threadpoolctl_limits_threads():
     control = pytest.importorskip("threadpoolctl")
     default = mlgraph.default_threads()
     pools = [pool for pool in control.threadpool_info() if pool["user_api"] == "openmp"]
     assert any(pool["num_threads"] == mlgraph_ext.sweep.max_threads() for pool in pools)
     with control.threadpool_limits(1):
         assert mlgraph.default_threads() == threads.threads_for(None, 1e12) == 1
-        assert threads.threads_for(3, 1e12) == 3, "what is asked for is asked for"
+        assert threads.threads_for(3, 1e12) == 3, "an explicit number is not limited"
     assert mlgraph.default_threads() == default
 
 
@@ -219,7 +215,13 @@ def train_torch():
 first = train_torch()
 print(train() == expected, train_torch() == first)
 results = [None] * 4
-threads = [threading.Thread(target=lambda i=i: results.__setitem__(i, train_torch() if i % 2 else train())) for i in range(4)]
+
+
+def work(i):
+    results[i] = train_torch() if i % 2 else train()
+
+
+threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
 for thread in threads:
     thread.start()
 for thread in threads:
@@ -228,8 +230,9 @@ print(results[0] == results[2] == expected, results[1] is not None, results[3] i
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ["first", "last"])
-def test_beside_pytorch(order):
-    """In one process, in turns and at once, whichever is imported first."""
+def test_works_with_pytorch_in_one_process(order):
+    """Both compute alternately and at the same time, whichever is imported first."""
     pytest.importorskip("torch")
     assert run(BESIDE_TORCH, order) == ["True"] * 5

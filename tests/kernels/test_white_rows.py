@@ -1,8 +1,9 @@
-"""Sparse rows, by themselves and in quads, of every build against the float64 reference."""
+"""Sparse rows, single and in quads, give the losses and gradients of the float64 reference."""
 
 import copy
 import sys
 from collections import Counter
+from functools import partial
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from mlgraph.engine import reference
 
 
 def pruned(sizes, density, seed=0):
-    """Layers in which every neuron has sources of its own."""
+    """Layers in which each neuron has its own random sources."""
     rng = np.random.default_rng(seed)
     g = mlgraph.Graph()
     nodes = g.inputs(sizes[0])
@@ -31,8 +32,8 @@ def pruned(sizes, density, seed=0):
 
 
 @pytest.mark.parametrize("kind", ["dense", "sparse", "float"])
-@pytest.mark.parametrize("density", [0.05, 0.3, 0.8])
-@pytest.mark.parametrize("n", [1, 16, 17, 31, 33, 128, 200])
+@pytest.mark.parametrize("density", [0.05, 0.8])
+@pytest.mark.parametrize("n", [1, 16, 17, 33, 200])
 def test_pruned_layers(sweep, kind, density, n):
     model = pruned((60, 30, 20, 6), density)
     x, y = data(n, 60, 6, kind)
@@ -43,9 +44,9 @@ def test_pruned_layers(sweep, kind, density, n):
 
 
 @pytest.mark.parametrize("kind", ["sparse", "float"])
-@pytest.mark.parametrize("n", [1, 7, 16, 17])
-def test_few_examples_after_many(sweep, kind, n):
-    """Lanes that few examples do not fill still hold what many have left there."""
+@pytest.mark.parametrize("n", [1, 16, 17])
+def test_results_do_not_depend_on_earlier_examples(sweep, kind, n):
+    """Lanes that a few examples do not fill still hold values of the many before."""
     model, (x, y) = pruned((60, 30, 20, 6), 0.3), data(160, 60, 6, kind)
     expected = copy.deepcopy(model).gradients(x[:n], y[:n])
     model.gradients(x[n:] * 3, y[n:])
@@ -58,8 +59,8 @@ def test_few_examples_after_many(sweep, kind, n):
         np.testing.assert_array_equal(a, b)
 
 
-def test_few_examples_after_what_was_not_finite(sweep):
-    """In lanes without an example, adjoints of 0 times infinite derivatives would be NaN, and end a run."""
+def test_training_continues_after_an_infinite_loss(sweep):
+    """In lanes without an example, adjoints of zero times infinite derivatives would be NaN and end the run."""
     rng, (x, y) = np.random.default_rng(0), data(32, 20, 4, "float")
     g = mlgraph.Graph()
     inputs = g.inputs(20)
@@ -73,10 +74,10 @@ def test_few_examples_after_what_was_not_finite(sweep):
     np.testing.assert_array_equal(fresh.graph.parameters, model.graph.parameters)
 
 
-@pytest.mark.parametrize("n", [1, 7, 15, 16, 40])
+@pytest.mark.parametrize("n", [1, 15, 16, 40])
 @pytest.mark.parametrize("n_threads", [1, 2])
-def test_lanes_without_an_example_repeat_the_last(sweep, n, n_threads):
-    """Lanes with sums of one example and data of another would have numbers that are not finite, and end a run."""
+def test_unused_lanes_repeat_the_last_example(sweep, n, n_threads):
+    """Lanes with sums of one example and data of another would be non-finite here and end the run."""
     x = np.linspace(-7, 7, n)[::-1].astype(np.float32)
     g = mlgraph.Graph()
     a, b = g.inputs(2)
@@ -92,10 +93,10 @@ def test_lanes_without_an_example_repeat_the_last(sweep, n, n_threads):
     assert np.isfinite(gradient).all() and np.isfinite(history.batch_loss).all()
 
 
-@pytest.mark.parametrize("columns", [1, 2, 3, 5, 63, 64, 65, 67, 130, 785])
+@pytest.mark.parametrize("columns", [1, 3, 63, 65, 130, 785])
 @pytest.mark.parametrize("read", ["all", "some"])
-def test_bytes_of_any_number_of_columns(sweep, columns, read):
-    """Rows read words of four bytes, 64 columns at a time; what they do not read may lie between, before and behind."""
+def test_byte_data_of_any_width(sweep, columns, read):
+    """Rows read words of four bytes, 64 columns at a time. Unread columns may be anywhere."""
     rng = np.random.default_rng(columns)
     g = mlgraph.Graph()
     inputs = g.inputs(columns)
@@ -111,36 +112,8 @@ def test_bytes_of_any_number_of_columns(sweep, columns, read):
     assert plan.reads_directly and plan.rows_read_data and not plan.dense_read_data
 
 
-@pytest.mark.parametrize("kind", ["sparse", "float"])
-@pytest.mark.parametrize(
-    ("columns", "density", "batch_size"), [(60, 0.3, (100, 7)), (300, 0.1, 300), (300, 0.1, (300, 20))]
-)
-def test_bits_of_pruned_layers_do_not_depend_on_threads(sweep, monkeypatch, kind, columns, density, batch_size):
-    """Gradients of rows are summed by units or, where there are tiles enough for all threads, by whoever has swept them."""
-    ways, prepare = set(), sweep.prepare
-    monkeypatch.setattr(
-        sweep,
-        "prepare",
-        lambda **options: (
-            ways.add((options["n_workers"], options["pack_sums"] is not None, options["bytes_at"] >= 0))
-            or prepare(**options)
-        ),
-    )
-    x, y = data(700, columns, 6, kind)
-    results = []
-    for n_threads in (1, 2, 3, 7):
-        model = pruned((columns, 30, 20, 6), density)
-        model.fit(x, y, epochs=2, batch_size=batch_size, learning_rate=(0.1, 0.01), seed=5, n_threads=n_threads)
-        results.append(model.graph.parameters.copy())
-    for other in results[1:]:
-        np.testing.assert_array_equal(results[0].view(np.int32), other.view(np.int32))
-    if columns == 300:
-        of_bytes = kind == "sparse"
-        assert {(1, False, of_bytes), (2, True, of_bytes), (3, True, of_bytes)} <= ways
-
-
 def shared(sizes, density, together, seed=0):
-    """Layers in which so many neurons at a time have sources in common, made in another order."""
+    """Layers in which groups of `together` neurons have the same sources; the neurons are added in random order."""
     rng = np.random.default_rng(seed)
     g = mlgraph.Graph()
     nodes = g.inputs(sizes[0])
@@ -155,8 +128,37 @@ def shared(sizes, density, together, seed=0):
     return mlgraph.Model(g, nodes, "softmax_cross_entropy")
 
 
+@pytest.mark.parametrize("kind", ["sparse", "float"])
+@pytest.mark.parametrize(
+    ("make", "columns", "batch_size"),
+    [(pruned, 60, (100, 7)), (pruned, 300, (300, 20)), (partial(shared, together=5), 300, 300)],
+)
+def test_bits_do_not_depend_on_threads(sweep, monkeypatch, kind, make, columns, batch_size):
+    """Units sum the gradients of rows, or the workers that swept them if there are enough tiles for all threads."""
+    ways, prepare = set(), sweep.prepare
+    monkeypatch.setattr(
+        sweep,
+        "prepare",
+        lambda **options: (
+            ways.add((options["n_workers"], options["pack_sums"] is not None, options["bytes_at"] >= 0))
+            or prepare(**options)
+        ),
+    )
+    x, y = data(700, columns, 6, kind)
+    results = []
+    for n_threads in (1, 2, 3, 7):
+        model = make((columns, 90, 20, 6), 0.1)
+        model.fit(x, y, epochs=2, batch_size=batch_size, learning_rate=(0.1, 0.01), seed=5, n_threads=n_threads)
+        results.append(model.graph.parameters.copy())
+    for other in results[1:]:
+        np.testing.assert_array_equal(results[0].view(np.int32), other.view(np.int32))
+    if columns == 300:
+        of_bytes = kind == "sparse"
+        assert {(1, False, of_bytes), (2, True, of_bytes), (3, True, of_bytes)} <= ways
+
+
 def in_quads(sweep, plan):
-    """Neurons of rows that are swept in quads, and how many should be."""
+    """Return how many neurons of rows are swept in quads, and how many should be."""
     found = wanted = 0
     for ins in (ins for _, ins in plan.trained if ins.kind == KINDS["rows"]):
         rows = plan.rows(ins)
@@ -166,12 +168,11 @@ def in_quads(sweep, plan):
     return found, 0 if sweep.__name__.endswith(("v2", "baseline")) else wanted
 
 
-@pytest.mark.parametrize("kind", ["dense", "sparse", "float"])
-@pytest.mark.parametrize("density", [0.05, 0.3, 0.8])
-@pytest.mark.parametrize("n", [1, 33, 128, 200])
+@pytest.mark.parametrize("kind", ["sparse", "float"])
+@pytest.mark.parametrize(("n", "density"), [(1, 0.3), (33, 0.8), (200, 0.05)])
 @pytest.mark.parametrize("together", [2, 3, 4, 5, 7])
-def test_neurons_that_share_their_sources(sweep, kind, density, n, together):
-    """In quads, or what is left of four in threes; by themselves where it is less."""
+def test_neurons_with_equal_sources_form_quads(sweep, kind, n, density, together):
+    """Quads have four neurons, or three where only three are left; fewer are swept singly."""
     model = shared((60, 30, 20, 7), density, together)
     x, y = data(n, 60, 7, kind)
     plan = check(model, x, y)
@@ -182,8 +183,8 @@ def test_neurons_that_share_their_sources(sweep, kind, density, n, together):
     np.testing.assert_allclose(model.forward(x), values, rtol=1e-4, atol=1e-5)
 
 
-def test_quads():
-    """Of so many neurons with the same sources; the same for every build but those whose vectors are too short to gain."""
+def test_size_of_quads():
+    """Builds with short vectors have none, because they would not gain."""
     alike = np.concatenate([np.arange(n, 0, -1) for n in (1, 2, 3, 4, 5, 6, 7, 8)]).astype(np.int32)
     out = np.empty(len(alike), np.uint8)
     mlgraph_ext.sweep.find_quads(alike, out)
@@ -195,8 +196,8 @@ def test_quads():
 
 @pytest.mark.parametrize("together", [3, 4])
 @pytest.mark.parametrize("n", [5, 64])
-def test_weights_of_quads_that_are_not_finite(sweep, together, n):
-    """Times a delta of zero they are NaN in the row that they are in, and in no row that is swept beside it."""
+def test_infinite_weight_affects_only_its_own_row_of_a_quad(sweep, together, n):
+    """An infinite weight times a delta of zero is NaN; neighbours in the quad must not get it."""
     g = mlgraph.Graph()
     x = g.inputs(3)
     hidden = [g.add_neuron(x[:2], "relu", weights=[1.0, 2.0]) for _ in range(together)]
@@ -207,22 +208,8 @@ def test_weights_of_quads_that_are_not_finite(sweep, together, n):
     np.testing.assert_array_equal(function.vjp(rows).inputs, np.tile(np.float32([np.inf, 4.0 * together, 2.0]), (n, 1)))
 
 
-@pytest.mark.parametrize("kind", ["sparse", "float"])
-@pytest.mark.parametrize("batch_size", [(100, 7), 300])
-def test_bits_of_quads_do_not_depend_on_threads(sweep, kind, batch_size):
-    x, y = data(700, 300, 6, kind)
-    results = []
-    for n_threads in (1, 2, 3, 7):
-        model = shared((300, 90, 20, 6), 0.2, 5)
-        model.fit(x, y, epochs=2, batch_size=batch_size, learning_rate=(0.1, 0.01), seed=5, n_threads=n_threads)
-        results.append(model.graph.parameters.copy())
-    for other in results[1:]:
-        np.testing.assert_array_equal(results[0].view(np.int32), other.view(np.int32))
-
-
 @pytest.mark.parametrize("n", [3, 100])
-def test_quads_of_which_some_source_wants_no_adjoint(sweep, n):
-    """They are the same forward, to the bit, whether adjoints of the inputs are wanted or not."""
+def test_values_of_quads_do_not_depend_on_wanted_adjoints(sweep, n):
     rng, g = np.random.default_rng(0), mlgraph.Graph()
     x = g.inputs(20)
     hidden = [g.add_neuron(x, "tanh", weights=rng.normal(size=20) / 4) for _ in range(9)]
@@ -239,7 +226,7 @@ def test_quads_of_which_some_source_wants_no_adjoint(sweep, n):
 
 
 @pytest.mark.parametrize("options", [{"dropout": 0.5}, {"weight_dropout": 0.3}])
-def test_dropout_of_quads(sweep, options):
+def test_dropout_in_quads(sweep, options):
     net = layered((40, 24, 9), **options)
     rng = np.random.default_rng(0)
     net.layers[0].mask = np.repeat(rng.random((6, 40)) < 0.4, 4, axis=0)
@@ -248,8 +235,8 @@ def test_dropout_of_quads(sweep, options):
     assert found == wanted
 
 
-def test_a_source_that_comes_twice(sweep):
-    """In neurons written out; each of its edges gives it an adjoint."""
+def test_repeated_source_gets_the_adjoint_of_each_edge(sweep):
+    """Only neurons written out can have a repeated source."""
     rng, g = np.random.default_rng(0), mlgraph.Graph()
     x = g.inputs(6)
     hidden = [g.add_neuron(x, "tanh", weights=rng.normal(size=6)) for _ in range(8)]
@@ -263,6 +250,7 @@ READ_ONLY = """
 import ctypes, mmap
 import numpy as np
 import mlgraph
+from mlgraph.models.running import engine_of
 
 net = mlgraph.Network(9, seed=0)
 net.add_layer(5, "tanh")
@@ -283,16 +271,16 @@ print("as before")
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="protects memory as Linux does")
-def test_gradients_of_rows_write_no_parameters():
-    """Not even what stands there: another thread may write a weight meanwhile."""
+@pytest.mark.skipif(sys.platform != "linux", reason="uses mprotect of Linux")
+def test_gradients_do_not_write_parameters():
+    """Not even with the same value: another thread may write a weight at the same time."""
     assert run(READ_ONLY) == ["as", "before"]
 
 
-@pytest.mark.parametrize("n", [1, 5, 9, 17, 33, 40])
+@pytest.mark.parametrize("n", [1, 17, 40])
 @pytest.mark.parametrize("before", [32, 100])
-def test_lanes_without_an_example_hold_nothing_of_an_earlier_step(sweep, n, before):
-    """Rows sum their gradients over all lanes, and a dense block behind them sets their adjoints."""
+def test_gradients_do_not_depend_on_an_earlier_step(sweep, n, before):
+    """Rows sum their gradients over all lanes, including those without an example."""
     x, y = data(before + n, 24, 3, "sparse")
     first, rest = slice(before), slice(before, None)
 
@@ -305,6 +293,6 @@ def test_lanes_without_an_example_hold_nothing_of_an_earlier_step(sweep, n, befo
     how = {"epochs": 1, "batch_size": 100, "momentum": 0.0, "learning_rate": 0.1}
     one.fit(x[first], y[first], **how)
     other.graph.set_parameters(one.graph.get_parameters())
-    for each in (one, other):  # whose memory is new
+    for each in (one, other):  # the memory of `other` is new
         each.fit(x[rest], y[rest], **how)
     assert one.graph.get_parameters().tobytes() == other.graph.get_parameters().tobytes()

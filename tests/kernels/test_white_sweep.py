@@ -1,4 +1,4 @@
-"""The sweeps of every build against the float64 reference."""
+"""Losses and gradients of the sweeps equal those of the float64 reference."""
 
 import os
 
@@ -10,7 +10,7 @@ import mlgraph
 from mlgraph.compiler.instructions import KINDS
 from mlgraph.compiler.plan import Plan
 from mlgraph.engine import choice, reference
-from mlgraph.engine.examples import MANY, Examples
+from mlgraph.engine.examples import LARGE, Examples
 from mlgraph.graph.arrays import wiring
 from mlgraph.models.running import engine_of, read_with_targets
 
@@ -18,15 +18,15 @@ ACTIVATIONS = ("identity", "relu", "leaky_relu", "sigmoid", "tanh")
 
 
 @pytest.mark.parametrize("kind", ["dense", "sparse", "float"])
-@pytest.mark.parametrize("n", [1, 31, 32, 33, 128, 200])
+@pytest.mark.parametrize("n", [1, 32, 33, 200])
 def test_layers(sweep, kind, n):
     net = layered((50, 33, 20, 10))
     plan = check(net, *data(n, 50, 10, kind))
     assert {ins.kind for ins in plan.instructions} == {KINDS["dense"], KINDS["operation"]}
 
 
-@pytest.mark.parametrize("n", [1, 33, 200])
-def test_targets_of_classes(sweep, n):
+@pytest.mark.parametrize("n", [1, 33])
+def test_class_targets(sweep, n):
     x, _ = data(n, 50, 10, "sparse")
     check(layered((50, 33, 10)), x, np.random.default_rng(1).random((n, 10)))
 
@@ -36,16 +36,16 @@ def test_activations(sweep, activation):
     check(layered((20, 17, 8), activation), *data(40, 20, 8, "float"))
 
 
-@pytest.mark.parametrize("width", [1, 2, 7, 8, 15, 16, 17, 31, 32, 33, 64, 100])
+@pytest.mark.parametrize("width", [1, 7, 16, 17, 31, 33, 100])
 def test_widths(sweep, width):
     check(layered((width, width, width + 1, 3)), *data(37, width, 3, "sparse"))
     check(layered((width, width, 3), "relu"), *data(37, width, 3, "float"))
 
 
-@pytest.mark.parametrize("width", [128, 129, 300])
+@pytest.mark.parametrize("width", [128, 300])
 @pytest.mark.parametrize("read", ["once", "twice"])
 def test_wide_layers(sweep, width, read):
-    """More neurons, and sources, than a dense block takes at a time."""
+    """Layers have more neurons and sources than a dense block processes at a time."""
     rng, g = np.random.default_rng(width), mlgraph.Graph()
 
     def layer(nodes, n):
@@ -58,11 +58,11 @@ def test_wide_layers(sweep, width, read):
     assert KINDS["rows"] not in {ins.kind for ins in plan.instructions}
 
 
-@pytest.mark.parametrize("n", [1, 2, 5, 8, 9, 15, 16, 17, 31])
-@pytest.mark.parametrize("width", [1, 9, 33, 130])
-def test_few_examples_have_the_bits_of_many(sweep, monkeypatch, n, width):
-    """Whichever kernels of dense blocks take them: values, derivatives, and against the reference the gradient."""
-    monkeypatch.setattr(choice, "FEW", 0)  # kernels that skip zeros add in another order
+@pytest.mark.parametrize("n", [1, 5, 8, 9, 16, 17])
+@pytest.mark.parametrize("width", [1, 33, 130])
+def test_bits_do_not_depend_on_the_number_of_examples(sweep, monkeypatch, n, width):
+    """Values and derivatives have the same bits with the kernels for few examples; the gradient is checked, too."""
+    monkeypatch.setattr(choice, "FEW", 0)  # kernels that skip zeros would add in another order
     rng = np.random.default_rng(width)
     net = layered((40, width, width + 5, 130, 10), last="identity")
     f, x = net.graph.compile([*net.outputs, *net.layers[1].neurons]), rng.normal(size=(70, 40)).astype(np.float32)
@@ -74,9 +74,9 @@ def test_few_examples_have_the_bits_of_many(sweep, monkeypatch, n, width):
     check(net, x[:n], rng.normal(size=(n, 10)))
 
 
-@pytest.mark.parametrize("n", [1, 7, 15, 17])
-def test_few_examples_leave_nothing_of_those_before(sweep, n):
-    """Their kernels go through some lanes of a slot; what a larger step had in the others must not count."""
+@pytest.mark.parametrize("n", [1, 15, 17])
+def test_small_steps_ignore_lanes_of_larger_ones(sweep, n):
+    """Kernels for few examples use some lanes of a slot. The others hold values of an earlier step."""
     net = layered((40, 30, 20, 10))
     x, y = data(32 + n, 40, 10, "float")
     alone = [gradient(net, x[some], y[some])[2] for some in (slice(32), slice(32, None))]
@@ -86,8 +86,8 @@ def test_few_examples_leave_nothing_of_those_before(sweep, n):
 
 @pytest.mark.parametrize("density", [0.5, 1])
 @pytest.mark.parametrize("loss", ["squared_error", "softmax_cross_entropy", "binary_cross_entropy"])
-def test_outputs_that_are_read(sweep, density, loss):
-    """The loss and one block give adjoints to the same neurons."""
+def test_outputs_that_feed_other_neurons(sweep, density, loss):
+    """The loss and a block both give adjoints to the same neurons."""
     rng, g = np.random.default_rng(0), mlgraph.Graph()
 
     def layer(nodes, n):
@@ -101,7 +101,7 @@ def test_outputs_that_are_read(sweep, density, loss):
 
 
 def scattered(n_inputs, n_hidden, n_outputs, seed=0, activations=ACTIVATIONS):
-    """A graph of neurons with sources of their own: skips, shared nodes, no layers."""
+    """A graph without layers: each neuron has its own sources, some of them shared, some far back."""
     rng = np.random.default_rng(seed)
     g = mlgraph.Graph()
     nodes = g.inputs(n_inputs)
@@ -121,7 +121,7 @@ def scattered(n_inputs, n_hidden, n_outputs, seed=0, activations=ACTIVATIONS):
     return mlgraph.Model(g, outputs, "softmax_cross_entropy")
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("kind", ["sparse", "float"])
 def test_any_topology(sweep, seed, kind):
     plan = check(scattered(12, 60, 4, seed), *data(45, 12, 4, kind, seed))
@@ -141,7 +141,7 @@ def test_any_topology(sweep, seed, kind):
     ids=str,
 )
 def test_dropout(sweep, kind, options):
-    """Of an activation whose derivative is told from its value, which dropout scales."""
+    """The derivative of tanh follows from its value, which dropout scales."""
     net = layered((30, 20, 18, 5), "tanh", **options)
     x, y = data(150, 30, 5, kind)
     check(net, x, y, seed=3, step_number=7)
@@ -149,11 +149,10 @@ def test_dropout(sweep, kind, options):
     assert not np.array_equal(one, other)
 
 
-@pytest.mark.parametrize("width", [5, 16, 20, 32, 33, 70])
+@pytest.mark.parametrize("width", [5, 16, 33, 70])
 @pytest.mark.parametrize("share", [0.5, 0.8])
-@pytest.mark.parametrize("n", [8, 48, 128, 129])
-def test_blocks_that_drop_most_neurons(sweep, width, share, n):
-    """A step of at most 128 examples has one mask."""
+@pytest.mark.parametrize("n", [8, 128, 129])
+def test_one_dropout_mask_for_up_to_128_examples(sweep, width, share, n):
     net = layered((30, width, 5), dropout=share)
     check(net, *data(n, 30, 5, "sparse"), seed=1, step_number=2)
 
@@ -162,8 +161,8 @@ def test_squared_error(sweep):
     check(layered((9, 12, 3), last="tanh"), *data(50, 9, 3, "float"))
 
 
-@pytest.mark.parametrize("n", [1, 31, 33, 130])
-@pytest.mark.parametrize("questions", [1, 3, 20])
+@pytest.mark.parametrize("n", [1, 33])
+@pytest.mark.parametrize("questions", [1, 20])
 def test_binary_cross_entropy(sweep, n, questions):
     net = mlgraph.Network(9, seed=0)
     net.add_layer(12, "tanh", dropout=0.25)
@@ -173,37 +172,36 @@ def test_binary_cross_entropy(sweep, n, questions):
 
 
 @pytest.mark.parametrize("kind", ["sparse", "float", "sparse float"])
-@pytest.mark.parametrize("columns", [1, 2, 3, 5, 63, 64, 65, 67, 130, 200])
-def test_runs_of_any_number_of_columns(sweep, kind, columns):
-    """Blocks list what is not zero by runs of 4 columns, 64 columns and 128 examples at a time."""
+@pytest.mark.parametrize("columns", [1, 3, 63, 65, 130, 200])
+def test_sparse_data_of_any_width(sweep, kind, columns):
+    """Nonzeros are listed by runs of 4 columns, for 64 columns and 128 examples at a time."""
     net = layered((columns, 20, 4))
     x, y = data(300, columns, 4, "sparse" if kind == "sparse float" else kind)
     if kind == "sparse float":
         x = x / np.float32(-255)
     x[0] += x[0] == 0  # an example without zeros
     check(net, x, y)
-    check(net, x, y, n_threads=2)
-    check(net, x, y, n_threads=3)  # more than panels
+    check(net, x, y, n_threads=3)  # more threads than panels
 
 
-@pytest.mark.parametrize("batch", [1, 8, 33, 130])
-@pytest.mark.parametrize("columns", [1, 3, 63, 64, 67, 130, 200])
-def test_processors_that_do_not_turn_rows_of_bytes(request, sweep, columns, batch):
-    """Not all with AVX-512 do. They list the same runs, to the same bits."""
+@pytest.mark.parametrize("batch", [1, 33, 130])
+@pytest.mark.parametrize("columns", [1, 63, 67, 200])
+def test_bits_are_the_same_without_vbmi2(request, sweep, columns, batch):
+    """Not every processor with AVX-512 has it; the others list the same entries with another kernel."""
     x, y = data(300, columns, 4, "sparse")
     x[0] += x[0] == 0
     request.addfinalizer(lambda: sweep.use_transpose(True))
     parameters = []
-    for turns in (True, False):
-        sweep.use_transpose(turns)
+    for fast in (True, False):
+        sweep.use_transpose(fast)
         net = layered((columns, 20, 4))
         net.fit(x, y, epochs=2, batch_size=batch, n_threads=2)
         parameters.append(net.graph.get_parameters().tobytes())
     assert parameters[0] == parameters[1]
 
 
-@pytest.mark.parametrize("n", [0, 1, 15, 16, 31, 64, 65, 130])
-def test_what_is_finite(sweep, n):
+@pytest.mark.parametrize("n", [0, 1, 16, 31, 65])
+def test_are_finite_finds_a_single_value(sweep, n):
     x = np.full(n, np.finfo(np.float32).max)
     assert sweep.are_finite(x, np.array([[0, n]]))
     for i in range(n):
@@ -214,8 +212,8 @@ def test_what_is_finite(sweep, n):
             assert sweep.are_finite(other, np.array([[0, i], [i + 1, n]]))
 
 
-def test_floats_that_are_bytes(sweep):
-    """Many floats that are byte / 255 exactly are learnt from as bytes; others, a single one of them, as they are."""
+def test_large_float_data_become_bytes_only_if_exact(sweep):
+    """A single float that is not exactly byte / 255 keeps the data as floats."""
     x = (np.arange(256, dtype=np.float32) / np.float32(255)).reshape(2, 128)
     for value in (
         np.nan,
@@ -235,7 +233,7 @@ def test_floats_that_are_bytes(sweep):
         other[1, 77] = value
         assert not sweep.as_bytes(other, out, 2)
 
-    n = -(-MANY // 100)
+    n = -(-LARGE // 100)
     integers = np.random.default_rng(0).integers(0, 256, (n, 100), np.uint8)
     floats = integers / np.float32(255)
     examples = Examples(floats, 100)
@@ -245,8 +243,7 @@ def test_floats_that_are_bytes(sweep):
     assert examples.in_bytes() is examples
 
 
-def test_columns_that_nobody_reads(sweep):
-    """A block of the columns that are left, in data that have more."""
+def test_unused_columns_are_ignored(sweep):
     x, y = data(200, 40, 5, "sparse")
     for read in (np.arange(40), np.flatnonzero(np.arange(40) % 7 != 3)):
         g = mlgraph.Graph()
@@ -264,12 +261,12 @@ def test_columns_that_nobody_reads(sweep):
 
 
 @pytest.mark.parametrize("kind", ["float", "sparse"])
-@pytest.mark.parametrize(("columns", "size"), [(20, 32), (131, 32), (131, 1100)])
-@pytest.mark.parametrize("share", [0, 0.1])
+@pytest.mark.parametrize(
+    ("columns", "size", "share", "decay"), [(20, 32, 0, 0.5), (131, 32, 0.1, 0), (131, 1100, 0, 0)]
+)
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
-@pytest.mark.parametrize("decay", [0, 0.5])
-def test_optimizers(sweep, decay, optimizer, share, columns, size, kind):
-    """Two steps in turns; what is zero in all of one step's examples moves there by its momentum alone."""
+def test_optimizers(sweep, optimizer, columns, size, share, decay, kind):
+    """In every other step some columns are zero, so that momentum alone moves their weights."""
     net = layered((columns, 16, 4))
     x, y = data(2 * size, columns, 4, kind)
     x[size:, 4:16] = 0
@@ -304,15 +301,15 @@ def test_optimizers(sweep, decay, optimizer, share, columns, size, kind):
         shuffle=False,
         optimizer="adam" if optimizer == "adam" else "sgd",
     )
-    # Adam divides a gradient by its own size, so that where it is nearly zero its rounding decides the step.
+    # Adam divides a gradient by its own size, so that rounding decides the step where the gradient is nearly zero.
     off = ~np.isclose(net.graph.parameters, w, rtol=1e-3, atol=1e-3 if optimizer == "adam" else 2e-5)
     assert off.mean() <= (0.005 if optimizer == "adam" else 0)
 
 
-@pytest.mark.parametrize("n", [17, 33, 65])
+@pytest.mark.parametrize("n", [17, 65])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-def test_a_block_ends_before_the_vector_does(sweep, n, optimizer):
-    """Neurons written out, whose weights stand as a block would have them, but for the padding of its last panel."""
+def test_block_without_padding_stays_within_the_parameters(sweep, n, optimizer):
+    """Weights of neurons written out are ordered as in a block, except for the padding of its last panel."""
     g = mlgraph.Graph()
     x = g.input()
     weights = [g.parameter(1.0) for _ in range(n)]
@@ -325,9 +322,8 @@ def test_a_block_ends_before_the_vector_does(sweep, n, optimizer):
     assert len({w.value for w in weights}) == 1 and weights[0].value > 1.1
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "momentum"])
-def test_more_columns_than_16_bits_number(sweep, optimizer):
-    """Words of a text, say: what is zero is skipped in them as in any other data."""
+def test_more_than_65536_columns(sweep):
+    """Only weights of columns that are not zero everywhere move."""
     columns, rng = 70_000, np.random.default_rng(0)
     x = np.zeros((40, columns), np.float32)
     x[np.arange(40)[:, None], rng.integers(0, columns, (40, 200))] = rng.normal(size=(40, 200))
@@ -338,23 +334,13 @@ def test_more_columns_than_16_bits_number(sweep, optimizer):
     y = rng.integers(0, 3, 40)
     plan, before = check(net, x, y), net.layers[0].weights
     assert plan.reads_directly
-    net.fit(x, y, epochs=1, batch_size=40, optimizer="sgd", momentum=0.9 * (optimizer == "momentum"), shuffle=False)
+    net.fit(x, y, epochs=1, batch_size=40, momentum=0.0, shuffle=False)
     moved = (net.layers[0].weights != before).any(axis=0)
     assert moved[-1] and (moved == x.any(axis=0)).mean() > 0.999
 
 
-def test_columns_that_do_not_ascend(sweep, monkeypatch):
-    """Are refused before a kernel goes through them."""
-    net = mlgraph.Network(4, seed=0)
-    net.add_layer(3, "tanh")
-    engine = engine_of(net)
-    engine.plan.input_column = engine.plan.input_column[::-1].copy()
-    with pytest.raises(ValueError, match=r"^input_column: expected ascending numbers, got 2 after 3$"):
-        net.predict(np.ones((5, 4)))
-
-
-@pytest.mark.parametrize(("lines", "turns"), [(1, 1), (3, 2), (100, 100_001)])
-def test_lines_are_handed_over_by_two_threads_or_not_at_all(sweep, lines, turns):
+@pytest.mark.parametrize(("lines", "turns"), [(3, 2), (100, 100_001)])
+def test_hand_over_needs_two_threads(sweep, lines, turns):
     seconds = sweep.hand_over(lines, turns)
     limits = "OMP_THREAD_LIMIT", "OMP_DYNAMIC", "OMP_MAX_ACTIVE_LEVELS"
     may_be_one = not sweep.PARALLEL or any(name in os.environ for name in limits)
