@@ -62,7 +62,7 @@ def assert_refused(read, path, *parts):
     assert all(part in message for part in parts), message
 
 
-# --- one file ---------------------------------------------------------------------------------------------------------
+# --- one file -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shape", [(7,), (2, 3, 4), (1,) * 32, *((2 * datasets.CHUNK + k,) for k in (-1, 0, 1))])
@@ -185,7 +185,7 @@ def test_a_changed_file_is_read_exactly_or_refused(scratch, compressed, edits, e
         assert idx(array) == (gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content)
 
 
-# --- four files -------------------------------------------------------------------------------------------------------
+# --- four files -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -272,7 +272,7 @@ def test_the_folder_must_exist(tmp_path):
         assert_refused(lambda name=name: load_mnist(tmp_path / name), tmp_path / name, "expected a folder", reason)
 
 
-# --- the embedded files -----------------------------------------------------------------------------------------------
+# --- the embedded files ---------------------------------------------------------------------------
 
 
 def test_embedded_mnist_is_the_original():

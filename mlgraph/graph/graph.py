@@ -66,7 +66,7 @@ class Graph(NodeTable):
         self._alive: tuple[tuple[int, frozenset[int]], Bool] | None = None
         self.init_lock()
 
-    # --- building ----------------------------------------------------------------------------------------------------
+    # --- building ---------------------------------------------------------------------------------
 
     @adds_nodes
     def input(self, name: str | None = None) -> Node:
@@ -331,7 +331,7 @@ class Graph(NodeTable):
         total = self.operation("logsumexp", *terms)
         return [self.operation("exp", self.operation("sub", z, total)) for z in terms]
 
-    # --- reading -----------------------------------------------------------------------------------------------------
+    # --- reading ----------------------------------------------------------------------------------
 
     def __repr__(self) -> str:
         return f"<Graph: {len(self)} nodes, {self.n_inputs} inputs, {self.n_edges} edges>"
@@ -615,7 +615,7 @@ class Graph(NodeTable):
         s, t = id_of(self, source, "has_edge"), id_of(self, target, "has_edge")
         return self._code[t] >= NEURON and s in self.sources_of(t)
 
-    # --- editing -----------------------------------------------------------------------------------------------------
+    # --- editing ----------------------------------------------------------------------------------
 
     @locked
     def add_edge(self, source: Node | int, target: Node | int, weight: float = 0.0) -> Edge:
@@ -777,7 +777,7 @@ class Graph(NodeTable):
         mine["born"] = self.born[: len(other)] + other.born[len(self) :]
         vars(self).update(vars(other) | mine)
 
-    # --- inside ------------------------------------------------------------------------------------------------------
+    # --- inside -----------------------------------------------------------------------------------
 
     @cached_property
     def models(self) -> WeakSet[ModelOfGraph]:

@@ -147,7 +147,7 @@ class NodeTable(Shared):
         """
         return self.storage.vector[: self.storage.used]
 
-    # --- inside ------------------------------------------------------------------------------------------------------
+    # --- inside -----------------------------------------------------------------------------------
 
     def _readers(self, chosen: Bool) -> Bool:
         """Which nodes read one of the chosen nodes; both of shape (nodes,)."""

@@ -39,37 +39,44 @@ if TYPE_CHECKING:
 
 
 class Model(Freezable):
-    """A graph that learns: outputs and a loss.
+    """A graph that can be trained: outputs and a loss.
 
     Parameters
     ----------
     graph : Graph
     outputs : Node, or sequence of Node, or array of their ids
-        For the cross-entropies the logits, one for each class.
+        For the cross-entropies these are logits, one for each class.
     loss : "softmax_cross_entropy", "binary_cross_entropy", "squared_error" or Node
-        Softmax: an example is of one class, or of each class with a probability or weight t; its
-        loss is the sum over the classes of -t log p. Binary: each output z answers a yes-or-no
-        question of its own, with a target t from 0 to 1; the loss of an example is the sum over the
-        outputs of softplus(z) - t z, which is -log sigmoid(z) for t = 1 and -log(1 - sigmoid(z))
-        for t = 0. The squared error is the sum of (output - target)^2. A node is itself the loss;
-        its targets are the last inputs of the graph. The loss of a batch is the mean over its
-        examples. Each model with a cross-entropy adds its own loss nodes to the graph. Dropout
-        belongs to the layers of a `Network`; no other model of its graph has it.
+        The loss of a batch is the mean of the losses of its examples.
+
+        "softmax_cross_entropy": an example has one class, or a probability or weight t for each
+        class. Its loss is the sum over the classes of -t log p.
+
+        "binary_cross_entropy": each output z answers a yes-or-no question, with a target t from 0
+        to 1. The loss of an example is the sum over the outputs of softplus(z) - t z. That is
+        -log sigmoid(z) for t = 1 and -log(1 - sigmoid(z)) for t = 0.
+
+        "squared_error": the sum over the outputs of (output - target)^2.
+
+        A node is itself the loss. Its targets are the last inputs of the graph.
+
+        A model with a cross-entropy adds its own loss nodes to the graph. Only a `Network` uses the
+        dropout of its layers; other models of the same graph train without.
 
     Attributes
     ----------
     graph : Graph
     history : History
-        Of the last `fit`.
+        History of the last `fit`.
 
     Raises
     ------
     TypeError
         If `graph` is not a graph, or `outputs` are not nodes.
     ValueError
-        If there is no output; if one has no path from an input, a parameter or a constant, is of
-        another graph, or, for a cross-entropy, is a probability already; if the loss is unknown, or
-        a softmax has only one output.
+        If there is no output, the loss is unknown, or a softmax has only one output. Also if an
+        output has no path from an input, a parameter or a constant, belongs to another graph, or is
+        a probability where a cross-entropy needs logits.
 
     Examples
     --------
@@ -113,7 +120,9 @@ class Model(Freezable):
         alive = self.graph.alive_for(frozenset(i for _, i in ends))
         for what, i in ends:
             if not alive[i]:
-                raise ValueError(f"{what}: expected nodes that a path leads to, got {plain(self.graph[i].name)}")
+                raise ValueError(
+                    f"{what}: no path leads from an input, parameter or constant to {plain(self.graph[i].name)}"
+                )
         defined = define_loss(self.graph, ids, loss)
         self.output_ids, (self._loss, self.loss_ids, self.probability_ids) = ids, defined
         self.graph.models.add(self)
@@ -130,25 +139,22 @@ class Model(Freezable):
 
     @property
     def layers(self) -> tuple[Layer, ...]:
-        """The layers of a `Network`, from the one that reads the inputs to that of the outputs; else none."""
+        """The layers of a `Network`, from the first hidden layer to the outputs; empty for other models."""
         return tuple(self._layers)
 
     @property
     def outputs(self) -> list[Node]:
-        """The nodes that give the predictions; of a `Network`, those of its last layer (logits before a cross-entropy)."""
+        """The output nodes: the last layer of a `Network`, or the logits if the loss is a cross-entropy."""
         return [self.graph[i] for i in self.output_ids]
 
     @property
     def probabilities(self) -> list[Node]:
-        """The nodes that `Model.predict_proba` gives the values of; none where the loss is no cross-entropy.
-
-        They read the outputs, which are logits then.
-        """
+        """The nodes whose values `predict_proba` returns; empty unless the loss is a cross-entropy."""
         return [self.graph[i] for i in self.probability_ids]
 
     @property
     def n_edges(self) -> int:
-        """How many edges from live nodes some output or the loss needs; nodes that are parameters do not count."""
+        """Number of edges that the outputs or the loss need; parameter nodes are not edges."""
         with self.graph.lock:
             graph, key = self.graph, (self.graph.edits, *self.sinks)
             if self._counted[0] != key:
@@ -159,7 +165,7 @@ class Model(Freezable):
 
     @property
     def n_parameters(self) -> int:
-        """Weights, biases and parameter nodes that some output or the loss needs; `Graph.get_parameters` has all."""
+        """Number of weights, biases and parameter nodes that the outputs or the loss need."""
         with self.graph.lock:
             graph, needed = self.graph, np.flatnonzero(self.alive() & (self.graph.codes >= PARAMETER))
             biases = np.count_nonzero(bias_places(graph, needed) >= 0)
@@ -169,19 +175,19 @@ class Model(Freezable):
     def sparsity(self) -> float:
         """1 - `n_edges` / (the sum of the highest number of incoming edges that each neuron has ever had).
 
-        An edge that was added and cut again counts as cut. Neurons that only other models of the
-        graph need do not count while those models exist: a copy or a file holds this model alone,
-        and counts what the others need as cut (`compact` leaves it behind). A neuron that is cut
-        off counts with all edges that it had, even beside one that takes its place. So does a
-        neuron that no model has ever needed: because of such neurons `Model.prune` may cut less, or
-        nothing; `Model.compact` leaves them behind.
+        An edge that was added and cut again counts as cut. A disconnected neuron counts with all
+        edges that it had, and so does a neuron that no model has ever needed. Because of such
+        neurons `prune` may cut less, or nothing; `compact` removes them.
+
+        Neurons that only other models of the graph need do not count while those models exist. A
+        copy or a file contains this model alone, and counts those neurons as cut.
         """
         with self.graph.lock:
             graph, own = self.graph, self.own() & (self.graph.codes >= NEURON)
             made = int(graph.storage.max_sources_of(graph.records[own]).sum())
             return max(0.0, 1 - self.n_edges / made) if made else 0.0
 
-    # --- cutting and growing -----------------------------------------------------------------------------------------
+    # --- cutting and growing ----------------------------------------------------------------------
 
     def prune(
         self,
@@ -197,47 +203,44 @@ class Model(Freezable):
     ) -> None:
         """Cut the edges or neurons with the lowest scores, as one edit, which `undo` takes back.
 
-        A path from an input, a parameter or a constant to an output is as strong as its edge of the
-        lowest score; an edge is as strong as the strongest path through it. So a large weight goes
-        together with a small one that no path avoids; the edges kept are of use, and no output is
-        cut off. (An operation weakens no path, and is as good as its best argument, even a product,
-        in which each factor matters.) Neurons are compared in the same way, by their scores. During
-        `fit`, in a schedule or a callback, what is frozen stays.
+        Edges are ranked by bottleneck: a path from an input, a parameter or a constant to an output
+        scores as its weakest edge, and an edge as its best path. A large weight is therefore cut
+        together with a small one that all its paths share. The edges that remain are connected, and
+        no output is cut off. An operation passes on the score of its best argument. Neurons are
+        ranked in the same way. During `fit`, in a schedule or a callback, frozen edges stay.
 
         Parameters
         ----------
         sparsity : float
-            Share of the edges that is gone afterwards, as `Model.sparsity` counts them; if it is
-            gone already, nothing is cut. With ``scope="layer"``, and where edges lie on the same
-            paths one after the other, nodes may be left without a live source or a path to an
-            output. Their edges go, too, so more may be gone than asked for; `Model.sparsity` says
-            how much. What only other models of the graph need is left alone.
+            Fraction of the edges that are cut afterwards, as `Model.sparsity` counts them. If the
+            model is as sparse already, nothing is cut. Nodes that are left without a live source or
+            a path to an output lose their edges, too, so the result may be sparser than requested.
+            Edges that only other models of the graph need are not cut.
         neurons : float
-            In place of `sparsity`: share of the neurons, outputs aside, that is gone afterwards.
-            Outputs are those of any model of the graph, also those of a `Network` whose last layer
-            another model reads, as long as it exists.
+            In place of `sparsity`: fraction of the neurons that are cut afterwards. The outputs of
+            all models of the graph stay and do not count.
         by : str or callable
-            "magnitude": that of the weight. "saliency": |weight x gradient| for the mean loss over
-            `data`. "random": compared by paths like all scores, so layers with many paths through
-            them lose more than others. A callable takes `mlgraph.Edges` (or, for neurons, a list of
-            `Neuron`) and returns a score for each. It may run the model, but editing it is a
-            RuntimeError; it must not wait for another thread that runs the model, since that thread
-            waits for the cut. The magnitude of a neuron is the norm of its incoming weights times
-            that of its outgoing weights; its saliency is |the sum of weight x gradient| over its
-            outgoing weights (Molchanov et al. 2017, Pruning convolutional neural networks). Of
-            equal scores some are kept at random, always the same ones.
+            The score. "magnitude": absolute value of the weight. "saliency": |weight x gradient| of
+            the mean loss over `data`. "random": random numbers, ranked by paths like all scores. A
+            callable takes `mlgraph.Edges` (or, for neurons, a list of `Neuron`) and returns a score
+            for each. It may run the model but must not edit it, and must not wait for another
+            thread that runs the model, which would wait for the cut.
+
+            The magnitude of a neuron is the norm of its incoming weights times that of its outgoing
+            weights. Its saliency is |sum of weight x gradient| over its outgoing weights (Molchanov
+            et al. 2017, Pruning convolutional neural networks). Ties are broken at random, always
+            in the same way.
         scope : "global" or "layer"
-            Whether all edges are compared with each other, or each layer loses its share. In a
-            graph without layers each level that it has at the time does; a cut may bring neurons to
-            other levels, so the same call again may cut more.
+            Whether all edges are compared with each other, or each layer loses the same fraction. A
+            graph without layers is cut level by level; since a cut may move neurons to other
+            levels, the same call again may cut more.
         block : int
-            How many adjacent neurons of a layer (or level) keep or lose a source together. Their
-            edges from that source all score the root mean square of their scores (with a callable
-            the mean, at random one number). With AVX2 or AVX-512, neurons with the same sources run
-            faster than others, best in fours (Lin et al. 2022, 1xN pattern for pruning
-            convolutional neural networks). An edge of a block goes alone if its neuron has grown
-            weak, and one block is split to reach the number asked for. `compact` renumbers the
-            neurons, and so changes their blocks.
+            Number of adjacent neurons of a layer (or level) that keep or lose a source together
+            (Lin et al. 2022, 1xN pattern for pruning convolutional neural networks). Their edges
+            from that source share one score: the root mean square of their scores, the mean for a
+            callable, one number for "random". With AVX2 or AVX-512, neurons with the same sources
+            run faster, best in fours. Single edges of a block are cut if their neuron is weak, or
+            to reach the exact number. `compact` renumbers neurons, and so changes their blocks.
         data : (x, y), optional
             For the saliency; other criteria need none.
         seed : int
@@ -306,7 +309,7 @@ class Model(Freezable):
             vars(other).update(deepcopy({name: value for name, value in vars(self).items() if name not in vars(other)}))
         return other
 
-    # --- running -----------------------------------------------------------------------------------------------------
+    # --- running ----------------------------------------------------------------------------------
 
     def forward(self, x: npt.ArrayLike, *, n_threads: int | None = None) -> Float32:
         """Values of the outputs (of the logits, for the cross-entropies).
@@ -327,7 +330,7 @@ class Model(Freezable):
         Raises
         ------
         TypeError, ValueError
-            If the data are no real numbers, or not of this shape.
+            If the data are not real numbers, or not of this shape.
 
         Warns
         -----
@@ -409,7 +412,7 @@ class Model(Freezable):
         Raises
         ------
         TypeError, ValueError
-            If there is no example, `x` are no real numbers or not of this shape, or `y` is not what
+            If there is no example, `x` are not real numbers or not of this shape, or `y` is not what
             `fit` takes.
 
         Warns
@@ -441,7 +444,7 @@ class Model(Freezable):
         Raises
         ------
         TypeError, ValueError
-            If there is no example, `x` are no real numbers or not of this shape, or `y` is not what
+            If there is no example, `x` are not real numbers or not of this shape, or `y` is not what
             `fit` takes.
         """
         with self.require_outputs():
@@ -487,7 +490,7 @@ class Model(Freezable):
         Raises
         ------
         TypeError, ValueError
-            If `x` are no real numbers or not of this shape, `y` is not what `fit` takes, or `nodes`
+            If `x` are not real numbers or not of this shape, `y` is not what `fit` takes, or `nodes`
             are none, or not of this graph.
 
         Examples
@@ -555,33 +558,35 @@ class Model(Freezable):
         ----------
         x : array_like, shape (examples, inputs)
         y : array_like, optional
-            Labels or targets as for `fit`. With them the table says what each neuron is worth,
-            which takes long for many thousand neurons. (A loss that is a node needs none if `x` has
-            all that it reads.)
+            Labels or targets as for `fit`. With them the table has the effect of each neuron on
+            loss and accuracy, which takes long for many thousands of neurons. A loss that is a node
+            needs none if `x` contains its targets.
         n_threads : int, optional
             As for `fit`.
 
         Returns
         -------
         structured array, shape (neurons,)
-            layer, index, node : its layer, its place there, its id. The layer is -1 for a neuron of a network that is in no
-            layer; in a model without layers it is the level.
-            alive : whether it has a part in any output.
+            One row for each neuron:
+
+            layer, index, node : its layer, its index there and its id. The layer is -1 for a neuron
+            of a network that is in no layer; in a model without layers it is the level.
+            alive : whether an output depends on it.
             mean, std : mean and standard deviation of its value over the examples.
-            active : share of the examples in which its weighted sum is positive.
-            dormant : its mean absolute value, divided by that of its layer's living neurons; 0 for a neuron that never does
-            anything (Sokar et al. 2023, The dormant neuron phenomenon in deep reinforcement
-            learning).
-            fan_in, fan_out : edges into it, and edges out of it into other neurons.
+            active : fraction of the examples in which its weighted sum is positive.
+            dormant : its mean absolute value, divided by the mean over the alive neurons of its
+            layer; 0 for a neuron that is always 0 (Sokar et al. 2023, The dormant neuron phenomenon
+            in deep reinforcement learning).
+            fan_in, fan_out : number of edges into it, and out of it into other neurons.
             norm_in, norm_out : Euclidean norms of their weights.
-            bias : NaN without.
-            loss, accuracy : how much higher the loss would be without it, and how much lower the accuracy. NaN for outputs,
-            for the last way to one, and without `y`.
+            bias : its bias, NaN without one.
+            loss, accuracy : increase of the loss and decrease of the accuracy without it. NaN for
+            outputs, for neurons without which an output is disconnected, and without `y`.
 
         Raises
         ------
         TypeError, ValueError
-            If there is no example, `x` are no real numbers or not of this shape, or `y` is not what
+            If there is no example, `x` are not real numbers or not of this shape, or `y` is not what
             `fit` takes.
 
         Examples
@@ -716,93 +721,91 @@ class Model(Freezable):
         resume: bool = False,
         n_threads: int | None = None,
     ) -> History:
-        """Train, starting from the present parameters.
+        """Train the model, starting from its current parameters.
 
-        On x86-64, a step writes adjoints, gradients, moments and parameters below the normal
-        numbers of float32, 1.2e-38, as zero. Weights that plain SGD passes over, since their data
-        are zero and skipped, stay as they are.
+        On x86-64, adjoints, gradients, moments and parameters below 1.2e-38, the smallest normal
+        number of float32, are flushed to zero. (Plain SGD leaves weights whose data are all zero
+        unchanged.)
 
         Parameters
         ----------
         x : array_like, shape (examples, inputs)
-            uint8 is read as x / 255. Columns that nothing here reads may be missing, as for
-            `Model.forward`. Data that are not finite are refused before anything is learnt. Do not
-            change `x` during the run: bytes and float32 are read in place or from a copy, whichever
-            is faster (large data of which each number is exactly byte / 255 are copied as bytes; if
-            few columns are read, these are copied).
+            uint8 is read as x / 255. Trailing columns that are not needed may be missing, as for
+            `Model.forward`. Data must be finite. Do not change `x` during the run: it may be read
+            in place.
         y : array_like
             Labels, integers of shape (examples,), or targets of shape (examples, outputs). Targets
             are read unchanged, bytes too: if `x` and `y` are the same images, divide `y` by 255.
-            Targets of the binary cross-entropy are from 0 to 1. Those of the softmax are at least
-            0: the probabilities of the classes, or the weight of an example in place of the 1 of
-            its label. (To weight yes-or-no questions, learn them as two classes. Accuracies are not
-            weighted: an example without weight counts in them as one of the first class.) With the
-            squared error, several outputs learn a label as 1 for its output and 0 for all others.
-            If the loss is a node, the targets are the last inputs of the graph, after the columns
-            of `x` (in a copy of both, of float32): of shape (examples,) or (examples, targets), or
-            nothing, (), if `x` has all that the loss reads.
+
+            Softmax cross-entropy: a target is at least 0. It is the probability of a class, or the
+            weight of an example in place of the 1 of its label. Accuracies are not weighted; an
+            example with weight 0 counts as one of the first class.
+
+            Binary cross-entropy: targets from 0 to 1. To weight examples, use two classes instead.
+
+            Squared error: with several outputs, a label means 1 for its output and 0 for the others.
+
+            A node as the loss: targets of shape (examples,) or (examples, targets) are the last
+            inputs of the graph, after the columns of `x`. Pass () if `x` contains them already.
         epochs : int
         batch_size : int or (int, int)
-            A pair is (from, to): after every batch the size moves with p^2, where p is the share of
-            the training done. An epoch's last batch has the examples that are left. The gradient is
-            the mean over the batch.
+            A pair is (first, last): after every batch the size moves from the first to the last with
+            p^2, where p is the fraction of the training that is done. The last batch of an epoch has
+            the remaining examples. The gradient is the mean over the batch.
         learning_rate : float or (float, float) or callable
-            A pair is (from, to): the rate moves with p^1.5. A function of p must give the same each
-            time; p is 0 for the first batch and below 1 for the last. (It is called for a thousand
-            values of p before the run; if it gives no valid rate for another p, the run ends at
-            that epoch.) `History.learning_rate` has the rate of each batch.
+            A pair is (first, last): the rate moves with p^1.5. A function of p must always return
+            the same rate for the same p, which is 0 for the first batch and below 1 for the last.
+            It is checked for a thousand values of p before the run. `History.learning_rate` has the
+            rate of each batch.
         momentum : float
-            v = momentum * v + gradient; w = w - rate * v, with v = 0 at the start. Adam's beta1.
+            v = momentum * v + gradient; w = w - rate * v, with v = 0 at the start. For Adam it is
+            beta1.
         weight_decay : float
-            At each step the weights of edges also lose the share rate * weight_decay of themselves:
-            w = w - rate * weight_decay
-            * w (Loshchilov & Hutter 2019, Decoupled weight decay regularization). Biases and parameter nodes do not; the loss
-            may keep the latter small. For SGD without momentum this is the gradient of weight_decay
-            / 2 * w^2, which other libraries add to the loss; with momentum, their decay corresponds
-            to 1 / (1 - momentum) times as much here. At most 1 / the highest learning rate, which
-            takes all of a weight.
+            Decoupled weight decay (Loshchilov & Hutter 2019, Decoupled weight decay regularization):
+            each step also computes w = w - rate * weight_decay * w for the weights of edges, not for
+            biases and parameter nodes. For SGD without momentum it equals adding weight_decay / 2 *
+            w^2 to the loss, as other libraries do; with momentum, their decay corresponds to
+            1 / (1 - momentum) times as much here. It is at most 1 / the highest learning rate.
         optimizer : "sgd" or "adam"
-            Adam is as at the end of section 2 of Kingma & Ba (2015): beta2 is 0.999; epsilon, 1e-8,
-            is added to the root before the bias correction.
+            Adam is the efficient form at the end of section 2 of Kingma & Ba (2015), with beta2 =
+            0.999 and epsilon = 1e-8, which is added before the bias correction.
         validation : (x, y), optional
-            Evaluated after each epoch.
+            Data that are evaluated after each epoch.
         shuffle : bool
         seed : int
-            Fixes the order of the examples and what is dropped. A second call with the same seed
-            repeats both: to train one epoch per call, give each call its own seed.
+            Determines the order of the examples and dropout. A second call with the same seed
+            repeats both, so calls of one epoch each need different seeds.
         callback : callable, optional
-            Called with a `Progress` between steps, after about every fifth of a second of an epoch
-            and after its last step, and after every epoch. The steps between which it is called
-            differ from run to run: what must be reproducible belongs in a schedule, as for
-            `sparsify`. If it raises StopIteration (as ``next`` does for an exhausted iterator), the
-            run ends there: what was learnt stays, and a checkpoint, if any, can be resumed.
+            Called with a `Progress` about five times a second between steps, after the last step of
+            an epoch, and after every epoch. The steps at which it is called differ from run to run;
+            use a schedule, as for `sparsify`, for edits that must be reproducible. If it raises
+            StopIteration, the run ends there: parameters stay, and a checkpoint can be resumed.
         sparsify : GradualPruning, SET, RigL or another Schedule, optional
-            Cuts and grows edges during the run.
+            Schedule that cuts and adds edges during the run.
         on_nonfinite : "raise", "skip" or "disconnect"
-            What to do with a step in which a loss, an adjoint, a gradient or an updated parameter
-            is not finite; no such number ever reaches a parameter. "raise": the run ends with a
-            `NonFiniteError`. "skip": the examples at fault are left out of the step, or all its
-            examples if only their sum or the resulting update overflowed. "disconnect": the neuron
-            where it began is cut out of the graph; if it began at an operation, an output or the
-            last way to one, the neuron that counted most for it is cut. Then the step is repeated.
-            The history says what was left out.
+            What to do if a loss, an adjoint, a gradient or an updated parameter is not finite. Such
+            a number never reaches a parameter. "raise": end the run with a `NonFiniteError`.
+            "skip": leave the examples with such numbers out of the step, or all its examples if
+            only a sum or the update overflowed. "disconnect": cut the neuron where the overflow
+            began out of the graph and repeat the step. If it began at an operation, or at a neuron
+            without which an output is disconnected, the neuron that contributed most is cut. The
+            history lists skipped examples and cut neurons.
         checkpoint : path, optional
-            A file that holds all that is needed to continue bit for bit, rewritten during training,
-            at its end and at Ctrl-C; the previous one is kept beside it as
+            File from which a run can be resumed with bitwise equal results. It is rewritten during
+            training, at its end and at Ctrl-C. The previous checkpoint is kept as
             ``<checkpoint>.previous``. `mlgraph.load` reads the model in it. If it cannot be
-            written, as on a full disk, a warning is given and training goes on.
+            written, for example on a full disk, `fit` warns and continues.
         checkpoint_every : float
-            Seconds between two checkpoints, at least.
+            Minimum number of seconds between two checkpoints.
         resume : bool
-            Continue from the checkpoint, if there is one, with its graph and parameters; its data
-            and arguments must be those given here. On the same kind of processor the result is that
-            of an uninterrupted run, to the bit, except for `History.epoch_seconds`. The checkpoint
-            holds a callback's edits of the graph, but not the last edit for `undo`: edit and undo
-            in one call of the callback, or within `one_edit`. (To train further after the end, load
-            the model in it and begin another run.)
+            Continue from the checkpoint, if there is one, with its graph and parameters. Data and
+            arguments must be those of the interrupted run. On the same kind of processor, the result
+            is bitwise equal to that of an uninterrupted run, except for `History.epoch_seconds`. A
+            checkpoint includes a callback's edits of the graph, but not the last edit for `undo`.
+            To train further after the end, load the model and start another run.
         n_threads : int, optional
-            By default as many as the process may use and the work is worth. The result is the same
-            to the bit for any number.
+            By default as many as the process may use and the work is worth. Results are bitwise
+            equal for any number.
 
         Returns
         -------
@@ -811,32 +814,29 @@ class Model(Freezable):
         Raises
         ------
         TypeError, ValueError
-            If an argument is not as documented; nothing has been learnt.
+            If an argument is not as documented; no parameter has changed.
         NonFiniteError
-            If something is not finite, and `on_nonfinite` says so or nothing is left to disconnect.
-            Parameters and optimizer state are as before the step. The error names the node where it
-            began.
+            If a number is not finite, and `on_nonfinite` is "raise" or no neuron can be
+            disconnected. Parameters and optimizer state are those before the step. The error names
+            the node where the overflow began.
         RuntimeError
-            If the graph is already being trained, by another thread or by the run whose callback
-            this is; or if another thread has meanwhile given the network a layer. (Predicting
-            meanwhile is fine: threads take turns.) Also if `learning_rate` raises StopIteration,
-            which only a callback or a schedule may.
+            If the graph is already being trained, by another thread or by the run that called this
+            callback; if another thread added a layer in the meantime; or if `learning_rate` raises
+            StopIteration. Predicting during a run is allowed.
         CheckpointError
             If the checkpoint belongs to another run.
         ModelFileError
-            If the checkpoint to resume is damaged, and there is no previous one of this run that is
-            not.
+            If the checkpoint is damaged, and so is the previous one or there is none.
         OSError
             If the system does not let a checkpoint be read.
 
         Warns
         -----
         UserWarning
-            If data seem to be in other units: bytes that are all 0 or 1, or whole numbers from 0 to
-            255, and no less, that are no bytes.
+            If the data seem to be in the wrong unit: bytes that are all 0 or 1, or floats that are
+            whole numbers from 0 to 255.
         RuntimeWarning
-            If a checkpoint cannot be written, or is damaged, so that the run resumes from the
-            previous one.
+            If a checkpoint cannot be written, or if it is damaged and the previous one is used.
 
         Examples
         --------
@@ -899,7 +899,7 @@ class Model(Freezable):
     def _values(self, x: npt.ArrayLike, nodes: list[int], n_threads: int | None) -> Float32:
         return execute(self, read_to_predict(self, x, nodes), nodes, values=nodes, n_threads=n_threads)[1]
 
-    # --- for other rooms of the package, not for users ---------------------------------------------------------------
+    # --- for other rooms of the package, not for users --------------------------------------------
 
     @property
     def sinks(self) -> list[int]:
@@ -940,7 +940,7 @@ class Model(Freezable):
         return self.graph.lock
 
     def layer_numbers(self) -> Int64:
-        """The layer of each node, with one more, the last, for nodes in no layer; without layers, the level of each node."""
+        """The layer of each node, len(layers) for nodes in no layer; without layers, the level of each node."""
         if not self._layers:
             return levels_of(self.graph)
         number = np.full(len(self.graph), len(self._layers))

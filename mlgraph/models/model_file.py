@@ -1,4 +1,7 @@
-"""Models in files: one .npz of plain arrays and a JSON header. Nothing is pickled, and everything is checked on the way in."""
+"""Model files: one .npz of plain arrays and a JSON header.
+
+Nothing is pickled, and `load` checks every number before a kernel sees it.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,7 @@ from mlgraph.models.model import Model
 from mlgraph.models.network import Network
 
 FORMAT = 6
-"""Version of the format, raised when an older reader would go wrong."""
+"""Version of the format, to be increased when older readers would misread a file."""
 
 ARRAYS = {
     "code": "int16",
@@ -57,10 +60,11 @@ ARRAYS = {
 }
 
 NPY = re.compile(
-    rb"\x93NUMPY\x01\x00(..)\{'descr': '([<>|]\w{1,7})', 'fortran_order': (?:False|True), 'shape': \(([\d, ]{0,80})\), \} *\n",
+    rb"\x93NUMPY\x01\x00(..)\{'descr': '([<>|]\w{1,7})', 'fortran_order': (?:False|True), "
+    rb"'shape': \(([\d, ]{0,80})\), \} *\n",
     re.DOTALL,
 )
-"""The beginning of a .npy file as numpy writes it; the length of the header, the type and the shape are groups."""
+"""Header of a .npy file as numpy writes it. Groups: length of the header, dtype, shape."""
 
 COLUMNS = [name for name in ARRAYS if name not in ("coded", "bits", "parameters", "frozen")]
 """Arrays that are columns of a graph or of its storage."""
@@ -69,7 +73,7 @@ T = TypeVar("T")
 
 
 class ModelFileError(ValueError):
-    """A file is no model, or not one that can be read; the message says which file and what is wrong."""
+    """The file is not a model, or is damaged; the message says which file and what is wrong."""
 
 
 def save(
@@ -85,7 +89,7 @@ def save(
     Parameters
     ----------
     more, more_arrays : mapping
-        What else to write into the header and the file; readers of models ignore it.
+        Further entries of the header, and further arrays; `load` ignores them.
     previous : Path, optional
         Where to keep the file that is now at `path`.
 
@@ -95,10 +99,10 @@ def save(
         If the file cannot be written; what was at `path` is still there.
     """
     g = model.graph
-    topological(g, g.topology())  # raises for what an interrupted edit has left: `load` would refuse it
+    topological(g, g.topology())  # raises for a graph that `load` would refuse
     text = np.frombuffer(json.dumps({**header_of(model), **more}).encode(), np.uint8)
     members = {"header": text, **arrays_of(g), **more_arrays}
-    # Made in memory: a ZipFile that a full disk cuts short reports this a second time, when it is
+    # Written in memory first: on a full disk, a ZipFile would report the error again when it is
     # garbage-collected.
     made = io.BytesIO()
     np.savez(made, **members)  # type: ignore[arg-type]
@@ -117,21 +121,21 @@ def header_of(model: Model) -> dict[str, Any]:
         "probabilities": model.probability_ids,
         "names": {str(node): name for node, name in model.graph.names.items()},
         "layers": [
-            [_runs(layer.ids), layer.activation, layer.dropout, layer.weight_dropout, layer.probability_ids]
+            [_ranges(layer.ids), layer.activation, layer.dropout, layer.weight_dropout, layer.probability_ids]
             for layer in layers
         ],
         "reads": layers[0].source_ids if layers else [],
     }
 
 
-def _runs(ids: list[int]) -> list[int]:
-    """Ascending numbers as runs: the first number of each, and the one after its last."""
+def _ranges(ids: list[int]) -> list[int]:
+    """Ascending ids as ranges: [begin, end, begin, end, ...]."""
     ends = [i for i in range(1, len(ids)) if ids[i] != ids[i - 1] + 1]
     return [ids[0], *(i for end in ends for i in (ids[end - 1] + 1, ids[end])), ids[-1] + 1]
 
 
 def arrays_of(g: Graph) -> dict[str, npt.NDArray[Any]]:
-    """The arrays of a graph, as they are in the file of its model."""
+    """The arrays of a graph, as in a model file."""
     frozen = np.zeros(0) if g.storage.frozen is None else g.storage.frozen
     lists = squeeze(g)
     columns = {name: lists[name] if name in lists else np.array(g.columns_by_name()[name]) for name in COLUMNS}
@@ -139,17 +143,17 @@ def arrays_of(g: Graph) -> dict[str, npt.NDArray[Any]]:
 
 
 def load(path: StrOrBytesPath) -> Model:
-    """Read a model that `Model.save` wrote; a `Network` if it was one.
+    """Read a `Model` or `Network` that `Model.save` wrote.
 
     Parameters
     ----------
     path : path
-        The file of a model, or a checkpoint: then the model in it is read.
+        A model file or a checkpoint, which contains a model.
 
     Raises
     ------
     ModelFileError
-        If the file is not a model, is damaged, or describes something that no graph can be.
+        If the file is not a model, is damaged, or describes an impossible graph.
     OSError
         If the file cannot be opened or read.
 
@@ -169,15 +173,20 @@ def read(
     make: Callable[[Model, dict[str, Any], dict[str, npt.NDArray[Any]]], T],
     more_arrays: Mapping[str, str] = MappingProxyType({}),
 ) -> T:
-    """What `make` returns for the model, the header and the arrays in a file; a ModelFileError gets the file's name.
+    """Return what `make` returns for the model, the header and the arrays in a file.
 
     Parameters
     ----------
     more_arrays : mapping from str to str
-        Types of the arrays that the file must hold beside those of the model.
+        Dtypes of the arrays that the file must have in addition to those of the model.
+
+    Raises
+    ------
+    ModelFileError
+        If the file is not valid, or `make` says so; the message starts with the path.
     """
     path = checks.path("path", path)
-    # Checked before opening: to open a pipe is to wait for its writer.
+    # Checked before opening: opening a pipe would wait for its writer.
     if not stat.S_ISREG(os.stat(path).st_mode) and not os.path.isdir(path):
         raise ModelFileError(f"{path}: not a model file, but a device or a pipe")
     with open(path, "rb") as file:
@@ -188,13 +197,10 @@ def read(
         except (ModelFileError, CycleError) as error:
             message = str(error)
         except (zipfile.BadZipFile, struct.error, EOFError, OSError, ValueError, RuntimeError) as error:
-            # zipfile says BadZipFile where the disk fails at the end of the file, which it reads
-            # first.
+            # zipfile raises BadZipFile if the disk fails at the end of the file, which it reads first.
             cause = error.__context__ if isinstance(error, zipfile.BadZipFile) else error
-            if isinstance(cause, OSError) and cause.errno not in (
-                None,
-                errno.EINVAL,
-            ):  # EINVAL: a place before the beginning
+            # EINVAL: a damaged file pointed before its beginning.
+            if isinstance(cause, OSError) and cause.errno not in (None, errno.EINVAL):
                 raise OSError(cause.errno, cause.strerror, str(path)) from error
             message = f"not a model file, or a damaged one ({error})"
     raise ModelFileError(f"{path}: {textwrap.shorten(message, 400, placeholder='...')}")
@@ -211,7 +217,7 @@ def _read(file: IO[bytes], types: Mapping[str, str]) -> dict[str, npt.NDArray[An
     with zipfile.ZipFile(file) as archive:
         members = {info.filename: info for info in archive.infolist()}
         missing = [name for name in types if f"{name}.npy" not in members]
-        what = "a model, but no checkpoint" if not {"header", *ARRAYS} & {*missing} else "not a model file"
+        what = "a model, but not a checkpoint" if not {"header", *ARRAYS} & {*missing} else "not a model file"
         require(not missing, f"{what}: it has no {', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}")
         packed = [name for name in types if members[f"{name}.npy"].compress_type != zipfile.ZIP_STORED]
         require(not packed, f"expected arrays that are not compressed, got {', '.join(packed)}")
@@ -224,7 +230,7 @@ def _read(file: IO[bytes], types: Mapping[str, str]) -> dict[str, npt.NDArray[An
 
 
 def _array(name: str, raw: bytes, expected: np.dtype[Any]) -> npt.NDArray[Any]:
-    """The array in a .npy. numpy would read its header as Python, with warnings that can be off only for all threads."""
+    """The array in a .npy file, without numpy's reader, whose warnings cannot be silenced for one thread alone."""
     begin = NPY.match(raw)
     if begin is None or begin.end() != 10 + int.from_bytes(begin[1], "little"):
         raise ModelFileError(f"array {name} is damaged: it begins with {raw[:60]!r}")
@@ -276,7 +282,7 @@ def _model(header: Any, arrays: dict[str, npt.NDArray[Any]]) -> Model:
 
 
 def _ids(header: dict[str, Any], name: str, n: int, least: int = 0) -> list[int]:
-    """The ids of this name in a header, at least so many, of a graph of n nodes."""
+    """The list of node ids called `name` in a header; it needs at least `least` ids, all below n."""
     value: Any = header.get(name)
     good = isinstance(value, list) and len(value) >= least and all(type(i) is int and 0 <= i < n for i in value)
     require(good, f"header: {name}: expected ids of nodes from 0 to {n - 1}")
@@ -284,41 +290,41 @@ def _ids(header: dict[str, Any], name: str, n: int, least: int = 0) -> list[int]
 
 
 def _add_layers(net: Network, layers: Any) -> None:
-    """Add the layers that `header_of` describes to a network that has its outputs already."""
+    """Add the layers of a header to a network that has its outputs already."""
     graph, n = net.graph, len(net.graph)
     require(isinstance(layers, list) and layers, "header: layers: expected at least one")
     for layer in layers:
         require(isinstance(layer, list) and len(layer) == 5, "header: layers: expected lists of five")
-        runs, activation, dropout, weight_dropout, probabilities = layer
+        ranges, activation, dropout, weight_dropout, probabilities = layer
         require(
-            isinstance(runs, list)
-            and len(runs) >= 2
-            and len(runs) % 2 == 0
-            and all(type(i) is int for i in runs)
-            and 0 <= runs[0]
-            and runs[-1] <= n
-            and all(a < b for a, b in itertools.pairwise(runs)),
-            "header: layers: expected runs of neurons, one behind the other",
+            isinstance(ranges, list)
+            and len(ranges) >= 2
+            and len(ranges) % 2 == 0
+            and all(type(i) is int for i in ranges)
+            and 0 <= ranges[0]
+            and ranges[-1] <= n
+            and all(a < b for a, b in itertools.pairwise(ranges)),
+            "header: layers: expected ascending ranges of neurons",
         )
-        members = [i for at in range(0, len(runs), 2) for i in range(runs[at], runs[at + 1])]
+        members = [i for at in range(0, len(ranges), 2) for i in range(ranges[at], ranges[at + 1])]
         require(bool((graph.codes[members] >= NEURON).all()), "header: layers: expected neurons")
         require(
             activation in (*ops.ACTIVATIONS, "softmax"), f"header: layers: expected an activation, got {activation!r}"
         )
         shares = all(type(v) in (int, float) and 0 <= v < 1 for v in (dropout, weight_dropout))
-        require(shares, f"header: layers: expected shares that are dropped, got {dropout!r} and {weight_dropout!r}")
+        require(shares, f"header: layers: expected dropout fractions, got {dropout!r} and {weight_dropout!r}")
         require(
             isinstance(probabilities, list)
             and len(probabilities) in (0, len(members))
             and all(type(i) is int and 0 <= i < n for i in probabilities),
-            "header: layers: expected a node for the probability of each neuron, or none",
+            "header: layers: expected one probability node for each neuron, or none",
         )
         net._add(Layer(graph, members, activation, float(dropout), float(weight_dropout), probabilities))
-    require(net.output_ids == members, "header: layers: expected the outputs to be the last of them")
+    require(net.output_ids == members, "header: layers: the last layer must be the outputs")
 
 
 def _graph(arrays: dict[str, npt.NDArray[Any]]) -> Graph:
-    """The graph of these arrays; every index is checked to be in range."""
+    """The graph of these arrays, after a check that every index is in range."""
     code, start, count, data = (arrays[name].astype(np.int64) for name in ("code", "start", "count", "data"))
     weights, stride, bias = (arrays[name].astype(np.int64) for name in ("weights", "stride", "bias"))
     n, vector, most = len(code), arrays["parameters"], len(arrays["pool"]) + 8 * len(arrays["bits"])
@@ -337,7 +343,7 @@ def _graph(arrays: dict[str, npt.NDArray[Any]]) -> Graph:
     every(known, "code", "the code of an operation or node")
     every((count >= 0) & (count <= most), "count", f"0 to {most}")
     pool = arrays["pool"] = expand(arrays)
-    every((start >= 0) & (start <= len(pool) - count), "start", "a place in the pool that leaves room for the sources")
+    every((start >= 0) & (start <= len(pool) - count), "start", "a place in the pool with room for all sources")
     every((pool >= 0) & (pool < n), "pool", f"0 to {n - 1}")
     want = np.where(neuron, -1, 0)
     want[operation] = np.array([op.arity for op in ops.BY_CODE])[code[operation]]
@@ -346,7 +352,9 @@ def _graph(arrays: dict[str, npt.NDArray[Any]]) -> Graph:
     length = np.zeros(len(pool) + 1, np.int64)
     length[start[count > 0]] = count[count > 0]
     every(
-        (count == 0) | (count == length[start]), "count", "as many sources as others that read from the same place on"
+        (count == 0) | (count == length[start]),
+        "count",
+        "equal to the count of other lists that start at the same place",
     )
     begin = np.flatnonzero(length)
     require(
@@ -372,9 +380,8 @@ def _graph(arrays: dict[str, npt.NDArray[Any]]) -> Graph:
     every((stride == 1) | (stride == PANEL), "stride", f"1 or {PANEL}")
     every((weights >= 0) & (weights < len(vector) - (fan - 1) * stride), "weights", "a place in the parameters")
     every((bias >= -1) & (bias < len(vector)), "bias", "-1 or a place in the parameters")
-    every(
-        arrays["max_sources"] >= 0, "max_sources", "at least 0"
-    )  # after `compact`, it may be more than the graph has nodes
+    # After `compact`, it may exceed the number of nodes.
+    every(arrays["max_sources"] >= 0, "max_sources", "at least 0")
     require(fan.sum() + (bias >= 0).sum() <= len(vector), "array parameters: expected one for each weight and bias")
 
     frozen = arrays["frozen"]

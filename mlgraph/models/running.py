@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def engine_of(model: Model, nodes: list[int] | None = None) -> Engine:
-    """The engine for these nodes, by default for all that training needs; it is compiled again if the graph has changed."""
+    """The engine for these nodes, by default for training; compiled again if the graph has changed."""
     with model.require_outputs():
         # The squared error reads the outputs alone; without duplicates, predictions then share its
         # engine.
@@ -63,7 +63,7 @@ def read(model: Model, x: npt.ArrayLike, nodes: list[int], name: str = "x") -> E
 
 
 def read_to_predict(model: Model, x: npt.ArrayLike, nodes: list[int]) -> Examples:
-    """Data for these nodes; warns of their units, except for a single example, where that costs as much as the sweep."""
+    """Data for these nodes; warns of wrong units, except for one example, where that costs as much as the sweep."""
     examples = read(model, x, nodes)
     if len(examples) > 1:
         examples.warn_of_units()

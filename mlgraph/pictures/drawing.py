@@ -156,7 +156,7 @@ class Drawing:
         moved = order[first[order] < never]
         level[moved] = first[moved] - 1
 
-    # --- folding -----------------------------------------------------------------------------------------------------
+    # --- folding ----------------------------------------------------------------------------------
 
     def _fold(self, order: Int32, level: Int32, bold: set[int], limit: int) -> list[Box]:
         """Assign every node to a box."""
@@ -268,7 +268,7 @@ class Drawing:
                 weight = float(self._graph.weights_of(node)[self._position[first[i]]])
             self._boxes[into].links.append(Link(out_of, into, int(count[i]), weight, self._is_small))
 
-    # --- writing -----------------------------------------------------------------------------------------------------
+    # --- writing ----------------------------------------------------------------------------------
 
     def to_dot(self) -> str:
         """Return the picture as text for Graphviz."""
@@ -359,7 +359,7 @@ def draw_model(model: Model, x: npt.ArrayLike | None, y: npt.ArrayLike | None, l
     return Drawing(drawn, values=values, adjoints=adjoints, limit=MOST_BOXES if limit is None else limit)
 
 
-# --- text ------------------------------------------------------------------------------------------------------------
+# --- text -----------------------------------------------------------------------------------------
 
 
 def _kind(code: int) -> str:
@@ -396,7 +396,7 @@ def _quoted(text: str) -> str:
     return f'"{text}"'
 
 
-# --- numbers ---------------------------------------------------------------------------------------------------------
+# --- numbers --------------------------------------------------------------------------------------
 
 
 def _by_id(graph: Graph, what: str, given: Mapping[Any, float] | None) -> dict[int, float]:

@@ -107,7 +107,7 @@ def widen(net: Network, layer: Layer, n: int, seed: int) -> list[Neuron]:
     return layer[-n:]
 
 
-# --- missing edges ---------------------------------------------------------------------------------------------------
+# --- missing edges --------------------------------------------------------------------------------
 
 
 class LayerEnds(NamedTuple):
@@ -192,7 +192,7 @@ def _heights(net: Network, topology: Topology) -> Int64:
     return height
 
 
-# --- gradients of all possible edges ---------------------------------------------------------------------------------
+# --- gradients of all possible edges --------------------------------------------------------------
 
 
 def dense_gradients(
@@ -275,7 +275,7 @@ def _magnitudes(gradient: Float32, places: Int64) -> Scores:
     return np.abs(gradient.take(places), dtype=np.float64)
 
 
-# --- growth during training ------------------------------------------------------------------------------------------
+# --- growth during training -----------------------------------------------------------------------
 
 
 def grow_to_sizes(

@@ -445,7 +445,7 @@ def erdos_renyi(sizes: Sequence[tuple[int, int]], sparsity: float) -> Float64:
         full |= overfull
 
 
-# --- running a schedule ----------------------------------------------------------------------------------------------
+# --- running a schedule ---------------------------------------------------------------------------
 
 
 class ScheduleRunner:

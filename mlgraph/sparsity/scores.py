@@ -25,7 +25,7 @@ CRITERIA = ("magnitude", "saliency", "random")
 """Named pruning criteria."""
 
 
-# --- criteria --------------------------------------------------------------------------------------------------------
+# --- criteria -------------------------------------------------------------------------------------
 
 
 def check_criterion(by: Criterion, names: Sequence[str] = CRITERIA) -> None:
@@ -106,7 +106,7 @@ def without_nan(score: Scores) -> Scores:
     return score
 
 
-# --- blocks ----------------------------------------------------------------------------------------------------------
+# --- blocks ---------------------------------------------------------------------------------------
 
 
 def block_scores(model: Model, edges: Edges, score: Scores, by: Criterion, block: int) -> tuple[Scores, Int64 | None]:
@@ -137,7 +137,7 @@ def _block_ids(model: Model, edges: Edges, block: int) -> Int64:
     return np.asarray(np.unique(neuron_block[edges.target] * len(graph) + edges.source, return_inverse=True)[1])
 
 
-# --- choice ----------------------------------------------------------------------------------------------------------
+# --- choice ---------------------------------------------------------------------------------------
 
 
 def top_k(

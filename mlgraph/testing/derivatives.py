@@ -252,7 +252,7 @@ def expect(function: Functions, x: npt.ArrayLike, cotangent: npt.ArrayLike | Non
     return Expected(values[slots].T, values_error, inputs, inputs_error, gradient, gradient_error)
 
 
-# --- comparisons -----------------------------------------------------------------------------------------------------
+# --- comparisons ----------------------------------------------------------------------------------
 
 
 def _compiled(function: Functions) -> Function:

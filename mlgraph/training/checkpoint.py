@@ -99,7 +99,7 @@ class Checkpoint:
         self._undamaged = True  # whether the file at the path, if any, can be read
         self._waiting = Waiting(impatient=True)  # no interrupt between a step and its record in the history
 
-    # --- resuming --------------------------------------------------------------------------------
+    # --- resuming ---------------------------------------------------------------------------------
 
     def resume(self) -> bool:
         """Set the model and the position to those in the checkpoint; return False if there is no file.
@@ -224,7 +224,7 @@ class Checkpoint:
         require(good, f"checkpoint: a run of {epochs} epochs has no step {step} of epoch {epoch}")
         return RunState(history, epoch, step, taken, seconds)
 
-    # --- writing ---------------------------------------------------------------------------------
+    # --- writing ----------------------------------------------------------------------------------
 
     def between_steps(self) -> None:
         """Handle a pending Ctrl-C, and write if it is time to. The loop calls this where a run may be left."""
@@ -265,7 +265,7 @@ class Checkpoint:
             warnings.warn(message, RuntimeWarning, stacklevel=1)  # Python shows warnings of one line only once
         self._written = time.monotonic()
 
-    # --- Ctrl-C ----------------------------------------------------------------------------------
+    # --- Ctrl-C -----------------------------------------------------------------------------------
 
     def __enter__(self) -> Checkpoint:
         path = followed(self.path)

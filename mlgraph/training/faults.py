@@ -102,7 +102,7 @@ class Search:
                 return
             slot = int(sources[_largest(_product(weights, self._values[sources]))])
 
-    # --- the three sweeps ------------------------------------------------------------------------
+    # --- the three sweeps -------------------------------------------------------------------------
 
     def _in_values(self) -> Fault:
         """A loss is not finite: a value that it reads is not, or it overflowed itself."""
@@ -196,7 +196,7 @@ class Search:
         text = f"{self._name(slot)} {verb}{where} ({SWEEPS[sweep]}): {numbers}"
         return Fault(sweep, int(self._plan.node[slot]), row, text)
 
-    # --- one slot of the example under examination -----------------------------------------------
+    # --- one slot of the example under examination ------------------------------------------------
 
     def _origin(self, slot: int) -> str:
         """The numbers that a value was computed from."""
@@ -260,7 +260,7 @@ class Search:
     def _name(self, slot: int) -> str:
         return self._model.name_of(int(self._plan.node[slot]))
 
-    # --- repeated sweeps -------------------------------------------------------------------------
+    # --- repeated sweeps --------------------------------------------------------------------------
 
     def _examine(self, at: int) -> None:
         """Compute the values and adjoints of all slots for one example of the step."""

@@ -43,7 +43,7 @@ def signalling(function):
     return interrupted
 
 
-# --- old files --------------------------------------------------------------------------------------------------------
+# --- old files ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("is_link", [False, True])
@@ -70,7 +70,7 @@ def test_old_files_are_deleted_before_the_picture_is_drawn(run, monkeypatch):
     assert [[name for name in names if not name.startswith(".")] for names in left] == [["model.npz"]] * 2
 
 
-# --- failures ---------------------------------------------------------------------------------------------------------
+# --- failures -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("error", [FULL, RuntimeError("by the backend")])
@@ -108,7 +108,7 @@ def test_not_enough_memory(run):
     assert result.err.startswith("mlgraph.mnist: error: not enough memory")
 
 
-# --- Ctrl-C -----------------------------------------------------------------------------------------------------------
+# --- Ctrl-C ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("kind", "epoch", "trained"), [("epoch", 1, "2.00"), ("steps", 0, "0.")])
@@ -183,7 +183,7 @@ def test_a_progress_bar_that_cannot_be_closed(run, monkeypatch, error, is_interr
     assert sorted(os.listdir("mnist-run")) == WHOLE
 
 
-# --- checkpoints ------------------------------------------------------------------------------------------------------
+# --- checkpoints ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("kind", "epoch"), [("steps", 0), ("epoch", 2)])

@@ -1,4 +1,4 @@
-"""Which rows are swept as dense blocks with holes: how full they are, whether data have zeros, how many examples there are."""
+"""When sparse rows become dense blocks with holes: by density, zeros in the data, and number of examples."""
 
 from functools import cached_property
 

@@ -27,7 +27,7 @@ def sources(net):
 
 
 def test_rows_are_read_wherever_something_may_not_be_finite(monkeypatch):
-    """Many steps at a time, and many examples, are taken by blocks; a step that is looked at, and few examples, by rows."""
+    """Blocks compute many steps or many examples; rows compute few examples and steps under inspection."""
     ran = []
     run = Engine.execute
     monkeypatch.setattr(
@@ -198,7 +198,7 @@ def test_what_no_output_needs_is_left_alone():
 
 
 def test_an_infinite_value_does_not_pass_through_a_hole():
-    """A neuron that overflows, and is squashed by its only reader, is no business of those that have lost their edge to it."""
+    """An overflow that its only reader squashes does not reach neurons whose edges to it were cut."""
     net = mlgraph.Network(4, seed=0)
     net.add_layer(16, activation="identity")
     net.add_layer(16, activation="tanh")

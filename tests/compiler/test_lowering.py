@@ -287,7 +287,7 @@ def test_two_plans_that_want_different_layouts_take_turns():
 
 
 def test_lists_that_are_the_same():
-    """Found among lists that repeat themselves, share a beginning, or are empty, and without comparing each with each."""
+    """Equal lists are found among repeated, empty and partly equal ones, without comparing all pairs."""
     rng = np.random.default_rng(0)
     held = [rng.integers(0, 3, rng.integers(0, 6)) for _ in range(2000)] + [np.full(4, i) for i in range(50000)]
     held += [np.tile([i, i + 1], 4) for i in range(50000)]

@@ -63,7 +63,7 @@ def test_instructions_read_what_is_written_before(case):
 
 
 def plan_of_every_kind():
-    """With neurons and edges dropped, a block of the data and one behind it, rows in a quad and beside it; its parameters."""
+    """A plan with dropout, a block that reads the data and one that does not, quads and single rows."""
     g = mlgraph.Graph()
     first = neurons(g, g.inputs(6), 9)
     second = neurons(g, first, 20)

@@ -18,7 +18,7 @@ from mlgraph.testing import derivatives as testing
 BINARY = [operator.add, operator.sub, operator.mul, operator.truediv, operator.pow]
 fewer = settings(max_examples=settings.default.max_examples // 4)
 
-# --- operators and functions -----------------------------------------------------------------------------------------
+# --- operators and functions ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("number", [2, 2.5, np.float32(2.5), np.float64(2.5), np.int64(3), np.uint8(3)], ids=repr)
@@ -96,7 +96,7 @@ def test_functions_need_a_node():
         mlgraph.sum()
 
 
-# --- examples of other libraries -------------------------------------------------------------------------------------
+# --- examples of other libraries ------------------------------------------------------------------
 
 
 def derivatives(write, *at):
@@ -149,7 +149,7 @@ def test_network_of_ml_rust(sweep):
     testing.check_gradients(error, [[0.8, 0.2]])
 
 
-# --- random graphs ---------------------------------------------------------------------------------------------------
+# --- random graphs --------------------------------------------------------------------------------
 
 
 @fewer

@@ -17,7 +17,7 @@ def zero(net, neuron):
         target.weights[target.sources.index(neuron)] = 0
 
 
-# --- cutting ---
+# --- cutting --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("layer", [0, 1])
@@ -215,7 +215,7 @@ def test_gradients_stay_those_of_the_old_sources():
     np.testing.assert_array_equal(gradients.of(n), [4, 5, 6])
 
 
-# --- what is refused ---
+# --- what is refused ------------------------------------------------------------------------------
 
 OTHER = mlgraph.Graph().input()
 
@@ -312,7 +312,7 @@ def test_edges_out_of_a_neuron_without_sources_are_cut():
     assert reader.sources == x
 
 
-# --- training ---
+# --- training -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])

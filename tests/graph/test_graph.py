@@ -12,7 +12,7 @@ from mlgraph.graph.storage import PANEL
 NAN, INF = np.nan, np.inf
 
 
-# --- building and reading ---
+# --- building and reading -------------------------------------------------------------------------
 
 
 def test_nodes_are_numbered_in_the_order_of_creation():
@@ -133,7 +133,7 @@ def test_values_of_constants_and_parameters():
     assert p.value == INF
 
 
-# --- changing ---
+# --- changing -------------------------------------------------------------------------------------
 
 
 def test_weights_are_views():

@@ -171,7 +171,7 @@ INT_TYPES = {
 
 
 def array(good, *, labels=False, finite=False, empty=False, fits=True, lengths=(0,), optional=False):
-    """An array; `finite` and not `empty` if it must be, numbers that float32 can hold if that `fits`, of fixed `lengths`."""
+    """An array argument: must it be `finite`, not `empty`, in float32's range (`fits`), of fixed `lengths`?"""
     a = good if isinstance(good, np.ndarray) else good(world())
     bad = {
         "None": None,

@@ -10,7 +10,7 @@ from mlgraph.graph.storage import PANEL, padded
 
 
 def assert_in_bounds(plan, n_parameters):
-    """No instruction reads or writes outside its arrays, where another writes, or reads a slot that is not written before.
+    """Instructions stay within their arrays, do not overlap, and read only slots that are already written.
 
     Of a plan without holes: one that has some reads a vector of its own.
     """

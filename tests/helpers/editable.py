@@ -49,7 +49,7 @@ def everything(graph):
 
 
 def held(graph):
-    """All that a graph holds, and where: unlike `everything`, it differs when a compilation has moved the parameters."""
+    """All data of a graph and their places: unlike `everything`, it changes when parameters are moved."""
     columns = [
         list(getattr(graph, name)) for name in ("_code", "_start", "_count", "_data", "_pool", "constants", "input_ids")
     ]

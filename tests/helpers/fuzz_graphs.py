@@ -230,7 +230,7 @@ def fuzz_graph(rng, folder):
     x = builder.rows(int(pick(rng, (1, 2, 31, 32, 33, 70))))
     mlgraph.testing.check_against_reference(f, x, seed=int(rng.integers(100)), n_threads=1)
     one, three = f(x, n_threads=1), f(x, n_threads=3)
-    # The sign of a NaN that comes of two is left open by IEEE 754 (6.3), and is another where two tiles go side by side.
+    # IEEE 754 (6.3) leaves the sign of a NaN made of two NaNs open; it depends on how tiles are swept.
     assert ((one.view(np.int32) == three.view(np.int32)) | (np.isnan(one) & np.isnan(three))).all()
 
     loss = pick(rng, ("squared_error", "softmax_cross_entropy", "binary_cross_entropy", outputs[0]))

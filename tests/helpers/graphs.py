@@ -124,7 +124,7 @@ def every_parameter():
 
 
 def evaluate(graph, x, given=None):
-    """Values of all nodes in float64, node by node from the op table: no plan, no kernel. Some are `given`, by their ids."""
+    """Values of all nodes in float64 from the op table, without plan or kernels; `given` fixes some by id."""
     values = []
     for node in graph:
         sources = np.array([values[s] for s in graph.sources_of(node.id)])

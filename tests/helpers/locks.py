@@ -58,7 +58,7 @@ class EditedBetween:
 
 
 def waiting(graph, read):
-    """A thread that has come to the lock of a graph, which the caller holds; and a list, in which will be what it then reads.
+    """A thread that waits for the graph's lock, which the caller holds, and a list for what it reads then.
 
     However slow the machine, it has come; and however fast, it has read nothing before the lock is free.
     """

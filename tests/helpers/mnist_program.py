@@ -1,4 +1,4 @@
-"""The program `python -m mlgraph.mnist` within the tests' process, on a small data set: fixtures `run`, `data`, `model`."""
+"""Fixtures `run`, `data`, `model`: `python -m mlgraph.mnist` in this process, on a small data set."""
 
 from __future__ import annotations
 

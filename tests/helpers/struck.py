@@ -38,7 +38,7 @@ def interrupted_at(line, work, place, number=signal.SIGINT, error=KeyboardInterr
 
 
 def struck(make, work, dense, place=ROOM):
-    """What `make` gives, after Ctrl-C struck work on it at a line: at each of the first `dense`, then at fewer and fewer."""
+    """Yield what `make` returns after Ctrl-C struck at a line: at each of the first `dense`, then at fewer."""
     line, thing = 1, make()
     while interrupted_at(line, partial(work, thing), place):
         yield line, thing

@@ -10,7 +10,7 @@ import mlgraph
 import mlgraph_ext
 from mlgraph._support import threads
 
-# --- how many processors --------------------------------------------------------------------------------------------
+# --- how many processors --------------------------------------------------------------------------
 
 COUNT = "import mlgraph; print(mlgraph.default_threads())"
 affinity = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity here")
@@ -162,7 +162,7 @@ print(small - before, threads() - small)
     assert run(code) == expected
 
 
-# --- other libraries ------------------------------------------------------------------------------------------------
+# --- other libraries ------------------------------------------------------------------------------
 
 
 @pytest.mark.skipif(not mlgraph_ext.sweep.PARALLEL, reason="built without OpenMP")

@@ -79,7 +79,7 @@ def try_damaged(path):
     return None
 
 
-# --- reading what is no model -------------------------------------------------------------------------------------------
+# --- reading what is no model ---------------------------------------------------------------------
 
 
 def test_no_file(tmp_path):
@@ -167,13 +167,13 @@ def test_flipped_bytes(saved, path):
     assert survivors < 200
 
 
-# --- reading damaged arrays ---------------------------------------------------------------------------------------------
+# --- reading damaged arrays -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", HUGE)
 @pytest.mark.parametrize("value", [-2, "huge"])
 def test_numbers_out_of_range(saved, path, name, value):
-    """Refused at each place of each array; but an operation has no data, and a neuron may have been made with anything."""
+    """Bad numbers are refused anywhere in any array, except where a node has no use for them."""
     value = HUGE[name] if value == "huge" else value
     with np.load(saved[1]) as arrays:
         array, code = arrays[name], arrays["code"]
@@ -354,7 +354,7 @@ def test_nothing_is_unpickled(saved, path, monkeypatch):
     assert os.listdir() == [path.name]
 
 
-# --- reading damaged headers --------------------------------------------------------------------------------------------
+# --- reading damaged headers ----------------------------------------------------------------------
 
 
 def test_format_of_another_version(saved, path):

@@ -1,4 +1,4 @@
-"""Memory that is taken is given back, whatever becomes of a model: ``python -m pytest tests/test_memory.py --cycles 1000``."""
+"""Memory does not leak: ``python -m pytest tests/models/test_memory.py -m slow --cycles 1000``."""
 
 import gc
 import os
@@ -20,7 +20,7 @@ LABELS = np.random.default_rng(1).integers(0, 4, 200)
 
 
 def taken():
-    """Bytes that Python and numpy have taken, and bytes of this process that are in memory (0 where Linux does not say it)."""
+    """Bytes allocated by Python and numpy, and resident bytes of this process (0 if Linux does not tell)."""
     gc.collect()
     pages = Path("/proc/self/statm")
     resident = int(pages.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if pages.exists() else 0
@@ -68,7 +68,7 @@ def cycle(path, seed):
     "asan" in os.environ.get("LD_PRELOAD", ""), reason="AddressSanitizer keeps what is freed for a while"
 )
 def test_memory_stays_flat(tmp_path, request):
-    """What Python and numpy have taken; and in a long run, of which a leak would stand out, all that the process has."""
+    """Bytes of Python and numpy; in a long run, where a leak would stand out, all of the process."""
     cycles = request.config.getoption("--cycles")
     tracemalloc.start()
     try:

@@ -1,4 +1,4 @@
-"""Misuse: each argument of each public function, wrong in the ways its kind can be, right in the forms it may come in."""
+"""Each argument of each public function, wrong in the ways its kind can be, and right in all its forms."""
 
 import inspect
 import re

@@ -211,7 +211,7 @@ def test_a_loss_that_depends_on_no_parameter_is_no_training():
 
 
 def test_data_without_targets_are_enough_whatever_is_cut():
-    """All columns of the data, or those that are read; not some between, for which nobody could tell what is missing."""
+    """Data have all columns or those that are read; any number in between is refused as ambiguous."""
     g = mlgraph.Graph()
     x, target = g.inputs(4), g.input()
     out = g.add_neuron(x, weights=[1.0, 2.0, 0.2, 0.1])
@@ -312,13 +312,9 @@ def test_gradients(last, n_threads):
         found.inputs[3, 2], abs=2e-5
     )
     net.layers[0].neurons[5].prune()
-    with pytest.raises(
-        ValueError, match="edges: the graph has been edited since these gradients were computed"
-    ):
+    with pytest.raises(ValueError, match="edges: the graph has been edited since these gradients were computed"):
         found.edges  # noqa: B018
-    with pytest.raises(
-        ValueError, match="flat: the graph has been edited since these gradients were computed"
-    ):
+    with pytest.raises(ValueError, match="flat: the graph has been edited since these gradients were computed"):
         found.flat  # noqa: B018
 
 

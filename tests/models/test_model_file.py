@@ -13,7 +13,6 @@ import pytest
 from savable import LABELS, MODELS, X, any_model, members, network, pruned_network
 
 import mlgraph
-from mlgraph.models import model_file as modelfile
 from mlgraph.models.model_file import COLUMNS
 
 
@@ -27,7 +26,7 @@ def path(tmp_path):
     return tmp_path / "model.npz"
 
 
-# --- there and back -----------------------------------------------------------------------------------------------------
+# --- there and back -------------------------------------------------------------------------------
 
 
 def test_round_trip(model, path):
@@ -146,11 +145,11 @@ def test_edits_go_on_after_loading(path):
         each.prune(0.6)
         each.fit(X, LABELS, epochs=1)
     assert back.forward(X).tobytes() == net.forward(X).tobytes() and back.sparsity == net.sparsity
-    with pytest.raises(ValueError, match="prune: n[0-9]+ is an output of a model"):
+    with pytest.raises(ValueError, match=r"prune: n[0-9]+ is an output of a model"):
         back.outputs[0].prune()
 
 
-# --- writing ------------------------------------------------------------------------------------------------------------
+# --- writing --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("where", ["savez", "fsync", "replace"])

@@ -16,7 +16,7 @@ def softmax(z):
     return e / e.sum(axis=1, keepdims=True)
 
 
-# --- making -------------------------------------------------------------------------------------------------------------
+# --- making ---------------------------------------------------------------------------------------
 
 
 def test_how_models_and_histories_look():
@@ -103,7 +103,7 @@ def test_a_model_from_a_pickle_protects_its_outputs():
         net.outputs[0].prune()
 
 
-# --- values -------------------------------------------------------------------------------------------------------------
+# --- values ---------------------------------------------------------------------------------------
 
 
 def test_values_of_a_classifier(sweep):
@@ -176,7 +176,7 @@ def test_bytes_of_zeros_and_ones():
     net, bits = network(), (X > 127).astype(np.uint8)
     for function in (partial(net.fit, epochs=1), net.evaluate):
         with pytest.warns(
-            UserWarning, match=r"^x: bytes are read as byte / 255, and all are 0 or 1; to read them unchanged, use astype"
+            UserWarning, match=r"^x: bytes are read as byte / 255, and all are 0 or 1; to read them unchanged"
         ) as told:
             function(bits, Y)
         assert [warning.filename for warning in told] == [__file__]
@@ -188,7 +188,7 @@ def test_bytes_of_zeros_and_ones():
     net.fit(bright, np.tile(Y, 40), epochs=1, sparsify=mlgraph.RigL(0.5))
 
 
-# --- learning -----------------------------------------------------------------------------------------------------------
+# --- learning -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("last", ["softmax", "sigmoid"])
@@ -275,7 +275,7 @@ def test_no_state_of_another_optimizer_is_left():
     assert not net.graph.storage.state
 
 
-# --- what is not finite -------------------------------------------------------------------------------------------------
+# --- what is not finite ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("value", [INF, -INF, NAN])

@@ -11,7 +11,7 @@ from graphs import readme_of_micrograd
 import mlgraph
 from mlgraph.pictures import Drawing
 
-# --- what is drawn ----------------------------------------------------------------------------------------------------
+# --- what is drawn --------------------------------------------------------------------------------
 
 
 def test_a_small_graph_shows_every_node_and_edge():
@@ -96,7 +96,7 @@ def test_outputs_are_bold():
     assert bold == [f"n{node.id}" for node in net.probabilities]
 
 
-# --- models -----------------------------------------------------------------------------------------------------------
+# --- models ---------------------------------------------------------------------------------------
 
 
 def test_a_model_shows_derivatives_of_its_loss():
@@ -157,7 +157,7 @@ def test_errors(attempt, message):
         attempt()
 
 
-# --- folding ----------------------------------------------------------------------------------------------------------
+# --- folding --------------------------------------------------------------------------------------
 
 
 def test_layers_become_boxes():
@@ -218,7 +218,7 @@ def test_a_deep_graph_is_folded_by_ranges_of_levels():
     assert re.findall(r'-> \w+ \[label="(.*)"\];', x.draw(limit=9).to_dot()) == [str(5 * band) for band in range(8)]
 
 
-# --- text and files ---------------------------------------------------------------------------------------------------
+# --- text and files -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

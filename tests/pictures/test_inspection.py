@@ -42,7 +42,7 @@ def plans(monkeypatch):
     return made
 
 
-# --- ablation ---------------------------------------------------------------------------------------------------------
+# --- ablation -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["neuron", "edge", "several", "pair"])
@@ -223,7 +223,7 @@ def test_infinite_values_affect_only_their_readers():
     np.testing.assert_allclose(model.ablation_table(first, data, ())["loss"], np.array(want) / 2, rtol=1e-6)
 
 
-# --- the table of inspect ---------------------------------------------------------------------------------------------
+# --- the table of inspect -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("activation", ["leaky_relu", "sigmoid"])

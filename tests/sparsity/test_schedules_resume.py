@@ -150,5 +150,5 @@ def test_another_schedule_is_another_run(tmp_path):
     net.fit(X, Y, sparsify=RigL(0.5), checkpoint=path, **OPTIONS)
     with pytest.raises(mlgraph.CheckpointError, match="another run: sparsify was RigL"):
         network().fit(X, Y, sparsify=RigL(0.6), checkpoint=path, resume=True, **OPTIONS)
-    with pytest.raises(ValueError, match="prune: n[0-9]+ is an output of a model"):
+    with pytest.raises(ValueError, match=r"prune: n[0-9]+ is an output of a model"):
         net.outputs[0].prune()

@@ -51,7 +51,7 @@ def value(rules, name, *x):
     return ends
 
 
-# --- they contain every correct result --------------------------------------------------------------------------------
+# --- they contain every correct result ------------------------------------------------------------
 
 
 def assert_inside(x, y):
@@ -89,7 +89,7 @@ def test_sums_of_products_are_inside_in_any_order(rules):
         assert_inside(ends, total)
 
 
-# --- they are not much wider ------------------------------------------------------------------------------------------
+# --- they are not much wider ----------------------------------------------------------------------
 
 # Ranks of the ends of intervals of few numbers; -1 and 0 are the zeros.
 NEAR = [(-2, 1), (-2, -1), (-2, 0), (-1, 0), (-1, 1), (0, 1), (0, 0), (-1, -1), (1, 2)]
@@ -137,7 +137,7 @@ def test_adjoints_go_only_to_chosen_arguments(rules, name, d, x, expected):
         assert_ends(got, ends)
 
 
-# --- unknown results --------------------------------------------------------------------------------------------------
+# --- unknown results ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
