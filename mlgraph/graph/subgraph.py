@@ -77,7 +77,7 @@ def checked_subgraph(graph: Graph, neurons: Any, edges: Any) -> Subgraph:
         raise ValueError(f"edges: two edges lead from the same node to {number[again]}")
     counts = np.bincount(into, minlength=n).astype(np.int32)
     if not counts.all():
-        raise ValueError(f"edges: no edge leads into neuron {number[np.argmin(counts)]}")
+        raise ValueError(f"add_subgraph: no edge leads into neuron {number[np.argmin(counts)]}")
 
     by_target = np.argsort(into, kind="stable")
     within = by_target[inside[by_target] >= 0]

@@ -188,7 +188,7 @@ def test_a_warning_is_printed_once_as_one_line(run, tmp_path):
     for words in (train, ["evaluate", model], ["inspect", model, "--no-plot"], prune):
         result = run(*words, data=folder)
         assert result.status == 0 and len(result.err.splitlines()) == 1
-        assert result.err.startswith("mlgraph.mnist: x: bytes are read as byte / 255, and all of these are 0 or 1")
+        assert result.err.startswith("mlgraph.mnist: x: bytes are read as byte / 255, and all are 0 or 1")
     for words in (train, prune):
         assert run(*words, "--quiet", data=folder).err == ""
 

@@ -220,7 +220,9 @@ def ran(monkeypatch):
     """For each run of an engine so far, whether it went through blocks with holes."""
     ran, run = [], Engine.execute
     monkeypatch.setattr(
-        Engine, "run", lambda self, *args, **options: ran.append(self._holes is not None) or run(self, *args, **options)
+        Engine,
+        "execute",
+        lambda self, *args, **options: ran.append(self._holes is not None) or run(self, *args, **options),
     )
     return ran
 

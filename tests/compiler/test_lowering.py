@@ -10,7 +10,6 @@ from mlgraph.compiler.plan import Plan
 from mlgraph.engine import reference
 from mlgraph.graph import ops
 from mlgraph.graph.storage import PANEL
-from mlgraph.models.running import engine_of
 from mlgraph_ext import _topology
 
 
@@ -112,7 +111,7 @@ def test_a_written_neuron_is_found(sweep, total, bias, activation):
     out = [written(g, sources, w, bias, bias_at=k, total=total) for k, w in enumerate(weights)]
     out = [activation(node) for node in out] if activation else out
     f = g.compile(out)
-    plan = engine_of(f, True).plan
+    plan = f.engine(True).plan
     assert kinds(plan) == [("dense", 9)]
     x = rng.normal(size=(40, 5)).astype(np.float32)
     z = x @ weights.T + (bias or 0)
@@ -145,7 +144,7 @@ def test_a_sum_that_others_read_is_a_neuron_by_itself():
 def test_which_operations_are_the_activation_of_a_written_neuron(name):
     g = mlgraph.Graph()
     f = g.compile(g.operation(name, written(g, g.inputs(2), [0.25, 0.5])))
-    assert len(engine_of(f, False).plan.instructions) == (1 if name in ops.ACTIVATIONS[1:] else 2)
+    assert len(f.engine(False).plan.instructions) == (1 if name in ops.ACTIVATIONS[1:] else 2)
     np.testing.assert_allclose(f([[1.0, 1.0]])[0], ops.OPS[name].value(np.array([0.75])), rtol=1e-6)
 
 
@@ -160,7 +159,7 @@ def test_written_neurons_beside_others_are_a_block_of_their_own():
     x, weights = g.inputs(4), rng.normal(size=(9, 4))
     made = [g.add_neuron(x, weights=w, bias=k) for k, w in enumerate(weights)]
     f = g.compile([*made, *(written(g, x, w, float(k)) for k, w in enumerate(weights))])
-    assert kinds(engine_of(f, True).plan) == [("dense", 9)] * 2
+    assert kinds(f.engine(True).plan) == [("dense", 9)] * 2
     values = f([[1.0, 2.0, 3.0, 4.0]])[0]
     np.testing.assert_allclose(values, np.tile(weights @ [1, 2, 3, 4] + np.arange(9), 2), rtol=1e-5)
 
@@ -181,7 +180,7 @@ def test_the_first_node_may_be_a_bias():
     b = g.parameter(5.0)
     x = g.inputs(2)
     f = g.compile([written(g, x, [1.0, 2.0]), written(g, x, [3.0, 4.0]) + b])
-    assert kinds(engine_of(f, True).plan) == [("rows", 1)] * 2
+    assert kinds(f.engine(True).plan) == [("rows", 1)] * 2
     np.testing.assert_array_equal(f([[1.0, 10.0]]), [[21.0, 48.0]])
 
 

@@ -313,6 +313,7 @@ EDITS = st.tuples(
 
 
 @given(st.lists(EDITS, min_size=1, max_size=14))
+@pytest.mark.slow
 def test_any_sequence_of_edits(tmp_path_factory, sequence):
     """All edits happen within one run, so momentum must follow them."""
     path = tmp_path_factory.mktemp("edits") / "model.npz"

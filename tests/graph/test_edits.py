@@ -92,7 +92,7 @@ def test_bias_can_be_removed_and_added():
     np.testing.assert_allclose(net.trace(X)[neuron], np.where(z > 0, z, 0.01 * z), rtol=1e-5, atol=1e-6)
     net.fit(X, Y, epochs=2, batch_size=16)
     assert neuron.bias is None
-    with pytest.raises(ValueError, match="neuron: expected a neuron with a bias"):
+    with pytest.raises(ValueError, match=r"neuron: .* has no bias"):
         net.gradients(X, Y).of_bias(neuron)
     net.undo()
     assert neuron.bias == bias and net.graph.n_parameters == n

@@ -128,7 +128,7 @@ EDGE = Edges([0], [5], [1])
     [
         (TWO, Edges([6, 5], [5, 6], [1, 1]), CycleError, "edges: they form a cycle of 2 neurons: (5 -> 6|6 -> 5)$"),
         (ONE, Edges([5], [5], [1]), CycleError, "edges: they form a cycle of 1 neuron: 5$"),
-        (TWO, EDGE, ValueError, "edges: no edge leads into neuron 6"),
+        (TWO, EDGE, ValueError, "add_subgraph: no edge leads into neuron 6"),
         (Neurons([5, 5], ["relu"] * 2, [0, 0]), EDGE, ValueError, "neurons: the number 5 is used twice"),
         (ONE, Edges([0, 0], [5, 5], [1, 2]), ValueError, "edges: two edges lead from the same node to 5"),
         (ONE, Edges([2], [5], [1]), ValueError, "edges: source 2 is none of the neurons"),

@@ -66,7 +66,7 @@ def test_gradients_and_traces_do_not_apply_to_a_reused_id():
     assert new.id == old.id
     uses = gradients.of, gradients.of_bias, trace.__getitem__, part.__getitem__, lambda node: trace.of([node])
     for use in uses:
-        with pytest.raises(ValueError, match=r"expected a node that was there|expected a node of the trace"):
+        with pytest.raises(ValueError, match=r"was added after these gradients|the trace does not have"):
             use(new)
     with pytest.raises(ValueError, match="outputs: node n4 was removed"):
         f([[3, 4]])

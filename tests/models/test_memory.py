@@ -67,6 +67,7 @@ def cycle(path, seed):
 @pytest.mark.skipif(
     "asan" in os.environ.get("LD_PRELOAD", ""), reason="AddressSanitizer keeps what is freed for a while"
 )
+@pytest.mark.slow
 def test_memory_stays_flat(tmp_path, request):
     """Bytes of Python and numpy; in a long run, where a leak would stand out, all of the process."""
     cycles = request.config.getoption("--cycles")

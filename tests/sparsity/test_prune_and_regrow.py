@@ -48,7 +48,7 @@ def test_prune_and_regrow(kind):
     assert net.evaluate(X, Y)["accuracy"] > 0.6  # 0.74 to 0.9, by the order
 
 
-@pytest.mark.parametrize("kind", [SET, RigL])
+@pytest.mark.parametrize("kind", [SET, pytest.param(RigL, marks=pytest.mark.slow)])
 def test_neurons_beside_the_layers_keep_their_edges(kind):
     net = network()
     wanted = erdos_renyi([(30, 24), (24, 16), (16, 9)], 0.7).tolist()
@@ -59,8 +59,8 @@ def test_neurons_beside_the_layers_keep_their_edges(kind):
     assert net.history.epoch_edges[-1] == net.n_edges == net.graph.n_edges - 20
 
 
-@pytest.mark.parametrize("kind", [SET, RigL])
-@pytest.mark.parametrize(("sparsity", "fraction"), [(0.95, 0.3), (0.9, 0.9), (0.8, 1)])
+@pytest.mark.parametrize("kind", [SET, pytest.param(RigL, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("sparsity", "fraction"), [(0.95, 0.3), pytest.param(0.9, 0.9, marks=pytest.mark.slow)])
 def test_no_edge_is_lost_where_few_are_left(kind, sparsity, fraction):
     """Neurons and inputs that have lost all their edges can gain edges again."""
     net = network()
@@ -85,7 +85,7 @@ def test_no_edge_is_lost_where_few_are_left(kind, sparsity, fraction):
 
 
 @pytest.mark.parametrize("frozen", [False, True])
-@pytest.mark.parametrize("kind", [SET, RigL])
+@pytest.mark.parametrize("kind", [SET, pytest.param(RigL, marks=pytest.mark.slow)])
 def test_edges_past_the_layers_stay_and_take_no_room(kind, frozen):
     """Once cut they would not come back. Into neurons of a layer, and out of one that is in none."""
     net = network()
@@ -145,7 +145,7 @@ def test_rigl_grows_where_the_loss_is_steepest(monkeypatch):
     assert all(now[s, t] == [0, 0] for s, t in new - before if t in alive)
 
 
-@pytest.mark.parametrize("kind", [SET, RigL])
+@pytest.mark.parametrize("kind", [SET, pytest.param(RigL, marks=pytest.mark.slow)])
 def test_neurons_that_come_to_life_begin_anew(kind):
     """Nor has what its bias was before, or what the optimizer knew of it, any part in the neuron that it is then."""
     net = network()
@@ -166,7 +166,7 @@ def test_neurons_that_come_to_life_begin_anew(kind):
     assert [neuron.bias for neuron in net.layers[1] if neuron not in (dead, frozen)] == others
 
 
-@pytest.mark.parametrize("kind", [SET, RigL])
+@pytest.mark.parametrize("kind", [SET, pytest.param(RigL, marks=pytest.mark.slow)])
 def test_neurons_that_stay_dead_keep_their_bias(kind):
     net = network()
     mlgraph.exp(net.layers[0][0])  # an operation has no record, and no bias
@@ -204,14 +204,14 @@ def test_erdos_renyi(sparsity):
     np.testing.assert_allclose(share[free], share[free][:1].repeat(free.sum()), rtol=0.01)
 
 
-@pytest.mark.parametrize("kind", [SET, RigL])
+@pytest.mark.parametrize("kind", [SET, pytest.param(RigL, marks=pytest.mark.slow)])
 def test_all_edges_may_move(kind):
     net = network()
     net.fit(X, Y, sparsify=kind(0.5, fraction=1, updates=8), **OPTIONS)
     assert net.sparsity == pytest.approx(0.5, abs=0.01) and all(neuron.alive for neuron in net.outputs)
 
 
-@pytest.mark.parametrize("kind", [SET, RigL])
+@pytest.mark.parametrize("kind", [SET, pytest.param(RigL, marks=pytest.mark.slow)])
 def test_a_layer_that_has_all_its_edges_is_left_alone(kind):
     """There is nowhere that they could move to."""
     net = mlgraph.Network(30, seed=0)
@@ -226,7 +226,7 @@ def test_a_layer_that_has_all_its_edges_is_left_alone(kind):
     assert net.layers[0].mask.sum() == 336
 
 
-@pytest.mark.parametrize("method", ["SET", "RigL"])
+@pytest.mark.parametrize("method", ["SET", pytest.param("RigL", marks=pytest.mark.slow)])
 def test_edges_that_lead_back_do_not_shrink_a_network(method):
     """Places that are left out are no edges that are there."""
     counts = []
@@ -250,7 +250,7 @@ def test_edges_that_lead_back_do_not_shrink_a_network(method):
     assert abs(counts[1] - counts[0]) <= 2, counts
 
 
-@pytest.mark.parametrize("schedule", [SET, RigL])
+@pytest.mark.parametrize("schedule", [SET, pytest.param(RigL, marks=pytest.mark.slow)])
 def test_before_the_first_step_edges_are_cut_alone(schedule):
     """What grows has weight 0, and none of the edges has."""
     net, weights = network(), []
@@ -263,7 +263,7 @@ def test_before_the_first_step_edges_are_cut_alone(schedule):
     assert len(weights[0]) == pytest.approx(0.5 * (30 * 24 + 24 * 16 + 16 * 9), rel=0.01) and weights[0].all()
 
 
-@pytest.mark.parametrize("schedule", [SET, RigL])
+@pytest.mark.parametrize("schedule", [SET, pytest.param(RigL, marks=pytest.mark.slow)])
 def test_a_neuron_that_was_added_beside_the_layers_keeps_its_edges(schedule):
     """However small they are, while what it feeds is kept."""
     net = network()
@@ -273,8 +273,8 @@ def test_a_neuron_that_was_added_beside_the_layers_keeps_its_edges(schedule):
     assert len(extra.sources) == 20 and extra.alive
 
 
-@pytest.mark.parametrize("kind", [SET, RigL])
-@pytest.mark.parametrize("activation", ["sigmoid", "softmax"])
+@pytest.mark.parametrize("kind", [SET, pytest.param(RigL, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("activation", ["sigmoid", pytest.param("softmax", marks=pytest.mark.slow)])
 def test_who_reads_a_probability_reads_its_logit(kind, activation):
     """Which gets a source, then: else the probability would be a constant that computes and is not counted."""
     x = np.random.default_rng(0).normal(size=(500, 20)).astype(np.float32)
@@ -289,7 +289,7 @@ def test_who_reads_a_probability_reads_its_logit(kind, activation):
         assert net.graph.alive()[[*{source for source, _ in pairs(net)}]].all()
 
 
-@pytest.mark.parametrize("kind", [SET, RigL])
+@pytest.mark.parametrize("kind", [SET, pytest.param(RigL, marks=pytest.mark.slow)])
 def test_a_neuron_that_dies_and_comes_back_at_once_begins_anew(kind):
     """Its bias as its weights; but as it was, if an edge of it that was cut is found steep."""
     seen = []
@@ -317,7 +317,7 @@ def test_a_neuron_that_dies_and_comes_back_at_once_begins_anew(kind):
     assert (True, True) in seen and ((False, False) in seen or kind is RigL)
 
 
-@pytest.mark.parametrize("kind", [SET, RigL])
+@pytest.mark.parametrize("kind", [SET, pytest.param(RigL, marks=pytest.mark.slow)])
 def test_neurons_that_nothing_reads_bring_no_edges_along(kind):
     """When they come to be read again: a layer has no more than its share from the first step on."""
     net, sizes = network(), []

@@ -121,7 +121,7 @@ def test_inputs_at_which_edges_may_grow_have_data(schedule):
 @pytest.mark.parametrize(
     "schedule", [GradualPruning(0.8, updates=20), SET(0.8, updates=20), RigL(0.8, updates=20)], ids=repr
 )
-@pytest.mark.parametrize("dropout", [0, 0.25])
+@pytest.mark.parametrize("dropout", [pytest.param(0, marks=pytest.mark.slow), 0.25])
 def test_nothing_but_the_seed_decides(monkeypatch, schedule, dropout):
     """Not the number of threads, nor how many steps go down in one call."""
     runs = []
@@ -280,7 +280,7 @@ def test_a_sample_is_of_the_data_as_they_were_given(monkeypatch):
             seen.append(sample(40)[0])
 
     seen = []
-    monkeypatch.setattr(examples, "MANY", 1)
+    monkeypatch.setattr(examples, "LARGE", 1)
     network().fit((X / np.float32(255)).astype(np.float64), Y, epochs=1, sparsify=Watching(0.5, updates=2))
     network().fit(X, Y, epochs=1, sparsify=Watching(0.5, updates=2))
     assert len(seen) == 6

@@ -16,7 +16,7 @@ from mlgraph.training import loop
 @pytest.mark.parametrize(
     "schedule", [GradualPruning(0.8, updates=20), SET(0.8, updates=20), RigL(0.8, updates=20)], ids=repr
 )
-@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("optimizer", ["sgd", pytest.param("adam", marks=pytest.mark.slow)])
 def test_a_run_goes_on_from_any_step(tmp_path, monkeypatch, schedule, optimizer):
     """Interrupted again and again, before a schedule acts and after, it ends with the bits of one that was not."""
     monkeypatch.setattr(loop, "PIECE_SECONDS", 0)  # one step a call

@@ -166,6 +166,7 @@ def test_first_example_in_shuffled_order_and_first_node_are_named(sweep):
     assert (error.value.node, error.value.example) == (net.layers[0].neurons[11].id, first)
 
 
+@pytest.mark.slow
 def test_random_faults_are_named(request):
     """`--faults 1000` tries as many; nothing may have changed."""
     for seed in range(request.config.getoption("faults")):
