@@ -157,7 +157,7 @@ def translate(name):
     c_file.parent.mkdir(parents=True, exist_ok=True)
     c_file.unlink(missing_ok=True)  # Cython overwrites only files that begin as it begins them
     if name == SHARED:
-        cython("--generate-shared", str(c_file))
+        cython("--module-name", f"mlgraph_ext.{SHARED}", "--generate-shared", str(c_file))
         return
     source = "mlgraph_ext/_sweep.pyx" if name == TRANSLATED else f"mlgraph_ext/{name}.pyx"
     directives = ",".join(f"{key}={value}" for key, value in DIRECTIVES.items())
