@@ -1,4 +1,4 @@
-"""Prints what the benchmarks wrote as tables in Markdown, from which the README's tables are made.
+"""Prints what the benchmarks wrote as tables in Markdown, for docs/benchmarks.md.
 
     python -m pytest bench --benchmark-json bench.json
     python bench/epochs.py --json epochs.json

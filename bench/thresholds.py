@@ -18,7 +18,7 @@ from rivals import network
 
 import mlgraph
 from mlgraph._support import threads as policy
-from mlgraph.compiler import grouping, holes as filling, plan
+from mlgraph.compiler import grouping, holes, plan
 from mlgraph.datasets import load_mnist
 from mlgraph.engine import choice, examples
 from mlgraph.models.running import engine_of
@@ -110,7 +110,7 @@ def filled() -> Iterator[tuple[float, list[float]]]:
             net.predict(x)
             return time.perf_counter() - begin
 
-        yield n, seconds(run, [(filling, "BLOCKS_COST", 10**9), (filling, "BLOCKS_COST", 0)])
+        yield n, seconds(run, [(holes, "BLOCKS_COST", 10**9), (holes, "BLOCKS_COST", 0)])
 
 
 def unread() -> Iterator[tuple[float, list[float]]]:
@@ -136,7 +136,7 @@ def full(name: str, zeros: bool = True) -> Iterator[tuple[float, list[float]]]:
         images = mnist.train_x[:6400] if zeros else np.maximum(255 - mnist.train_x[:6400], 1)
         data = (images, mnist.train_y[:6400]) if of_data else (floats(rng, 16), floats(rng, 10))
         ways = [(value, value) if of_data else value for value in (1e9, 1e-9)]
-        yield share, seconds(fitted(net, *data), [(filling, name, way) for way in ways])
+        yield share, seconds(fitted(net, *data), [(holes, name, way) for way in ways])
 
 
 def some(sparse: bool) -> Iterator[tuple[float, list[float]]]:
@@ -205,16 +205,16 @@ def main() -> None:
         show("mlgraph._support.threads.WORK_PER_THREAD", policy.WORK_PER_THREAD, *of_threads, threads(many=False))
         show("mlgraph._support.threads.WORK_OF_TWO", policy.WORK_OF_TWO, *of_threads, threads(many=True))
         show("mlgraph.engine.choice.SERIAL x WORK_OF_TWO", choice.SERIAL * policy.WORK_OF_TWO, *of_threads, serial())
-    show("mlgraph.compiler.holes.BLOCKS_COST", filling.BLOCKS_COST, "examples", ("rows", "blocks"), filled())
+    show("mlgraph.compiler.holes.BLOCKS_COST", holes.BLOCKS_COST, "examples", ("rows", "blocks"), filled())
     show("mlgraph.compiler.plan.MAX_UNREAD", plan.MAX_UNREAD, "share of columns", ("copied", "in place"), unread())
     show("mlgraph.engine.examples.SPARSE_BELOW", examples.SPARSE_BELOW, "share of runs", ("all", "entries"), sparse())
     show("mlgraph.engine.examples.NARROW_AFTER", examples.NARROW_AFTER, "epochs", ("in place", "copied"), narrow())
     show("mlgraph.engine.choice.FEW", choice.FEW, "examples of a step", ("all", "entries"), few())
     for name in ("FULL_FROM_DATA", "FULL_FROM", "QUADS_FULL_FROM_DATA", "QUADS_FULL_FROM"):
-        show(f"mlgraph.compiler.holes.{name}", getattr(filling, name), "share of edges", ("rows", "block"), full(name))
+        show(f"mlgraph.compiler.holes.{name}", getattr(holes, name), "share of edges", ("rows", "block"), full(name))
         if name.endswith("DATA"):
             name_here = f"mlgraph.compiler.holes.{name}, no zeros"
-            show(name_here, getattr(filling, name)[1], "share of edges", ("rows", "block"), full(name, zeros=False))
+            show(name_here, getattr(holes, name)[1], "share of edges", ("rows", "block"), full(name, zeros=False))
     show("mlgraph.compiler.grouping.DENSE_FROM", grouping.DENSE_FROM, "neurons", ("rows", "block"), dense())
     show(
         "mlgraph.compiler.grouping.DENSE_AMONG_OTHERS, MNIST",
