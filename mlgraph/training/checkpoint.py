@@ -160,7 +160,7 @@ class Checkpoint:
         what: Any = header.get("checkpoint")
         require(
             isinstance(what, dict) and type(what.get("format")) is int,
-            "a model, but no checkpoint: its header has no entry for one",
+            "a model, but not a checkpoint: its header has no entry for one",
         )
         require(
             what["format"] == FORMAT,

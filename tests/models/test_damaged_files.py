@@ -121,7 +121,7 @@ def test_other_archives(path):
             {"loss": "hinge"},
             "loss: expected softmax_cross_entropy, binary_cross_entropy, squared_error or node, got 'hinge'",
         ),
-        ({"dropout": 1.5}, "header: layers: expected shares that are dropped, got 1.5 and 0.0"),
+        ({"dropout": 1.5}, "header: layers: expected dropout fractions, got 1.5 and 0.0"),
         ({"activation": "swish"}, "header: layers: expected an activation, got 'swish'"),
     ],
     ids=lambda value: "".join(value) if isinstance(value, dict) else "",
@@ -430,7 +430,7 @@ def test_probabilities_of_a_layer_that_are_none(path, junk):
     header = json.loads(members(path)["header.npy"][128:])
     header["layers"][-1][4] = junk
     rewrite(path, path.with_name("changed"), header=np.frombuffer(json.dumps(header).encode(), np.uint8))
-    refuse(path.with_name("changed"), "header: layers: expected a node for the probability of each neuron, or none")
+    refuse(path.with_name("changed"), "header: layers: expected one probability node for each neuron, or none")
 
 
 def test_outputs_that_are_not_the_last_layer(path):
@@ -441,7 +441,7 @@ def test_outputs_that_are_not_the_last_layer(path):
     for outputs in ([*header["outputs"], first], header["outputs"][:-1], list(range(first, last))):
         changed = {"outputs": outputs, "loss_nodes": [header["loss_nodes"][0], *outputs], "probabilities": outputs}
         rewrite(path, path.with_name("changed"), header=as_array({**header, **changed}))
-        refuse(path.with_name("changed"), "header: layers: expected the outputs")
+        refuse(path.with_name("changed"), "header: layers: the last layer must be the outputs")
 
 
 @pytest.mark.parametrize(
@@ -455,7 +455,8 @@ def test_runs_of_a_layer_that_are_none(path, runs):
     header = header_of(path)
     header["layers"][0][0] = runs
     refuse(
-        rewrite(path, path.with_name("changed"), header=as_array(header)), "header: layers: expected (runs of )?neurons"
+        rewrite(path, path.with_name("changed"), header=as_array(header)),
+        "header: layers: expected (ascending ranges of )?neurons",
     )
 
 

@@ -99,7 +99,7 @@ def rewrite(path, array=None, **header):
     ("field", "value", "message"),
     [
         ("format", 1, "checkpoint: format: expected 5, got 1; another version of mlgraph wrote it"),
-        ("format", None, "a model, but no checkpoint: its header has no entry for one"),
+        ("format", None, "a model, but not a checkpoint: its header has no entry for one"),
         ("arguments", [], "checkpoint: arguments or digests are missing"),
         ("models", [3], "checkpoint: models: expected a list of digests"),
         ("epoch", 2, "array history_epoch_examples: expected 2 numbers, got 1"),
@@ -173,5 +173,7 @@ def test_checkpoint_with_another_model_inside_is_refused(untouched, path, n_inpu
 
 def test_model_file_is_not_a_checkpoint(untouched, path):
     network().save(path)
-    with pytest.raises(ModelFileError, match=f"{path}: a model, but no checkpoint: it has no first, second, history_"):
+    with pytest.raises(
+        ModelFileError, match=f"{path}: a model, but not a checkpoint: it has no first, second, history_"
+    ):
         fit(untouched, checkpoint=path, resume=True)
