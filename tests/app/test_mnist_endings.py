@@ -46,7 +46,7 @@ def signalling(function):
 # --- old files ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("is_link", [False, True])
+@pytest.mark.parametrize("is_link", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_an_old_picture_is_deleted(run, monkeypatch, is_link):
     picture, elsewhere = Path("mnist-run/training.png"), Path("elsewhere.png")
     picture.parent.mkdir()
@@ -141,7 +141,7 @@ def test_ctrl_c_before_the_first_step(run, model, monkeypatch):
 @pytest.mark.parametrize(
     "name", ["mlgraph:Network.save", "mlgraph:Network.evaluate", "matplotlib.figure:Figure.savefig"]
 )
-@pytest.mark.parametrize("is_second", [False, True])
+@pytest.mark.parametrize("is_second", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_ctrl_c_while_saving(run, monkeypatch, name, is_second):
     """Also if an earlier Ctrl-C ended the training."""
     if is_second:
@@ -170,7 +170,7 @@ def test_a_second_ctrl_c_right_after_the_first(run, monkeypatch):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")])
-@pytest.mark.parametrize("is_interrupted", [False, True])
+@pytest.mark.parametrize("is_interrupted", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_progress_bar_that_cannot_be_closed(run, monkeypatch, error, is_interrupted):
     """It is closed between the last step and the saving."""
     methods = {"update": lambda n: None, "write": print, "set_postfix_str": lambda *_, **__: None}

@@ -103,7 +103,7 @@ def test_training_is_that_of_the_rows(sweep, monkeypatch, kind, options):
 
 @pytest.mark.parametrize("kind", ["dense", "sparse", "float"])
 @pytest.mark.parametrize("dropout", [0.0, 0.3, 0.5, 0.8])
-@pytest.mark.parametrize("n", [1, 33, 100, 200])
+@pytest.mark.parametrize("n", [33, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 100, 200))])
 def test_gradients_of_the_reference(sweep, kind, dropout, n):
     """Those of one step, in the places of the rows, and zero where there is no edge."""
     net = lightly_pruned((60, 70, 32, 6), dropout=dropout)

@@ -29,7 +29,7 @@ EDITS = {
 
 
 @pytest.mark.parametrize("compiled", [False, True])
-@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("optimizer", [pytest.param("sgd", marks=pytest.mark.slow), "adam"])
 @pytest.mark.parametrize("name", EDITS)
 def test_undo_restores_everything(name, optimizer, compiled):
     net = network()

@@ -171,7 +171,7 @@ def test_flipped_bytes(saved, path):
 
 
 @pytest.mark.parametrize("name", HUGE)
-@pytest.mark.parametrize("value", [-2, "huge"])
+@pytest.mark.parametrize("value", [pytest.param(-2, marks=pytest.mark.slow), "huge"])
 def test_numbers_out_of_range(saved, path, name, value):
     """Bad numbers are refused anywhere in any array, except where a node has no use for them."""
     value = HUGE[name] if value == "huge" else value
@@ -188,7 +188,7 @@ def test_numbers_out_of_range(saved, path, name, value):
             refuse(path, f"array {name}: ")
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2, 3))])
 def test_numbers_in_range_at_wrong_places(saved, path, seed):
     rng = np.random.default_rng(seed)
     with np.load(saved[1]) as arrays:

@@ -703,6 +703,7 @@ def test_what_is_wrong_is_refused(new, name, parameter):
         assert state(w) == before, way
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "parameter"), arguments("same"))
 def test_what_is_right_gives_the_same_in_any_form(new, name, parameter):
     """To the bit; and what is given stays as it is."""

@@ -19,7 +19,9 @@ from mlgraph.training.checkpoint import CheckpointError
 pytestmark = pytest.mark.usefixtures("small_pieces")
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize(
+    "name", [name if k < 3 else pytest.param(name, marks=pytest.mark.slow) for k, name in enumerate(RUNS)]
+)
 def test_runs_stopped_repeatedly_end_with_same_bits(path, name):
     make, y, options = RUNS[name]
     chance, lives = random.Random(7), 0
