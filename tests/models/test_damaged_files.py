@@ -25,7 +25,7 @@ def path(tmp_path):
     return tmp_path / "model.npz"
 
 
-@pytest.fixture(scope="session", params=["network", "moved", "pruned"])
+@pytest.fixture(scope="session", params=["network", pytest.param("moved", marks=pytest.mark.slow), "pruned"])
 def saved(request, tmp_path_factory):
     """A model and its file, which nobody may change."""
     model, path = MODELS[request.param](), tmp_path_factory.mktemp("saved") / "model.npz"
