@@ -311,6 +311,11 @@ def run(
     else:
         size, r.columns = data_floats.shape[0], data_floats.shape[1]
         r.floats = &data_floats[0, 0] if r.columns else NULL
+    if label is not None and label.shape[0] != size:
+        raise ValueError(f"label: expected {size} numbers, one for each example, got {label.shape[0]}")
+    if target is not None and (loss_slot is None or target.shape[0] != size or target.shape[1] != loss_slot.shape[0] - 1):
+        raise ValueError(f"target: expected {size} rows, one for each example, and a column for each output, "
+                         f"got shape {target.shape[0], target.shape[1]}")
     r.label = &label[0] if label is not None else NULL
     r.target = &target[0, 0] if target is not None else NULL
     r.order = &order[0] if order is not None else NULL

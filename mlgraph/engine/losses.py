@@ -122,14 +122,10 @@ def empty_answers(objective: Objective, n: int) -> UInt8 | None:
     return np.zeros(n, np.uint8) if objective.label is not None or objective.loss in CROSS_ENTROPIES else None
 
 
-def read_targets(
-    loss: str, y: npt.ArrayLike, n: int, n_outputs: int, what: str
-) -> tuple[Labels | None, Float32 | None]:
-    """Labels or targets of n examples as the kernels read them; errors call them `what`."""
-    if are_none(y) and n:
-        raise ValueError(f"{what}: expected labels or targets of {n} examples, got none")
+def target_array(y: npt.ArrayLike, what: str) -> npt.NDArray[Any]:
+    """Labels or targets as an array; a TypeError if they are not numbers."""
     try:
-        array = real_array(what, y, "astype(int) or astype(float)")
+        return real_array(what, y, "astype(int) or astype(float)")
     except TypeError:
         if _are_strings(y):
             hint = (
@@ -137,6 +133,15 @@ def read_targets(
             )
             raise TypeError(f"{what}: expected numbers, got strings; {hint}") from None
         raise
+
+
+def read_targets(
+    loss: str, y: npt.ArrayLike, n: int, n_outputs: int, what: str
+) -> tuple[Labels | None, Float32 | None]:
+    """Labels or targets of n examples as the kernels read them; errors call them `what`."""
+    if are_none(y) and n:
+        raise ValueError(f"{what}: expected labels or targets of {n} examples, got none")
+    array = target_array(y, what)
     labelled = loss == "softmax_cross_entropy" or (loss == "squared_error" and n_outputs > 1)
     if labelled and array.dtype.kind in "bui" and array.ndim == 1:
         if len(array) != n:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from mlgraph._support.array_types import Bool, Float32, Int64
-from mlgraph._support.checks import float_array, plain
+from mlgraph._support.checks import float_array, plain, real_array
 from mlgraph._support.interrupts import uninterrupted
 from mlgraph.graph.arrays import Edges, NewWiring, Wiring, edge_keys, ends_of, wiring
 from mlgraph.graph.changes import Activated, Biased, Rewired, edited
@@ -111,8 +111,9 @@ def new_edges(graph: Graph, edges: Edges, who: str) -> Edges:
     """Check `edges` for `grow` and convert the dtypes; a TypeError or ValueError if they cannot be added."""
     if not isinstance(edges, Edges):
         raise TypeError(f"{who}: expected mlgraph.Edges, got {type(edges).__name__}")
+    given = real_array(f"{who}: weight", edges.weight)
     source, target = _ids_of_ends(graph, edges, who)
-    weight = float_array(f"{who}: weight", edges.weight, source.shape)
+    weight = float_array(f"{who}: weight", given, source.shape)
     others = target[graph.codes[target] < NEURON]
     if len(others):
         raise ValueError(f"{who}: edges must lead to neurons, got an edge to {graph[int(others[0])]!r}")

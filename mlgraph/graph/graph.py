@@ -18,7 +18,17 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph._support.array_types import Bool, Float32, Ids, Int32
-from mlgraph._support.checks import INT32_MAX, float_array, number, one_of, optional_name, shown, truth, whole
+from mlgraph._support.checks import (
+    INT32_MAX,
+    float_array,
+    number,
+    one_of,
+    optional_name,
+    real_array,
+    shown,
+    truth,
+    whole,
+)
 from mlgraph._support.locks import cached_property, locked
 from mlgraph.graph import arrays, ops
 from mlgraph.graph.arrays import Edges, Neurons
@@ -175,9 +185,10 @@ class Graph(NodeTable):
             If an argument is not as documented, or a source is an operation that depends only on
             neurons that are cut off; nothing has been added.
         """
+        given = None if weights is None else real_array("weights", weights)
         ids = ids_of_sources(self, sources).tolist()
         code = neuron_code(activation)
-        w = np.zeros(len(ids), np.float32) if weights is None else float_array("weights", weights, (len(ids),))
+        w = np.zeros(len(ids), np.float32) if given is None else float_array("weights", given, (len(ids),))
         b = None if bias is None else number("bias", bias)
         record = self.storage.add_row(w, b)
         neuron = Neuron(self, self._append(code, ids, record))
@@ -215,12 +226,16 @@ class Graph(NodeTable):
         TypeError, ValueError
             If an argument is not as documented; nothing has been added.
         """
+        given = real_array("weights", weights)
+        if biases is not None:
+            biases = number("biases", biases) if isinstance(biases, Real) else real_array("biases", biases)
         ids = ids_of_sources(self, sources)
         code = neuron_code(activation)
-        w = float_array("weights", weights, (None, len(ids)))
+        w = float_array("weights", given, (None, len(ids)))
         n = len(w)
-        given = np.full(n, number("biases", biases)) if isinstance(biases, Real) else biases
-        b = None if given is None else float_array("biases", given, (n,))
+        if isinstance(biases, float):
+            biases = np.full(n, biases)
+        b = None if biases is None else float_array("biases", biases, (n,))
         if n == 0:
             raise ValueError("weights: expected at least one neuron, got none")
         node, record = len(self._code), self.storage.add_panels(w, b)
@@ -354,8 +369,9 @@ class Graph(NodeTable):
         values : array_like, shape (n_parameters,)
             In the order of `get_parameters`.
         """
+        given = real_array("values", values)  # before a look at the places, which the conversion may move
         places = arrays.parameter_places(self)
-        self.storage.vector[places] = float_array("values", values, (len(places),))
+        self.storage.vector[places] = float_array("values", given, (len(places),))
 
     @locked
     def optimizer_state(self) -> dict[str, Float32]:

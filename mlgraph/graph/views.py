@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph._support.array_types import Float32, Ids, Int32, Int64
-from mlgraph._support.checks import float_array, number, one_of, optional_name, plain, truth
+from mlgraph._support.checks import float_array, number, one_of, optional_name, plain, real_array, truth
 from mlgraph.graph import ops
 from mlgraph.graph.ops import CONSTANT, INPUT, NEURON, PARAMETER
 
@@ -378,10 +378,10 @@ class Neuron(Node):
 
     @weights.setter
     def weights(self, weights: npt.ArrayLike) -> None:
+        given = real_array("weights", weights)  # before a look at the graph, which the conversion may edit
         with self.graph.lock:
-            self.graph.weights_of(self._checked_id)[:] = float_array(
-                "weights", weights, (self.graph._count[self._checked_id],)
-            )
+            here = self.graph.weights_of(self._checked_id)
+            here[:] = float_array("weights", given, here.shape)
 
     @property
     def bias(self) -> float | None:

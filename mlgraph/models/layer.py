@@ -132,8 +132,9 @@ class Layer(Freezable):
 
     @weights.setter
     def weights(self, weights: npt.ArrayLike) -> None:
+        given = real_array("weights", weights)  # before a look at the graph, which the conversion may edit
         with self.graph.lock:
-            new = float_array("weights", weights, (self.size, len(self.source_ids)))
+            new = float_array("weights", given, (self.size, len(self.source_ids)))
             place, row, column = self._edges()
             self.graph.parameters[place] = new[row, column]
 
@@ -191,8 +192,9 @@ class Layer(Freezable):
 
     @biases.setter
     def biases(self, biases: npt.ArrayLike) -> None:
+        given = real_array("biases", biases)
         with self.graph.lock:
-            new = float_array("biases", biases, (self.size,))
+            new = float_array("biases", given, (self.size,))
             place = np.where(np.isnan(new), -1, self.bias_places())
             self.graph.parameters[place[place >= 0]] = new[place >= 0]
 

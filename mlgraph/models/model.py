@@ -506,15 +506,16 @@ class Model(Freezable):
         array([ 0., -6.], dtype=float32)
         """
         with self.require_outputs():
-            wanted = None if nodes is None else ids_of(self.graph, "nodes", nodes, 1)
             if y is not None:
                 examples, objective = read_with_targets(self, x, y)
+                wanted = None if nodes is None else ids_of(self.graph, "nodes", nodes, 1)
                 return trace(
                     self.graph, examples, self.sinks, wanted, objective, n_threads=n_threads, tracing=self._tracing
                 )
             # Without targets, a loss that is a node cannot be computed, but what the outputs need
             # can.
             data = real_array("x", x)
+            wanted = None if nodes is None else ids_of(self.graph, "nodes", nodes, 1)
             lacks = data.ndim == 2 and data.shape[1] < engine_of(self).plan.width
             needed = self.output_ids if lacks else self.sinks
             examples = read(self, data, needed)
@@ -821,7 +822,7 @@ class Model(Freezable):
             the node where the overflow began.
         RuntimeError
             If the graph is already being trained, by another thread or by the run that called this
-            callback; if another thread added a layer in the meantime; or if `learning_rate` raises
+            callback; if a layer was added in the meantime; or if `learning_rate` raises
             StopIteration. Predicting during a run is allowed.
         CheckpointError
             If the checkpoint belongs to another run.

@@ -12,10 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph._support.array_types import Float32
+from mlgraph._support.checks import real_array
 from mlgraph.compiler.plan import Plan
 from mlgraph.engine.engine import Engine
 from mlgraph.engine.examples import Examples
-from mlgraph.engine.losses import Objective, are_none, empty_answers, read_targets, with_targets
+from mlgraph.engine.losses import Objective, are_none, empty_answers, read_targets, target_array, with_targets
 
 if TYPE_CHECKING:
     from mlgraph.models.model import Model
@@ -70,8 +71,18 @@ def read_to_predict(model: Model, x: npt.ArrayLike, nodes: list[int]) -> Example
     return examples
 
 
+def as_arrays(x: npt.ArrayLike, y: npt.ArrayLike, prefix: str = "") -> tuple[npt.NDArray[Any], npt.ArrayLike]:
+    """Data and targets as arrays of numbers; () and [] stay, which mean that there are no targets.
+
+    Call it before looking at a model: converting data may run a user's code, which may edit the graph.
+    """
+    data = real_array(f"{prefix}x", x)
+    return data, y if are_none(y) else target_array(y, f"{prefix}y")
+
+
 def read_with_targets(model: Model, x: npt.ArrayLike, y: npt.ArrayLike, prefix: str = "") -> tuple[Examples, Objective]:
     """Data, and the loss over them; errors put `prefix` before the names x and y."""
+    x, y = as_arrays(x, y, prefix)
     with model.require_outputs():
         if model.loss != "node":
             examples = read(model, x, model.sinks, f"{prefix}x")
@@ -79,12 +90,12 @@ def read_with_targets(model: Model, x: npt.ArrayLike, y: npt.ArrayLike, prefix: 
             return examples, Objective(model.loss, model.loss_ids, label, target)
         if not are_none(y):
             examples = read(model, with_targets(x, y, prefix), model.sinks, f"{prefix}x and y")
-            examples.given = f"{prefix}x", np.asarray(x)
+            examples.given = f"{prefix}x", x
             return examples, Objective(model.loss, model.loss_ids)
         try:
             return read(model, x, model.sinks, f"{prefix}x"), Objective(model.loss, model.loss_ids)
         except ValueError as error:
-            if np.ndim(x) != 2 or np.shape(x)[1] > model.graph.n_inputs:
+            if x.ndim != 2 or x.shape[1] > model.graph.n_inputs:
                 raise
             raise ValueError(f"{error}; what the loss compares with may be {prefix}y") from None
 

@@ -21,7 +21,7 @@ from mlgraph._support.array_types import Int32
 from mlgraph._support.atomic_files import write_atomically
 from mlgraph._support.checks import StrOrBytesPath, real_array, shown, whole
 from mlgraph.engine.examples import Examples
-from mlgraph.engine.losses import Objective, are_none, with_targets
+from mlgraph.engine.losses import Objective, are_none, target_array, with_targets
 from mlgraph.engine.trace import trace
 from mlgraph.graph import ops
 from mlgraph.graph.formula import formula
@@ -114,6 +114,7 @@ class Drawing:
         limit: int = MOST_BOXES,
     ) -> None:
         whole("limit", limit, 2)
+        example = None if x is None else real_array("x", x)  # first: the conversion may edit the graph
         if not (isinstance(nodes, Graph | Node) or is_iterable(nodes)) or isinstance(nodes, str):
             raise TypeError(f"nodes: expected a graph or nodes, got {type(nodes).__name__}")
         is_whole_graph = isinstance(nodes, Graph)
@@ -137,7 +138,7 @@ class Drawing:
                 is_end = (self._code != INPUT) & ((self._code < NEURON) | graph.alive())
                 is_end[self._source] = False
                 bold = np.flatnonzero(is_end).astype(np.int32)
-            computed = ({}, {}) if x is None else _trace(graph, order, bold, x)
+            computed = ({}, {}) if example is None else _trace(graph, order, bold, example)
             self._values, self._adjoints = ({**a, **b} for a, b in zip(computed, given, strict=True))
             self._move_constants(level, order)
             self._is_small = len(self._source) <= FEW_EDGES
@@ -318,13 +319,15 @@ class Drawing:
 def draw_model(model: Model, x: npt.ArrayLike | None, y: npt.ArrayLike | None, limit: int | None) -> Drawing:
     """Draw a model; `Model.draw` documents the parameters."""
     graph = model.graph
+    x = None if x is None else real_array("x", x)  # first: the conversion may edit the graph
+    y = y if y is None or are_none(y) else target_array(y, "y")
     drawn = [graph[i] for i in dict.fromkeys(model.probability_ids or model.sinks)]
     values: dict[int, float] = {}
     adjoints: dict[int, float] = {}
     if x is None and y is not None:
         raise ValueError("y: needs an example x")
     if x is not None and y is not None and model.loss == "node" and not are_none(y):
-        data, targets, n = real_array("x", x), real_array("y", y), graph.n_inputs
+        data, targets, n = np.asarray(x), np.asarray(y), graph.n_inputs
         if data.ndim != 1 or targets.ndim > 1 or data.size + targets.size != n:
             raise ValueError(
                 f"x and y: expected {n} numbers of one example, got shapes {data.shape} and {targets.shape}"
@@ -332,7 +335,7 @@ def draw_model(model: Model, x: npt.ArrayLike | None, y: npt.ArrayLike | None, l
         x, y = with_targets(data[None], targets[None], "")[0], ()
     if x is not None:
         n = len(model.output_ids)
-        example = real_array("x", x)
+        example = np.asarray(x)
         kept = model.kept_ids()
         width_of_outputs, width = (engine_of(model, nodes).plan.width for nodes in (model.output_ids, None))
         if y is None and example.ndim == 1 and width_of_outputs <= len(example) < width:
@@ -342,12 +345,12 @@ def draw_model(model: Model, x: npt.ArrayLike | None, y: npt.ArrayLike | None, l
             example = example[None]
         else:
             example = _example(graph, example)
-        if y is not None and model.loss != "node" and (shape := real_array("y", y).shape) not in ((), (n,)):
+        if y is not None and model.loss != "node" and (shape := np.shape(y)) not in ((), (n,)):
             raise ValueError(f"y: expected the label or the targets of one example, of shape () or ({n},), got {shape}")
         order = topological(graph, graph.topology(), kept)[1]
         order = order[graph.codes[order] != CONSTANT]
         if len(order):
-            answers: Any = y if y is None or model.loss == "node" else [y]
+            answers: Any = y if y is None or model.loss == "node" else np.asarray(y)[None]
             traced = model.trace(example, answers, order, n_threads=1)
             values = dict(zip(order.tolist(), traced.values[0].tolist(), strict=True))
             if traced.adjoints is not None:

@@ -61,6 +61,8 @@ MOST_VALUES = 2**26
 
 def inspect(model: Model, x: npt.ArrayLike, y: npt.ArrayLike | None, n_threads: int | None) -> Table:
     """Compute a table with a row for each neuron; `Model.inspect` documents the parameters and columns."""
+    examples, objective = (read(model, x, model.sinks), None) if y is None else read_with_targets(model, x, y)
+    examples.check_any()
     graph, codes = model.graph, model.graph.codes
     ids = np.flatnonzero(codes >= NEURON).astype(np.int32)
     layer = model.layer_numbers()[ids]
@@ -77,8 +79,6 @@ def inspect(model: Model, x: npt.ArrayLike, y: npt.ArrayLike | None, n_threads: 
     table["alive"] = alive
     table["loss"] = table["accuracy"] = np.nan
 
-    examples, objective = (read(model, x, model.sinks), None) if y is None else read_with_targets(model, x, y)
-    examples.check_any()
     with np.errstate(all="ignore"):  # values that are not finite appear in the table
         mean, mean_square, active, magnitude = _moments(model, ids[alive], examples, n_threads)
         table["mean"][alive], table["active"][alive] = mean, active
@@ -129,8 +129,9 @@ def _moments(model: Model, ids: Int32, examples: Examples, n_threads: int | None
 
 def ablate(model: Model, what: Any, x: npt.ArrayLike, y: npt.ArrayLike, n_threads: int | None) -> dict[str, float]:
     """Evaluate a model without some neurons or edges; `Model.ablate` documents the parameters."""
+    examples, objective = read_with_targets(model, x, y)
     edges = edges_named(model.graph, what, "ablate", model.sinks)
-    return evaluate(model, *read_with_targets(model, x, y), n_threads, _engine_without(model, *edges))
+    return evaluate(model, examples, objective, n_threads, _engine_without(model, *edges))
 
 
 def _engine_without(model: Model, edges: Wiring, gone: Bool) -> Engine:
@@ -150,10 +151,10 @@ def ablation_table(
 ) -> Table:
     """Evaluate a model without each neuron of a layer; `Model.ablation_table` documents the parameters."""
     graph = model.graph
+    examples, objective = read_with_targets(model, x, y)
     ids = np.array(ids_of(graph, "layer", layer.neurons if isinstance(layer, Layer) else layer), np.int32)
     if (graph.codes[ids] < NEURON).any():
         raise TypeError("layer: some nodes are not neurons")
-    examples, objective = read_with_targets(model, x, y)
     return _ablated(model, ids, examples, objective, evaluate(model, examples, objective, n_threads), n_threads)
 
 

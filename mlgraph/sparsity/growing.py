@@ -61,10 +61,10 @@ def regrow(
     one_of("scope", scope, SCOPES)
     block = whole("block", block)
     checked_threads(n_threads)
+    data = data_for("regrow", by, data, by == "gradient")
     layers = missing_edges(net)
     places = [np.flatnonzero(missing.free) for missing in layers]
     n_free = np.array([len(numbers) for numbers in places])
-    data = data_for("regrow", by, data, by == "gradient")
     candidates = Edges(*map(np.concatenate, zip(*map(MissingEdges.edges, layers, places), strict=True)))
     if callable(by):
         score = scores_from_callable(net.graph, by, candidates, len(candidates.source), "edge")

@@ -15,7 +15,7 @@ from mlgraph.graph.graph import Graph
 from mlgraph.graph.ops import NEURON
 from mlgraph.graph.views import Neuron
 from mlgraph.models.model import Model
-from mlgraph.models.running import engine_of, read_with_targets
+from mlgraph.models.running import as_arrays, engine_of, read_with_targets
 
 Data = tuple[Any, Any]
 Scores = Float64
@@ -35,12 +35,12 @@ def check_criterion(by: Criterion, names: Sequence[str] = CRITERIA) -> None:
 
 
 def data_for(action: str, by: Criterion, data: Data | None, needed: bool) -> Data | None:
-    """`data` if the criterion needs it, else None; ValueError if it is missing or not a pair (x, y)."""
+    """`data` as arrays if the criterion needs it, else None; ValueError if it is missing or not a pair (x, y)."""
     if (needed or data is not None) and (not isinstance(data, tuple | list) or len(data) != 2):
         criterion = by if isinstance(by, str) else "a callable"
         got = "none" if data is None else shown(data)
         raise ValueError(f"data: expected (x, y) to {action} by {criterion}, got {got}")
-    return data if needed else None
+    return as_arrays(*data, "data ") if needed and data is not None else None
 
 
 def loss_gradient(model: Model, x: Any, y: Any, n_threads: int | None = None) -> Float32:

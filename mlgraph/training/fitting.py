@@ -118,7 +118,7 @@ def fit(
         keeper: Checkpoint | None = None
         with model.graph.lock:  # another thread may edit the graph, or compile it and so move the parameters
             if objective.nodes != model.loss_ids:
-                raise RuntimeError("fit: another thread added a layer to the network while fit read the data")
+                raise RuntimeError("fit: a layer was added to the network while fit read its arguments")
             engine_of(model)
             if checkpoint is not None:
                 from mlgraph.training.checkpoint import Checkpoint

@@ -222,7 +222,7 @@ def test_layer_added_by_another_thread_is_an_error(monkeypatch):
         return found
 
     monkeypatch.setattr(fitting, "read_with_targets", read)
-    with pytest.raises(RuntimeError, match="fit: another thread added a layer to the network"):
+    with pytest.raises(RuntimeError, match="fit: a layer was added to the network"):
         net.fit(X, Y, epochs=1)
 
 
