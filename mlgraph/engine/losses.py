@@ -108,6 +108,37 @@ def define_loss(graph: Graph, outputs: list[int], loss: str | Node) -> tuple[str
     return loss, [begin.id, *outputs], [node.id for node in probabilities]
 
 
+def loss_fits(graph: Graph, loss: str, nodes: list[int], probabilities: list[int]) -> bool:
+    """Whether `nodes` and `probabilities` are those that `define_loss` returns for the outputs ``nodes[1:]``."""
+    begin, outputs = nodes[0], nodes[1:]
+    if loss == "softmax_cross_entropy":
+        return are_probabilities(graph, "softmax", outputs, probabilities) and outputs == _read(
+            graph, "logsumexp", begin
+        )
+    if loss == "binary_cross_entropy":
+        terms = [_read(graph, "softplus", i) for i in _read(graph, "sum", begin)]
+        return are_probabilities(graph, "sigmoid", outputs, probabilities) and terms == [[z] for z in outputs]
+    return not probabilities and (loss == "node" or begin == outputs[0])
+
+
+def are_probabilities(graph: Graph, what: str, logits: list[int], nodes: list[int]) -> bool:
+    """Whether each of these nodes is the softmax, or the sigmoid, of the logit at its place."""
+    if what == "sigmoid":
+        return [_read(graph, "sigmoid", i) for i in nodes] == [[z] for z in logits]
+    shifted = [_read(graph, "sub", i) for node in nodes for i in _read(graph, "exp", node)]
+    totals = {pair[-1] for pair in shifted if pair}
+    return (
+        len(totals) == 1
+        and shifted == [[z, *totals] for z in logits]
+        and _read(graph, "logsumexp", totals.pop()) == logits
+    )
+
+
+def _read(graph: Graph, kind: str, node: int) -> list[int]:
+    """The sources of a node of this kind; none if it is of another kind."""
+    return graph.sources_of(node).tolist() if graph[node].kind == kind else []
+
+
 def _is_probability(node: Node, what: str) -> bool:
     if what == "sigmoid":
         return "sigmoid" in (node.kind, getattr(node, "activation", ""))

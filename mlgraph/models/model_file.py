@@ -32,7 +32,7 @@ from mlgraph.graph import ops
 from mlgraph.graph.graph import CycleError, Graph
 from mlgraph.graph.ops import CONSTANT, INPUT, NEURON, PARAMETER
 from mlgraph.graph.storage import FROZEN, PANEL, extend, padded
-from mlgraph.graph.topology import topological
+from mlgraph.graph.topology import runs, topological
 from mlgraph.models.layer import Layer
 from mlgraph.models.list_coding import expand, squeeze
 from mlgraph.models.model import Model
@@ -272,12 +272,16 @@ def _model(header: Any, arrays: dict[str, npt.NDArray[Any]]) -> Model:
         "header: loss_nodes do not belong to the outputs",
     )
     probabilities = _ids(header, "probabilities", n)
-    wanted = len(outputs) if loss in losses.CROSS_ENTROPIES else 0
-    require(len(probabilities) == wanted, "header: probabilities do not belong to the outputs")
     model._restore(graph, outputs, loss, loss_nodes, probabilities)
     if isinstance(model, Network):
-        model._ends = _ids(header, "reads", n, 1)
+        model._ends = reads = _ids(header, "reads", n, 1)
+        are_inputs = len(set(reads)) == len(reads) and (graph.codes[reads] == INPUT).all()
+        require(are_inputs, "header: reads: expected inputs, none of them twice")
         _add_layers(model, header.get("layers"))
+    require(
+        losses.loss_fits(graph, loss, loss_nodes, probabilities),
+        "header: probabilities or loss_nodes do not belong to the outputs",
+    )
     return model
 
 
@@ -293,6 +297,7 @@ def _add_layers(net: Network, layers: Any) -> None:
     """Add the layers of a header to a network that has its outputs already."""
     graph, n = net.graph, len(net.graph)
     require(isinstance(layers, list) and layers, "header: layers: expected at least one")
+    in_layers = np.zeros(n, bool)
     for layer in layers:
         require(isinstance(layer, list) and len(layer) == 5, "header: layers: expected lists of five")
         ranges, activation, dropout, weight_dropout, probabilities = layer
@@ -307,6 +312,9 @@ def _add_layers(net: Network, layers: Any) -> None:
             "header: layers: expected ascending ranges of neurons",
         )
         members = [i for at in range(0, len(ranges), 2) for i in range(ranges[at], ranges[at + 1])]
+        # Checked for each layer in turn: a header that lists one layer many times must not fill the memory.
+        require(not in_layers[members].any(), "header: layers: expected each neuron in one layer at most")
+        in_layers[members] = True
         require(bool((graph.codes[members] >= NEURON).all()), "header: layers: expected neurons")
         require(
             activation in (*ops.ACTIVATIONS, "softmax"), f"header: layers: expected an activation, got {activation!r}"
@@ -316,7 +324,10 @@ def _add_layers(net: Network, layers: Any) -> None:
         require(
             isinstance(probabilities, list)
             and len(probabilities) in (0, len(members))
-            and all(type(i) is int and 0 <= i < n for i in probabilities),
+            and all(type(i) is int and 0 <= i < n for i in probabilities)
+            and (bool(probabilities) or activation != "softmax")
+            and (not probabilities or activation in ("softmax", "sigmoid"))
+            and (not probabilities or losses.are_probabilities(graph, activation, members, probabilities)),
             "header: layers: expected one probability node for each neuron, or none",
         )
         net._add(Layer(graph, members, activation, float(dropout), float(weight_dropout), probabilities))
@@ -383,6 +394,9 @@ def _graph(arrays: dict[str, npt.NDArray[Any]]) -> Graph:
     # After `compact`, it may exceed the number of nodes.
     every(arrays["max_sources"] >= 0, "max_sources", "at least 0")
     require(fan.sum() + (bias >= 0).sum() <= len(vector), "array parameters: expected one for each weight and bias")
+    places = np.concatenate([runs(weights, stride, fan, len(vector)), bias[bias >= 0]])
+    shared = np.bincount(places, minlength=1) > 1
+    require(not shared.any(), f"arrays weights, stride, bias: several parameters are at place {np.argmax(shared)}")
 
     frozen = arrays["frozen"]
     require(len(frozen) in (0, len(vector)), f"array frozen: expected {len(vector)} numbers or none, got {len(frozen)}")
