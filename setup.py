@@ -244,6 +244,6 @@ setup(
     cmdclass={"build_ext": Build},
     ext_modules=[  # those that take longest first
         *(extension(f"_sweep_{isa}", ["mlgraph_ext/_sweep.pyx"]) for isa in SWEEPS),
-        *(extension("_topology"), extension(SHARED, []), extension("_cpu")),
+        *(extension("_topology"), extension(SHARED, []), extension("_cpu"), extension("_interrupts")),
     ],
 )

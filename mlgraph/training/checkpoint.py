@@ -51,7 +51,7 @@ class CheckpointError(ValueError):
 
 
 class Checkpoint:
-    """The checkpoint of one run. Within its ``with`` block, Ctrl-C waits for the end of a step.
+    """The checkpoint of one run, written at the end of its ``with`` block. In that of `interrupts`, Ctrl-C waits.
 
     Parameters
     ----------
@@ -97,7 +97,8 @@ class Checkpoint:
         self._written = time.monotonic()
         self._position = (-1, -1)  # epoch and step in the file
         self._undamaged = True  # whether the file at the path, if any, can be read
-        self._waiting = Waiting(impatient=True)  # no interrupt between a step and its record in the history
+        # No interrupt between a step and its record in the history. `fit` holds it around this `with` block.
+        self.interrupts = Waiting([signal.SIGINT], impatient=True)
 
     # --- resuming ---------------------------------------------------------------------------------
 
@@ -228,7 +229,7 @@ class Checkpoint:
 
     def between_steps(self) -> None:
         """Handle a pending Ctrl-C, and write if it is time to. The loop calls this where a run may be left."""
-        self._waiting.hand_on()
+        self.interrupts.hand_on()
         if time.monotonic() - self._written >= self._every:
             self.write()
 
@@ -272,23 +273,14 @@ class Checkpoint:
         for stale in path.parent.glob(f".{glob.escape(path.name)}.????????{TEMPORARY}"):
             with suppress(OSError):  # a killed process left it; if it cannot be removed, `write` warns
                 stale.unlink()
-        try:
-            self._waiting.install([signal.SIGINT])
-        except BaseException:  # another signal's handler raised, so `__exit__` will not be called
-            self._waiting.release()
-            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
-            if kind is None or (interrupted and self._state.consistent and not self._waiting.was_urged):
-                self.write()
-        finally:
-            self._waiting.holds = False  # even if another signal's handler raises before `release` runs
-            self._waiting.release()
+        interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
+        if kind is None or (interrupted and self._state.consistent and not self.interrupts.was_urged):
+            self.write()
 
 
 def _bounds(flags: Bool) -> list[int]:

@@ -144,7 +144,7 @@ def fit(
         learning = Learning(objective, optimizer, (momentum, 0.999, 1e-8), seed, few, n_threads)
 
         # Train.
-        with keeper or nullcontext():
+        with keeper.interrupts if keeper else nullcontext(), keeper or nullcontext():
             train(
                 partial(execute, model),
                 examples,
