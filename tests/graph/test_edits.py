@@ -1,7 +1,5 @@
 """Edits of a network: what they change, and that nothing else changes."""
 
-import gc
-
 import numpy as np
 import pytest
 from editable import X, Y, everything, network
@@ -144,19 +142,6 @@ def test_neuron_that_reaches_no_output_keeps_its_edges():
     assert not a.alive and len(a.sources) == 12 and net.graph.n_edges == 447 - 9 and net.n_edges == 447 - 9 - 12
     net.graph.add_edge(a, others[3], 0.5)
     assert a.alive and net.n_edges == 447 - 8
-
-
-def test_any_neuron_may_be_cut_without_a_model():
-    g = mlgraph.Graph()
-    x = g.input()
-    n = g.add_neuron([x], weights=[2])
-    model = mlgraph.Model(g, [n])
-    with pytest.raises(ValueError, match="is an output of a model"):
-        n.prune()
-    del model
-    gc.collect()
-    n.prune()
-    assert not n.alive and x.alive
 
 
 def test_masks_are_assigned_in_any_order():

@@ -48,25 +48,20 @@ def test_view_of_a_removed_neuron_raises():
     assert g[3] == other and g[3].name == "seven"
 
 
-def test_gradients_and_traces_do_not_apply_to_a_reused_id():
+def test_results_of_a_removed_neuron_do_not_apply_to_a_reused_id():
     g = mlgraph.Graph()
     x = g.inputs(2)
-    model = mlgraph.Model(g, [x[0] * 2])
     old = g.add_neuron(x, weights=[1, 2])
     f = g.compile(old)
-    gradients, trace = f.vjp([[3, 4]]), model.trace([[3, 4]], nodes=[x[1], old])
-    assert gradients.of(old).tolist() == [3, 4] and trace[old].tolist() == [11]
-    part = trace.of([old])
+    gradients = f.vjp([[3, 4]])
     g.undo()
     new = g.add_neuron(x, weights=[5, 6])
-    assert new.id == old.id
-    uses = gradients.of, gradients.of_bias, trace.__getitem__, part.__getitem__, lambda node: trace.of([node])
-    for use in uses:
-        with pytest.raises(ValueError, match=r"was added after these gradients|the trace does not have"):
+    assert new.id == old.id and g.compile(new)([[3, 4]]) == 39
+    for use in (gradients.of, gradients.of_bias):
+        with pytest.raises(ValueError, match="was added after these gradients"):
             use(new)
-    with pytest.raises(ValueError, match="outputs: node n4 was removed"):
+    with pytest.raises(ValueError, match="outputs: node n2 was removed"):
         f([[3, 4]])
-    assert g.compile(new)([[3, 4]]).tolist() == [[39]] and trace[x[1]].tolist() == [4]
 
 
 def test_edge_view_reads_only_its_own_list():

@@ -8,7 +8,7 @@ from editable import X, Y, everything, held, network
 from graphs import small
 
 import mlgraph
-from mlgraph.graph import compaction, edits, nodes, storage, undo
+from mlgraph.graph import compaction, edits, nodes, undo
 from mlgraph.graph.changes import edited
 
 
@@ -23,30 +23,6 @@ def failing(real, call=0):
         return real(*given, **more)
 
     return fails
-
-
-@pytest.mark.parametrize("column", ["_code", "_count", "born", "_pool", "bias", "max_sources"])
-def test_interrupted_add_neurons_adds_none(column, monkeypatch):
-    """Whichever column is being extended."""
-    net, real = network(), storage.extend
-    g, source = net.graph, np.arange(12, dtype=np.int32)
-    before, values = everything(g), net.forward(X)
-    reached = getattr(g.storage if column in ("bias", "max_sources") else g, column)
-
-    def extend(to, numbers):
-        real(to, numbers)
-        if to is reached:
-            raise MemoryError
-
-    for room in (storage, nodes):
-        monkeypatch.setattr(room, "extend", extend)
-    with pytest.raises(MemoryError):
-        g.add_neurons(source, weights=np.ones((40, 12)), biases=np.ones(40))
-    monkeypatch.undo()
-    assert everything(g) == before and net.forward(X).tobytes() == values.tobytes()
-    for columns in ((g._code, g._start, g._count, g._data, g.born), g.storage.columns):
-        assert len({len(column) for column in columns}) == 1
-    assert len(g.add_neurons(source, weights=np.ones((2, 12)), biases=None)) == 2
 
 
 @pytest.mark.parametrize(("name", "call"), [*(("written", call) for call in range(5)), ("extend", 0), ("edited", 0)])
@@ -188,32 +164,6 @@ def test_failure_after_recording_an_edit_adds_no_node(monkeypatch):
     with pytest.raises(MemoryError):
         g.add_neuron([g[0]], weights=[1.0])
     assert held(g)[:8] == before
-
-
-def test_columns_grow_in_an_order_that_shows_incomplete_nodes(monkeypatch):
-    """A forked child removes the nodes that are missing in some column, and no others."""
-    g, _, y, _, _, n, *_ = small()
-    real, looks = nodes.extend, []
-
-    def extend(column, values):
-        real(column, values)
-        whole = range(min(len(column) for column in g._of_nodes))
-        looks.append(all(g._start[i] + g._count[i] <= len(g._pool) for i in whole))
-
-    monkeypatch.setattr(nodes, "extend", extend)
-    g.add_neurons([y, n], weights=np.ones((3, 2)))
-    assert len(looks) == 6 and all(looks)
-
-
-def test_truncate_removes_incomplete_nodes():
-    g, *_ = small()
-    before = held(g)
-    g.input_ids.append(len(g))
-    g.names[len(g)] = "ghost"
-    g._code.append(0)
-    g.storage.append(0)
-    g._truncate(len(g))
-    assert held(g) == before
 
 
 def test_undo_keeps_the_order_of_inputs():
