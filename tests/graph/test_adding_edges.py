@@ -82,8 +82,11 @@ def test_operation_of_cut_neurons_cannot_be_a_source(tmp_path):
     for attempt in attempts:
         with pytest.raises(ValueError, match=r"<exp n[0-9]+> depends only on neurons that are cut off"):
             attempt()
-    g.add_edge(h, out)
+    before, n_edges = model.forward([[1.0, 2.0]]), model.n_edges
+    g.add_edge(h, out, 7.0)
+    assert model.n_edges == n_edges and model.forward([[1.0, 2.0]]) == before
     g.add_edge(x, h, 1.0)
+    assert model.n_edges == n_edges + 2
     g.add_edge(deep, out)
 
 

@@ -270,4 +270,7 @@ def test_any_sequence_of_edits(tmp_path_factory, sequence):
 @pytest.mark.parametrize("seed", range(3))
 def test_each_kind_of_edit_in_some_order(tmp_path, seed):
     rng = np.random.default_rng(seed)
-    run([(kind, *rng.integers(0, 1000, 2).tolist(), 0.25) for kind in rng.permutation(KINDS)], tmp_path / "model.npz")
+    sequence = [
+        (kind, *rng.integers(0, 1000, 2).tolist(), rng.choice([0.25, 0.625])) for kind in rng.permutation(KINDS)
+    ]
+    run(sequence, tmp_path / "model.npz")

@@ -188,23 +188,3 @@ def test_neuron_without_live_source_is_zero():
     g.add_edge(x[0], b, 1.0)
     assert reader.sources == [b, x[0]]
     assert g.compile(reader)([[0, 7]]) == pytest.approx(1 / (1 + np.exp(-0.25 - 5 / (1 + np.exp(-2)))))
-
-
-def test_edge_out_of_a_cut_neuron_stays_and_adds_zero():
-    """So paths can be added from either end. Cutting the neuron again cuts them."""
-    g = mlgraph.Graph()
-    x = g.inputs(2)
-    h = g.add_neuron(x, "tanh", weights=[1.0, 1.0])
-    y = g.add_neuron([h, *x], weights=[1.0, 1.0, 1.0])
-    model = mlgraph.Model(g, y)
-    h.prune()
-    g.add_edge(h, y, 3.0)
-    assert model.n_edges == 2 and model.forward([[1.0, 2.0]]) == 3
-    g.edge(x[1], y).prune()
-    assert g.has_edge(h, y) and model.n_edges == 1 and model.compact().n_edges == 1
-    g.add_edge(x[0], h, 0.5)
-    assert model.n_edges == 3 and model.forward([[1.0, 2.0]]) == pytest.approx(1 + 3 * np.tanh(0.5))
-    for _ in range(2):
-        h.prune()
-        assert not g.has_edge(h, y)
-        g.add_edge(h, y, 3.0)
