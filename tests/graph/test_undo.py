@@ -103,6 +103,21 @@ def test_new_nodes_reuse_the_ids_of_removed_nodes():
     assert len(g.storage) == 2 + 2 and model.sparsity == pytest.approx(1 - 2 / 3)
 
 
+def test_undo_makes_models_forget_removed_nodes():
+    """Otherwise a model would count and cut the edges of a later node with the same id."""
+    g = mlgraph.Graph()
+    x = g.inputs(4)
+    first, second = (mlgraph.Model(g, g.add_neuron(x, weights=[1, 2, 3, 4])) for _ in range(2))
+    with g.one_edit():
+        g.add_edge(g.add_neuron(x, weights=[1.0] * 4), first.outputs[0])
+    assert first.sparsity == 0 and first.n_edges == 9
+    g.undo()
+    g.add_edge(g.add_neuron(x, weights=[1.0] * 4), second.outputs[0], 1.0)
+    assert (first.n_edges, second.n_edges) == (4, 9)
+    first.prune(0.25)
+    assert (first.n_edges, second.n_edges) == (3, 9)
+
+
 def test_undo_neither_removes_nor_disconnects_outputs_of_a_model():
     g = mlgraph.Graph()
     x = g.inputs(2)
@@ -151,21 +166,17 @@ def test_undo_restores_frozen_parameters():
     """Even if nothing was frozen in the meantime."""
     net = network()
     first, second = net.layers[0].neurons[:2]
-    first.edges[0].frozen = second.frozen = True
-    with net.graph.one_edit():
-        first.edges[0].prune()
-        second.bias = None
-    net.predict(X)
-    net.layers[0].frozen = True
-    net.layers[0].frozen = False
-    net.undo()
-    assert [edge.frozen for edge in first.edges] == [True] + [False] * 11 and not second.frozen
-    frozen = net.graph.storage.frozen
-    assert frozen[second.parameter_places()].tolist() == [0] * 12 + [1] and frozen.sum() == 2
     with contextlib.suppress(KeyError), net.graph.one_edit(parameters=True):
         second.frozen = True
         raise KeyError
     assert not second.frozen
+    for change, places in ((first.edges[0].prune, [0]), (lambda: setattr(second, "bias", None), [25])):
+        first.edges[0].frozen = second.frozen = True
+        change()
+        net.layers[0].frozen = False
+        net.undo()
+        layer = np.concatenate([neuron.parameter_places() for neuron in net.layers[0]])
+        assert np.flatnonzero(net.graph.storage.frozen[layer]).tolist() == places
 
 
 @pytest.mark.parametrize("inner", [False, True])

@@ -125,3 +125,14 @@ def test_records_may_be_in_any_order(monkeypatch):
     assert everything(g) == before
     g.compile(neurons)
     assert everything(g) == before and mlgraph.Model(g, neurons[:2]).compact().graph.n_parameters == 5
+
+
+def test_removed_bias_leaves_zeros():
+    """Its place may become the padding of a block."""
+    net = network()
+    net.fit(X, Y, epochs=1)
+    neuron = net.layers[0].neurons[3]
+    place = neuron.parameter_places()[-1]
+    assert all(vector[place] for vector in net.graph.storage.vectors().values())
+    neuron.bias = None
+    assert not any(vector[place] for vector in net.graph.storage.vectors().values())
