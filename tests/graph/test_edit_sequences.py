@@ -1,7 +1,5 @@
 """Random sequences of edits, training steps, saving and loading, compared with a mirror in NumPy."""
 
-import collections
-
 import hypothesis.strategies as st
 import numpy as np
 import pytest
@@ -9,329 +7,270 @@ from hypothesis import given
 
 import mlgraph
 from mlgraph.engine import reference
-from mlgraph.graph import arrays
 from mlgraph.models.running import engine_of
 
-N, RATE, MOMENTUM = 5, 0.05, 0.9
-INPUTS, SIZES = 4, (9, 5, 3)
+EXAMPLES, RATE, MOMENTUM = 5, 0.05, 0.9
+SIZES = (4, 9, 5, 3)
+ENDS = np.cumsum(SIZES)
+INPUTS, NODES = ENDS[0], ENDS[-1]
+LAYERS = np.repeat(range(len(SIZES)), SIZES)
 RNG = np.random.default_rng(0)
-X = RNG.normal(size=(N, INPUTS)).astype(np.float32)
-Y = RNG.normal(size=(N, SIZES[-1])).astype(np.float32)
+X = RNG.normal(size=(EXAMPLES, INPUTS)).astype(np.float32)
+Y = RNG.normal(size=(EXAMPLES, SIZES[-1])).astype(np.float32)
+ACTIVATIONS = {  # value of the sum; derivative, from the value
+    "identity": (lambda z: z, np.ones_like),
+    "tanh": (np.tanh, lambda y: 1 - y**2),
+    "sigmoid": (lambda z: 1 / (1 + np.exp(-z)), lambda y: y * (1 - y)),
+    "leaky_relu": (lambda z: np.where(z > 0, z, 0.01 * z), lambda y: np.where(y > 0, 1, 0.01)),
+}
+NAMES = list(ACTIVATIONS)
 
 
 def network():
-    net = mlgraph.Network(INPUTS, seed=1)
-    for size in SIZES[:-1]:
+    net = mlgraph.Network(int(INPUTS), seed=1)
+    for size in SIZES[1:-1]:
         net.add_layer(size, "tanh")
     net.add_layer(SIZES[-1], "identity")
     return net
 
 
-ACTIVATIONS = {  # value of the sum; derivative, from the value
-    "identity": (lambda z: z, lambda y: 1.0),
-    "tanh": (np.tanh, lambda y: 1 - y**2),
-    "sigmoid": (lambda z: 1 / (1 + np.exp(-z)), lambda y: y * (1 - y)),
-    "leaky_relu": (lambda z: np.where(z > 0, z, 0.01 * z), lambda y: np.where(y > 0, 1, 0.01)),
-}
+def reached(first, edges):
+    """The nodes to which edges lead from some nodes, and these."""
+    for _ in range(NODES):
+        first = first | first @ edges[:NODES]
+    return first
+
+
+def live(edges):
+    return reached(LAYERS == 0, edges)
+
+
+def needed(edges):
+    return reached(LAYERS == len(SIZES) - 1, edges[:NODES].T)
+
+
+def read(graph):
+    """The edges of a graph, bool of shape (NODES + 1, NODES), the last row for biases; their weights and velocities."""
+    edges, values = np.zeros((NODES + 1, NODES), bool), np.zeros((2, NODES + 1, NODES))
+    velocity = graph.storage.vectors().get("first", np.zeros_like(graph.parameters))
+    for i in range(INPUTS, NODES):
+        rows = graph.sources_of(i).tolist() + [NODES] * (graph[i].bias is not None)
+        places = graph[i].parameter_places()
+        assert len(set(rows)) == len(rows) == len(places)
+        edges[rows, i] = True
+        values[:, rows, i] = graph.parameters[places], velocity[places]
+    return edges, values
 
 
 class Mirror:
-    """Edges and biases (None where there is none) as dictionaries to (weight, velocity); activations by neuron."""
+    """A network as dense matrices. Each kind of edit is a method: it edits the network, and predicts the result."""
 
-    def __init__(self, net):
-        self.net, self.last, self.several = net, None, None
-        self.read()
-        self.most = self.counts(self.edges)  # edges that each neuron was made with, or has had since
-        self.outputs = [node.id for node in net.outputs]
-        self.layers = [list(range(INPUTS)), *(list(layer.ids) for layer in net.layers)]
-        self.activations = {node: net.graph[node].activation for node in self.biases}
+    def __init__(self, net, path):
+        self.net, self.graph, self.path = net, net.graph, path
+        self.edges, self.values = read(net.graph)
+        self.activations = [node.activation for node in list(net.graph)[INPUTS:]]
+        self.most = self.edges[:NODES].sum(0)  # of the edges into each neuron
+        self.last, self.within = None, None
 
-    def read(self):
-        g = self.net.graph
-        edges = arrays.wiring(g)
-        velocity = (
-            g.storage.state_vector("first", fresh=False) if "first" in g.storage.state else np.zeros_like(g.parameters)
-        )
-        ends = zip(edges.source.tolist(), edges.target.tolist(), strict=True)
-        values = zip(g.parameters[edges.place].tolist(), velocity[edges.place].tolist(), strict=True)
-        self.edges = dict(zip(ends, values, strict=True))
-        assert len(self.edges) == len(edges.source), "no edge is there twice"
-        at = {node.id: g.storage.bias[g._data[node.id]] for node in g if isinstance(node, mlgraph.Neuron)}
-        self.biases = {node: (float(g.parameters[i]), float(velocity[i])) if i >= 0 else None for node, i in at.items()}
-
-    @property
-    def made(self):
-        return sum(self.most.values())
-
-    def counts(self, edges):
-        return collections.Counter(t for _, t in edges)
-
-    # What is live, and what is needed.
-
-    def sources(self, node, edges):
-        return [s for s, t in edges if t == node]
-
-    def live(self, edges):
-        live = set(range(INPUTS))
-        while True:
-            more = {t for s, t in edges if s in live} - live
-            if not more:
-                return live
-            live |= more
-
-    def needed(self, edges):
-        needed = set(self.outputs)
-        while True:
-            more = {s for s, t in edges if t in needed} - needed
-            if not more:
-                return needed
-            needed |= more
-
-    def order(self, edges):
-        done = []
-
-        def visit(node):
-            if node not in done:
-                for source in self.sources(node, edges):
-                    visit(source)
-                done.append(node)
-
-        for node in self.biases:
-            visit(node)
-        return [node for node in done if node >= INPUTS]
-
-    # Edits: what should come of them; None if they should be refused.
-
-    def cut(self, gone, sweep=False):
-        edges = {edge: v for edge, v in self.edges.items() if edge not in gone}
-        live, before = self.live(edges), self.live(self.edges)
-        if not live.issuperset(self.outputs):
-            return None
-        alive = before & self.needed(self.edges) if sweep else set()
-        kept = self.needed(edges) | (set(self.biases) - alive)
-        # What somebody has added to what was not live, or not needed, stays.
-        return {(s, t): v for (s, t), v in edges.items() if (s in live or s not in before) and t in kept}
-
-    def add(self, edge, weight):
-        source, target = edge
-        below, more = {target}, {target}
-        while more:
-            more = {t for s, t in self.edges if s in more} - below
-            below |= more
-        return None if source in below else {**self.edges, edge: (float(np.float32(weight)), 0.0)}
-
-    def become(self, edges, activations=None, biases=None):
-        before = self.edges, self.activations, self.biases, self.most
-        if self.several is not None:
-            self.several.append(before)
+    def become(self, edges, activations=None):
+        before = self.edges, self.values.copy(), self.activations, self.most
+        if self.within is None:
+            self.last = [before]  # also if nothing has changed
         else:
-            self.last = [before]  # also where nothing has changed
-        self.edges, self.most = edges, self.most | self.counts(edges)
-        self.activations, self.biases = activations or self.activations, biases or self.biases
+            self.within.append(before)
+        self.edges, self.activations = edges, activations or self.activations
+        self.most = np.maximum(self.most, edges[:NODES].sum(0))
 
-    def undo(self):
-        for before, activations, biases, most in reversed(self.last):
-            self.edges = {edge: self.edges.get(edge, old) for edge, old in before.items()}
-            self.biases = {node: old and (self.biases[node] or old) for node, old in biases.items()}
-            self.activations, self.most = activations, most
+    def without(self, gone, sweep=False):
+        """The edges that are left after these are cut; None if that must be refused."""
+        edges = self.edges & ~gone
+        now, before = live(edges), live(self.edges)
+        if not now[LAYERS == len(SIZES) - 1].all():
+            return None
+        idle = before & needed(self.edges) & ~needed(edges) & sweep
+        edges[:NODES] &= (now | ~before)[:, None] & ~idle  # edges that were added to what was dead stay
+        return edges
+
+    def cut(self, what, gone):
+        edges = self.without(gone)
+        if edges is None:
+            with pytest.raises(ValueError, match="this would disconnect"):
+                self.graph.prune(what)
+        else:
+            self.graph.prune(what)
+            self.become(edges)
+
+    def cut_neuron(self, a, b, share):
+        victim, gone = INPUTS + (a + b) % (SIZES[1] + SIZES[2]), np.zeros_like(self.edges)
+        gone[victim] = gone[:NODES, victim] = True
+        self.cut([self.graph[victim]], gone)
+
+    def cut_edges(self, a, b, share):
+        edges, gone = np.argwhere(self.edges[:NODES]), np.zeros_like(self.edges)
+        pairs = [tuple(edges[(a + 7 * k) % len(edges)].tolist()) for k in range(1 + b % 12)]
+        gone[tuple(np.transpose(pairs))] = True
+        self.cut(pairs, gone)
+
+    def add(self, a, b, share):
+        source, target = a % NODES, INPUTS + b % (NODES - INPUTS)
+        cycle = reached(np.arange(NODES) == target, self.edges)[source]
+        if self.edges[source, target] or cycle:
+            with pytest.raises(ValueError, match=r"already exists|form a cycle"):
+                self.graph.add_edge(source, target, share)
+            return
+        self.graph.add_edge(source, target, share)
+        edges = self.edges.copy()
+        edges[source, target] = True
+        self.become(edges)
+        self.values[:, source, target] = share, 0
+
+    def activation(self, a, b, share):
+        k, name = a % len(self.activations), NAMES[b % len(NAMES)]
+        self.graph[INPUTS + k].activation = name
+        self.become(self.edges, [*self.activations[:k], name, *self.activations[k + 1 :]])
+
+    def bias(self, a, b, share):
+        """Of the first two hidden neurons, so that it often is missing."""
+        node, bias = INPUTS + a % 2, None if b % 2 else share
+        self.graph[node].bias = bias
+        edges, had = self.edges.copy(), self.edges[NODES, node]
+        edges[NODES, node] = bias is not None
+        if bias is None or not had:
+            self.become(edges)
+            self.values[1, NODES, node] = 0
+        self.values[0, NODES, node] = share
+
+    def prune(self, a, b, share):
+        self.net.prune(share, by="random", seed=b)  # within a run it keeps what outputs need
+        after, _ = read(self.graph)
+        assert (after <= self.edges).all() and (self.without(self.edges & ~after, sweep=True) == after).all()
+        assert self.net.n_edges <= max(round((1 - share) * self.most.sum()), 0)
+        self.become(after)
+
+    def regrow(self, a, b, share):
+        alive = live(self.edges) & needed(self.edges)
+        free = (LAYERS[:, None] + 1 == LAYERS) & alive & alive[:, None] & ~self.edges[:NODES]
+        data = (X, Y) if a % 2 else None
+        self.net.regrow(share, by="gradient" if data else "random", seed=b, data=data)
+        after, _ = read(self.graph)
+        new = after & ~self.edges
+        assert (self.edges <= after).all() and (new[:NODES] <= free).all()
+        # If an edge leads back to an earlier layer, places that might make a cycle are left out.
+        back, most = np.tril(self.edges[:NODES]).any(), round(share * free.sum())
+        assert new.sum() <= most if back else new.sum() == most
+        self.become(after)
+        self.values[:, new] = 0
+
+    def undo(self, a, b, share):
+        if self.last is None:
+            with pytest.raises(ValueError, match="undo: "):
+                self.net.undo()
+            return
+        self.net.undo()
+        for edges, values, activations, most in reversed(self.last):
+            self.values = np.where(self.edges, self.values, values)  # what has been trained since stays
+            self.edges, self.activations, self.most = edges, activations, most
         self.last = None
 
-    # Learning.
+    def several(self, a, b, share):
+        self.within = []
+        with self.graph.one_edit():
+            for k in range(b % 4):
+                getattr(self, EDITS[(a + 5 * k) % len(EDITS)])(a + 31 * k, b + 17 * k, share)
+        self.last, self.within = self.within, None
+
+    def file(self, a, b, share):
+        self.net.save(self.path)
+        back = mlgraph.load(self.path)
+        assert back.forward(X).tobytes() == self.net.forward(X).tobytes() and back.sparsity == self.net.sparsity
+        edges, values = read(back.graph)
+        np.testing.assert_array_equal(edges, self.edges)
+        np.testing.assert_array_equal(values[0][edges], self.values[0][edges])
+        assert [back.graph[i].activation for i in range(INPUTS, NODES)] == self.activations
+
+    def apply(self, k, rows):
+        """The activations, or their derivatives, of rows of all nodes; inputs have none."""
+        own = zip(self.activations, rows[INPUTS:NODES], strict=True)
+        return np.array([*np.zeros((INPUTS, EXAMPLES)), *(ACTIVATIONS[name][k](row) for name, row in own)])
 
     def forward(self):
-        values, live = dict(enumerate(X.T.astype(float))), self.live(self.edges)
-        for node in self.order(self.edges):
-            bias = self.biases[node][0] if self.biases[node] else 0
-            z = bias + sum(self.edges[s, node][0] * values[s] for s in self.sources(node, self.edges))
-            values[node] = ACTIVATIONS[self.activations[node]][0](z) * (node in live) + np.zeros(N)
+        """The values of all nodes, and 1 for the biases: repeated until each has seen its sources."""
+        weights, alive = self.values[0] * self.edges, live(self.edges)[:, None]
+        start = np.concatenate([X.T, np.zeros((NODES - INPUTS, EXAMPLES)), np.ones((1, EXAMPLES))])
+        values = start
+        for _ in range(NODES):
+            values = start + np.pad(self.apply(0, weights.T @ values) * alive, ((0, 1), (0, 0)))
         return values
 
     def step(self):
-        values = self.forward()
-        live, needed = self.live(self.edges), self.needed(self.edges)
-        delta = {node: np.zeros(N) for node in values}
-        for k, node in enumerate(self.outputs):
-            delta[node] = 2 * (values[node] - Y[:, k]) / N
-        for node in reversed(self.order(self.edges)):
-            delta[node] = delta[node] * ACTIVATIONS[self.activations[node]][1](values[node])
-            if node not in live or node not in needed:
-                continue
-            for source in self.sources(node, self.edges):
-                w, v = self.edges[source, node]
-                delta[source] = delta[source] + w * delta[node]
-                v = MOMENTUM * v + float(values[source] @ delta[node])
-                self.edges[source, node] = w - RATE * v, v
-            if self.biases[node]:
-                b, v = self.biases[node]
-                v = MOMENTUM * v + float(delta[node].sum())
-                self.biases[node] = b - RATE * v, v
-
-    # In step?
+        """A step of training, by the same repetition backwards."""
+        weights, values, active = self.values[0] * self.edges, self.forward(), live(self.edges) & needed(self.edges)
+        error = np.zeros((NODES, EXAMPLES))
+        error[-SIZES[-1] :] = 2 * (values[:NODES][-SIZES[-1] :] - Y.T) / EXAMPLES
+        slope, delta = self.apply(1, values) * active[:, None], 0 * error
+        for _ in range(NODES):
+            delta = (error + weights[:NODES] @ delta) * slope
+        weight, velocity = self.values
+        velocity = np.where(active, MOMENTUM * velocity + values @ delta.T, velocity)
+        self.values = np.array([np.where(active, weight - RATE * velocity, weight), velocity])
 
     def check(self):
-        net, expected, g = self.net, dict(self.edges), self.net.graph
-        biases = dict(self.biases)
-        self.read()
-        assert set(self.edges) == set(expected)
-        assert {n for n, b in self.biases.items() if b} == {n for n, b in biases.items() if b}
-        for mine, theirs in ((self.edges, expected), (self.biases, biases)):
-            for key in filter(mine.get, mine):
-                np.testing.assert_allclose(mine[key], theirs[key], rtol=1e-4, atol=1e-5, err_msg=str(key))
-        live, needed = self.live(self.edges), self.needed(self.edges)
-        alive = live & needed
-        assert [node.id for node in g if node.alive] == [node.id for node in g if node.id in alive]
-        n_alive = sum(s in alive and t in alive for s, t in self.edges)
-        assert net.n_edges == n_alive and net.sparsity == pytest.approx(max(0, 1 - n_alive / self.made))
-        assert self.activations == {node: g[node].activation for node in self.biases}
-        assert all(
-            sorted(n.id for n in g[i].targets) == sorted(t for s, t in self.edges if s == i) for i in range(len(g))
-        )
-        want = np.array([self.forward()[node] for node in self.outputs]).T
-        np.testing.assert_allclose(net.forward(X), want, rtol=1e-4, atol=1e-5)
-        plan = engine_of(net, net.output_ids).plan
-        values = reference.forward(plan, g.parameters, X)
-        np.testing.assert_allclose(values[plan.slot[self.outputs]].T, want, rtol=1e-9, atol=1e-12)
+        edges, values = read(self.graph)
+        np.testing.assert_array_equal(edges, self.edges)
+        np.testing.assert_allclose(values[:, edges], self.values[:, edges], rtol=1e-4, atol=1e-5)
+        self.values = np.where(edges, values, self.values)
+        alive = live(edges) & needed(edges)
+        assert self.graph.alive().tolist() == alive.tolist()
+        n_alive = (edges[:NODES] & alive & alive[:, None]).sum()
+        assert self.net.n_edges == n_alive
+        assert self.net.sparsity == pytest.approx(max(0, 1 - n_alive / self.most.sum()))
+        assert [self.graph[i].activation for i in range(INPUTS, NODES)] == self.activations
+        assert all(self.graph.targets_of(i).tolist() == np.flatnonzero(edges[i]).tolist() for i in range(NODES))
+        outputs = self.net.output_ids
+        want = self.forward()[outputs].T
+        np.testing.assert_allclose(self.net.forward(X), want, rtol=1e-4, atol=1e-5)
+        plan = engine_of(self.net, outputs).plan
+        exact = reference.forward(plan, self.graph.parameters, X)[plan.slot[outputs]].T
+        np.testing.assert_allclose(exact, want, rtol=1e-9, atol=1e-12)
 
 
-def edit(mirror, kind, a, b, share, path):
-    """One edit of the network and of its mirror."""
-    net, g = mirror.net, mirror.net.graph
-    edges = sorted(mirror.edges)
-    if kind == "neuron":
-        victim = mirror.layers[1 + a % 2][b % SIZES[a % 2]]
-        what, want = [g[victim]], mirror.cut({edge for edge in edges if victim in edge})
-    elif kind == "edges":
-        gone = [edges[(a + 7 * k) % len(edges)] for k in range(1 + b % 12)]
-        what, want = [(g[s], g[t]) for s, t in gone], mirror.cut(set(gone))
-    if kind in ("neuron", "edges"):
-        if want is None:
-            with pytest.raises(ValueError, match="this would disconnect"):
-                g.prune(what)
-        else:
-            g.prune(what)
-            mirror.become(want)
-    elif kind == "add":
-        nodes = [*range(INPUTS), *mirror.biases]
-        edge = nodes[a % len(nodes)], list(mirror.biases)[b % len(mirror.biases)]
-        if edge in mirror.edges:
-            with pytest.raises(ValueError, match="already exists"):
-                g.add_edge(g[edge[0]], g[edge[1]], share)
-            return
-        want = mirror.add(edge, share)
-        if want is None:
-            with pytest.raises(mlgraph.CycleError):
-                g.add_edge(g[edge[0]], g[edge[1]], share)
-        else:
-            g.add_edge(g[edge[0]], g[edge[1]], share)
-            mirror.become(want)
-    elif kind == "activation":
-        node, name = list(mirror.biases)[a % len(mirror.biases)], list(ACTIVATIONS)[b % len(ACTIVATIONS)]
-        g[node].activation = name
-        mirror.become(mirror.edges, {**mirror.activations, node: name})
-    elif kind == "bias":  # of the first two hidden neurons, so that it often is one that is not there
-        node = mirror.layers[1][a % 2]
-        bias, there = (None if b % 2 else share), mirror.biases[node]
-        g[node].bias = bias
-        new = {**mirror.biases, node: None if bias is None else (float(np.float32(bias)), there[1] if there else 0.0)}
-        if bias is None or there is None:
-            mirror.become(mirror.edges, biases=new)
-        else:
-            mirror.biases = new
-    elif kind == "undo":
-        if mirror.last is None:
-            with pytest.raises(ValueError, match="undo: "):
-                net.undo()
-        else:
-            net.undo()
-            mirror.undo()
-    elif kind == "several":
-        mirror.several = []
-        with g.one_edit():
-            for k in range(b % 4):
-                edit(mirror, KINDS[(a + 5 * k) % KINDS.index("undo")], a + 31 * k, b + 17 * k, share, path)
-        mirror.last, mirror.several = mirror.several, None
-    elif kind == "prune":
-        before = dict(mirror.edges)
-        net.prune(share, by="random", seed=b)  # within a run it keeps what outputs need, and refuses nothing
-        after = set(zip(*(ends.tolist() for ends in (arrays.wiring(g).source, arrays.wiring(g).target)), strict=True))
-        assert after <= set(before)
-        want = mirror.cut(set(before) - after, sweep=True)
-        assert set(want) == after and net.n_edges <= max(round((1 - share) * mirror.made), 0)
-        mirror.become(want)
-    elif kind == "regrow":
-        before = dict(mirror.edges)
-        alive = mirror.live(before) & mirror.needed(before)
-        free = {
-            (s, t)
-            for x, y in zip(mirror.layers, mirror.layers[1:], strict=False)
-            for s in x
-            for t in y
-            if s in alive and t in alive
-        } - set(before)
-        data = (X, Y) if a % 2 else None
-        net.regrow(share, by="gradient" if data else "random", seed=b, data=data)
-        after = set(zip(*(ends.tolist() for ends in (arrays.wiring(g).source, arrays.wiring(g).target)), strict=True))
-        new = after - set(before)
-        assert new <= free and set(before) <= after
-        # Where an edge goes from a layer to one before, some places are left out, which might make a cycle.
-        assert (
-            len(new) <= round(share * len(free))
-            if any(s > t for s, t in before)
-            else len(new) == round(share * len(free))
-        )
-        mirror.become({**before, **dict.fromkeys(new, (0.0, 0.0))})
-    elif kind == "file":
-        net.save(path)
-        back = mlgraph.load(path)
-        assert back.forward(X).tobytes() == net.forward(X).tobytes() and back.sparsity == net.sparsity
-        twin = Mirror(back)
-        assert {e: w for e, (w, _) in twin.edges.items()} == {e: w for e, (w, _) in mirror.edges.items()}
-        assert twin.activations == mirror.activations
-        assert {n: b and b[0] for n, b in twin.biases.items()} == {n: b and b[0] for n, b in mirror.biases.items()}
+EDITS = ["cut_neuron", "cut_edges", "cut_edges", "add", "add", "activation", "bias", "prune", "regrow", "regrow"]
+KINDS = [*EDITS, "undo", "undo", "several", "file", "step"]
+SHARES = st.sampled_from([0.0, 0.125, 0.25, 0.625, 0.875])
+STEPS = st.tuples(st.sampled_from(KINDS), st.integers(0, 999), st.integers(0, 999), SHARES)
 
 
-KINDS = [
-    "neuron",
-    "edges",
-    "edges",
-    "add",
-    "add",
-    "activation",
-    "bias",
-    "prune",
-    "regrow",
-    "regrow",
-    "undo",
-    "undo",
-    "several",
-    "file",
-    "step",
-]
-EDITS = st.tuples(
-    st.sampled_from(KINDS), st.integers(0, 999), st.integers(0, 999), st.sampled_from([0.0, 0.1, 0.3, 0.6, 0.85])
-)
-
-
-@given(st.lists(EDITS, min_size=1, max_size=14))
-@pytest.mark.slow
-def test_any_sequence_of_edits(tmp_path_factory, sequence):
-    """All edits happen within one run, so momentum must follow them."""
-    path = tmp_path_factory.mktemp("edits") / "model.npz"
-    net = network()
-    mirror, left = Mirror(net), list(sequence)
+def run(sequence, path):
+    """Make all edits within one run, so momentum must follow them."""
+    net, left = network(), list(sequence)
+    mirror = Mirror(net, path)
 
     def between(progress):
         if progress.kind != "epoch":
             return
         mirror.step()
         mirror.check()
-        while left:
+        while left and left[0][0] != "step":
             kind, *arguments = left.pop(0)
-            if kind == "step":
-                break
-            edit(mirror, kind, *arguments, path)
+            getattr(mirror, kind)(*arguments)
             mirror.check()
+        del left[:1]
 
-    epochs = 2 + sum(kind == "step" for kind, *_ in sequence)
-    net.fit(X, Y, epochs=epochs, batch_size=N, learning_rate=RATE, momentum=MOMENTUM, shuffle=False, callback=between)
+    options = {"batch_size": EXAMPLES, "learning_rate": RATE, "momentum": MOMENTUM, "shuffle": False}
+    net.fit(X, Y, epochs=2 + sum(kind == "step" for kind, *_ in sequence), callback=between, **options)
     assert not left
+
+
+@pytest.mark.slow
+@given(st.lists(STEPS, min_size=1, max_size=14))
+def test_any_sequence_of_edits(tmp_path_factory, sequence):
+    run(sequence, tmp_path_factory.mktemp("edits") / "model.npz")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_each_kind_of_edit_in_some_order(tmp_path, seed):
+    rng = np.random.default_rng(seed)
+    sequence = [
+        (kind, *rng.integers(0, 1000, 2).tolist(), rng.choice([0.25, 0.625])) for kind in rng.permutation(KINDS)
+    ]
+    run(sequence, tmp_path / "model.npz")

@@ -5,8 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-import mlgraph_ext
-from mlgraph.graph.ops import ACTIVATIONS, BY_CODE, LEAK, OPS
+from mlgraph.graph.ops import LEAK, OPS
 
 LANES = 32
 INF, NAN = np.inf, np.nan
@@ -50,12 +49,6 @@ def differentiate(op, y, x):
 # The op table.
 
 
-def test_codes_are_positions():
-    assert [op.code for op in BY_CODE] == list(range(25))
-    assert [OPS[op.name] for op in BY_CODE] == list(BY_CODE)
-    assert tuple(op.name for op in BY_CODE[:5]) == ACTIVATIONS
-
-
 @every_op
 def test_derivatives_equal_finite_differences(op):
     x = draw(op, (200,), np.random.default_rng(op.code))
@@ -69,71 +62,44 @@ def test_derivatives_equal_finite_differences(op):
         np.testing.assert_allclose(partials[k], slope, rtol=1e-6, atol=1e-6, err_msg=f"argument {k}")
 
 
-@by_name(*ACTIVATIONS)
-def test_derivative_of_an_activation_needs_only_its_value(op):
-    x = np.linspace(-3, 3, 13)
-    np.testing.assert_array_equal(op.derivatives(op.value(x), np.full(13, NAN))[0], op.derivatives(op.value(x), x)[0])
-
-
 @pytest.mark.parametrize(
-    ("name", "x", "expected"),
+    ("name", "x", "value", "partials"),
     [
-        ("relu", [0], [0]),
-        ("leaky_relu", [0], [LEAK]),
-        ("abs", [0], [0]),
-        ("maximum", [2, 2], [0.5, 0.5]),
-        ("minimum", [2, 2], [0.5, 0.5]),
-        ("max", [1, 3, 3, 3], [0, 1 / 3, 1 / 3, 1 / 3]),
-        ("where", [0, 5, 7], [0, 0, 1]),
-        ("where", [1, 5, 7], [0, 1, 0]),
-        ("pow", [0, 0], [0, -INF]),
-        ("pow", [0, 2], [0, 0]),
-        ("pow", [0, 1], [1, 0]),
-        ("pow", [-2, 3], [12, NAN]),
-        ("pow", [NAN, 0], [0, NAN]),
-        ("prod", [0, 2, 3], [6, 0, 0]),
-        ("prod", [0, 2, 0], [0, 0, 0]),
-        ("prod", [7], [1]),
-        ("sqrt", [0], [INF]),
-        ("log", [0], [INF]),
-        ("logsumexp", [4], [1]),
-        ("logsumexp", [-INF, 0], [0, 1]),
-        ("logsumexp", [INF, 0], [NAN, 0]),
+        ("relu", [0], 0, [0]),
+        ("relu", [NAN], NAN, [0]),
+        ("leaky_relu", [0], 0, [LEAK]),
+        ("sigmoid", [-1000], 0, [0]),
+        ("abs", [0], 0, [0]),
+        ("softplus", [-40], np.exp(-40), [np.exp(-40)]),
+        ("softplus", [1000], 1000, [1]),
+        ("sqrt", [0], 0, [INF]),
+        ("log", [0], -INF, [INF]),
+        ("maximum", [2, 2], 2, [0.5, 0.5]),
+        ("maximum", [NAN, 1], NAN, [0, 0]),
+        ("minimum", [2, 2], 2, [0.5, 0.5]),
+        ("max", [1, 3, 3, 3], 3, [0, 1 / 3, 1 / 3, 1 / 3]),
+        ("max", [1, NAN, 2], NAN, [0, 0, 0]),
+        ("where", [0, 5, 7], 7, [0, 0, 1]),
+        ("where", [1, 5, 7], 5, [0, 1, 0]),
+        ("where", [NAN, 5, 7], 7, [0, 0, 1]),
+        ("pow", [0, 0], 1, [0, -INF]),
+        ("pow", [0, 2], 0, [0, 0]),
+        ("pow", [-2, 3], -8, [12, NAN]),
+        ("pow", [-8, 1 / 3], NAN, [NAN, NAN]),
+        ("pow", [NAN, 0], 1, [0, NAN]),
+        ("prod", [0, 2, 3], 0, [6, 0, 0]),
+        ("prod", [7], 7, [1]),
+        ("logsumexp", [-INF, -INF], -INF, [NAN, NAN]),
+        ("logsumexp", [INF, 0], INF, [NAN, 0]),
+        ("logsumexp", [1000, 1000], 1000 + np.log(2), [0.5, 0.5]),
+        ("logsumexp", [NAN, INF], NAN, [NAN, NAN]),
     ],
 )
-def test_derivatives_where_there_is_a_choice(name, x, expected):
-    x = np.array(x, float)
-    np.testing.assert_allclose(differentiate(OPS[name], evaluate(OPS[name], x), x), expected, rtol=1e-15)
-
-
-@pytest.mark.parametrize(
-    ("name", "x", "expected"),
-    [
-        ("sigmoid", [-1000], 0),
-        ("sigmoid", [1000], 1),
-        ("softplus", [-1000], 0),
-        ("softplus", [1000], 1000),
-        ("softplus", [-40], np.exp(-40)),
-        ("where", [NAN, 1, 2], 2),
-        ("logsumexp", [-INF, -INF], -INF),
-        ("logsumexp", [INF, 0], INF),
-        ("logsumexp", [1000, 1000], 1000 + np.log(2)),
-        ("logsumexp", [NAN, INF], NAN),
-        ("relu", [NAN], NAN),
-        ("maximum", [NAN, 1], NAN),
-        ("max", [1, NAN, 2], NAN),
-        ("pow", [-8, 1 / 3], NAN),
-        ("pow", [NAN, 0], 1),
-    ],
-)
-def test_values_at_extreme_arguments(name, x, expected):
-    np.testing.assert_allclose(evaluate(OPS[name], np.array(x, float)), expected, rtol=1e-15)
-
-
-@every_op
-def test_no_warning_for_any_argument(op):
-    x = np.array(list(itertools.product([*SPECIAL, 1e300, -1e300], repeat=arity(op, 2)))).T
-    differentiate(op, evaluate(op, x), x)  # warnings are errors in these tests
+def test_special_values_and_derivatives(name, x, value, partials):
+    op, x = OPS[name], np.array(x, float)
+    y = evaluate(op, x)
+    np.testing.assert_allclose(y, value, rtol=1e-15)
+    np.testing.assert_allclose(differentiate(op, y, x), partials, rtol=1e-12)
 
 
 # The kernels.
@@ -174,7 +140,7 @@ def to_float32(x):
 
 @every_op
 def test_kernels_equal_the_table(sweep, op):
-    """Nodes share arguments, some of which are zero or equal."""
+    """Nodes share arguments, some of which are zero or equal, and read some of them twice."""
     rng = np.random.default_rng(op.code)
     values = rng.normal(size=(50, LANES)).astype(np.float32) * 2
     values[rng.random(values.shape) < 0.1] = 0
@@ -182,7 +148,7 @@ def test_kernels_equal_the_table(sweep, op):
     if op.name in ("log", "sqrt", "pow"):
         values = np.abs(values)
     values = np.concatenate([values, np.zeros_like(values)])
-    index = rng.integers(0, 50, (40, arity(op, 7))).astype(np.int32)
+    index = rng.integers(0, 15, (40, arity(op, 7))).astype(np.int32)
     before = values.copy()
     sweep.apply_op(op.code, index, values, 53)
     x = before[index.T].astype(float)
@@ -257,21 +223,9 @@ def test_sin_and_cos_of_large_arguments(sweep, op):
     assert ulps(partials[0], op.derivatives(y, x[0])[0]).max() < ULP[op.name]
 
 
-@by_name("exp", "log", "sqrt", "div")
-def test_subnormals_are_kept(sweep, op):
-    """Neither arguments nor results are flushed to zero."""
-    tiny = np.float32(1e-45)
-    x = np.full((arity(op), 1, LANES), tiny if op.name != "exp" else -103)
-    if op.name == "div":
-        x[0], x[1] = 1e-30, 1e10
-    y = run(sweep, op, x.astype(np.float32))[0]
-    assert (y != 0).all()
-    np.testing.assert_array_equal(y, to_float32(evaluate(op, x.astype(np.float32).astype(float))))
-
-
 @pytest.mark.parametrize("exponent", [-4, -3, -2, -1, -0.5, 0, 0.5, 1, 2, 3, 4])
 def test_pow_with_equal_exponents(sweep, exponent):
-    """A node of equal exponents takes another path, with the same result up to some ulp."""
+    """A node of equal exponents takes another path."""
     a = lanes([*np.random.default_rng(0).normal(size=200), 1.5968043, *SPECIAL])
     x = np.stack([a, np.full_like(a, exponent)])
     y, partials = run(sweep, OPS["pow"], x)
@@ -283,36 +237,6 @@ def test_pow_with_equal_exponents(sweep, exponent):
     np.testing.assert_allclose(partials[0], to_float32(of_base), rtol=5e-7, atol=2e-45)
     exact = np.isfinite(y) == np.isfinite(expected)
     np.testing.assert_allclose(partials[1][exact], to_float32(of_exponent)[exact], rtol=2e-6, atol=1e-44)
-
-    x[1].flat[::5] = 1.5
-    mixed, _ = run(sweep, OPS["pow"], x)
-    np.testing.assert_allclose(mixed, to_float32(OPS["pow"].value(*x)), rtol=3e-7, atol=2e-45)
-
-
-@every_op
-def test_all_arguments_may_be_one_slot(sweep, op):
-    values = np.full((2, LANES), 2.0, np.float32)
-    values[0] += np.arange(LANES) / 8
-    x = np.broadcast_to(values[0], (arity(op), LANES)).astype(float)
-    index = np.zeros((1, arity(op)), np.int32)
-    sweep.apply_op(op.code, index, values, 1)
-    adjoints = np.array([[3.0], [2.0]], np.float32).repeat(LANES, 1)
-    sweep.apply_op_adjoint(op.code, index, values, adjoints, 1)
-    y = values[1].astype(float)
-    np.testing.assert_allclose(y, evaluate(op, x), rtol=1e-6)
-    np.testing.assert_allclose(adjoints[0], 3 + 2 * differentiate(op, y, x).sum(axis=0), rtol=1e-5)
-
-
-@by_name("sum", "prod", "max", "logsumexp")
-@pytest.mark.parametrize("n", [1, 2, 3, 31, 1000])
-def test_n_ary_ops_take_any_number_of_arguments(sweep, op, n):
-    rng = np.random.default_rng(n)
-    x = rng.normal(size=(n, 2, LANES)).astype(np.float32)
-    if op.name == "prod":
-        x = np.exp(x / n**0.5)
-    y, partials = run(sweep, op, x)
-    np.testing.assert_allclose(y, evaluate(op, x), rtol=1e-6 + 1e-7 * n**0.5, atol=1e-6)
-    np.testing.assert_allclose(partials, differentiate(op, y, x), rtol=1e-6 + 1e-7 * n**0.5)
 
 
 @pytest.mark.parametrize(
@@ -341,57 +265,3 @@ def test_derivatives_of_a_product_that_underflows(sweep):
     y, partials = run(sweep, OPS["prod"], np.full((2, 1, LANES), 1e-30))
     assert (y == 0).all()
     np.testing.assert_array_equal(partials, np.full_like(partials, 1e-30))
-
-
-# Arguments of the test entries, which are also the model for callers. Every build has the same checks.
-
-GOOD = {"op": OPS["add"].code, "index": [[0, 1]], "values": (3, LANES), "dst": 2}
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"op": -1}, "op: expected 0 to 24, got -1"),
-        ({"op": 25}, "op: expected 0 to 24, got 25"),
-        ({"index": [[0]]}, "index: expected 2 columns for op 13, got 1"),
-        ({"op": OPS["sum"].code, "index": [[]]}, "index: expected 1 or more columns for op 21, got 0"),
-        ({"values": (3, 31)}, "values: expected 32 columns, got 31"),
-        ({"dst": 3}, "dst: expected 0 to 2 for 1 nodes in 3 slots, got 3"),
-        ({"dst": -1}, "dst: expected 0 to 2 for 1 nodes in 3 slots, got -1"),
-        ({"index": [[0, 3]]}, r"index\[0, 1\]: expected a slot from 0 to 2 outside of 2 to 2, got 3"),
-        ({"index": [[-1, 0]]}, r"index\[0, 0\]: expected a slot from 0 to 2 outside of 2 to 2, got -1"),
-        ({"index": [[0, 2]]}, r"index\[0, 1\]: expected a slot from 0 to 2 outside of 2 to 2, got 2"),
-    ],
-)
-def test_kernels_check_their_arguments(change, message):
-    given = GOOD | change
-    index, values = np.array(given["index"], np.int32), np.zeros(given["values"], np.float32)
-    with pytest.raises(ValueError, match=message):
-        mlgraph_ext.sweep.apply_op(given["op"], index, values, given["dst"])
-    with pytest.raises(ValueError, match=message):
-        mlgraph_ext.sweep.apply_op_adjoint(given["op"], index, values, values.copy(), given["dst"])
-
-
-def test_adjoints_must_have_the_shape_of_values():
-    index, values = np.array(GOOD["index"], np.int32), np.zeros(GOOD["values"], np.float32)
-    with pytest.raises(ValueError, match=r"adjoints: expected the shape of values, \(3, 32\), got \(2, 32\)"):
-        mlgraph_ext.sweep.apply_op_adjoint(GOOD["op"], index, values, values[:2], GOOD["dst"])
-
-
-@every_op
-def test_kernels_know_the_arity(op):
-    values = np.zeros((9, LANES), np.float32)
-    for n in range(1, 6):
-        index = np.arange(n, dtype=np.int32)[None]
-        if op.arity in (n, -1):
-            mlgraph_ext.sweep.apply_op(op.code, index, values, 8)
-        else:
-            with pytest.raises(ValueError, match=f"index: expected {op.arity} columns for op {op.code}, got {n}"):
-                mlgraph_ext.sweep.apply_op(op.code, index, values, 8)
-
-
-def test_kernels_accept_no_nodes(sweep):
-    values = np.ones((1, LANES), np.float32)
-    sweep.apply_op(0, np.zeros((0, 1), np.int32), values, 1)
-    sweep.apply_op_adjoint(0, np.zeros((0, 1), np.int32), values, values, 1)
-    assert (values == 1).all()
