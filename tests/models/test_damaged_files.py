@@ -248,6 +248,22 @@ def test_overlapping_lists_of_sources_are_refused(path):
     assert_refused(rewrite(path, path, start=start, pool=pool), "array start: expected lists that do not overlap")
 
 
+def test_arrays_that_contradict_each_other_are_refused(path):
+    g = mlgraph.Graph()
+    x = g.inputs(2)
+    a, b = g.add_neuron(x), g.add_neuron(x)
+    mlgraph.Model(g, [mlgraph.exp(a) * b]).save(path)
+    arrays, exp = arrays_in(path), len(g) - 2
+    for name, at, value, message in (
+        ("count", exp, 2, f"array count: element {exp} is 2, expected the number of arguments of its operation"),
+        ("data", b.id, arrays["data"][a.id], "array data: expected one record for each parameter or neuron"),
+        ("inputs", 0, 1, "array inputs: expected the inputs in the order of their columns"),
+    ):
+        changed = arrays[name].copy()
+        changed[at] = value
+        assert_refused(rewrite(path, path.with_name(name), **{name: changed}), message)
+
+
 def npy(shape="(1,)", descr="'<i2'", data=bytes(2), version=1, header=None):
     text = (header or f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}, }}\n").encode()
     return b"\x93NUMPY" + bytes([version, 0]) + len(text).to_bytes(2, "little") + text + data
