@@ -13,6 +13,7 @@ def pruned(**options):
     for i in (0, 3, 15):
         net.layers[0][i].prune()
     net.prune(0.6, by="random", seed=1)
+    net.graph.add_edge(net.layers[0][3], net.outputs[0])  # out of a dead neuron
     return net
 
 
@@ -38,8 +39,6 @@ def test_compact_network_has_the_live_part_of_each_layer(tmp_path, options):
         model.fit(X, Y, epochs=2, optimizer="adam", learning_rate=0.01, seed=4)
     assert loaded.forward(X).tobytes() == small.forward(X).tobytes() != outputs
     assert (len(net.graph), net.graph.get_parameters().tobytes(), net.forward(X).tobytes()) == (before, bits, outputs)
-    net.undo()
-    assert net.n_edges > small.n_edges
 
 
 def test_compact_of_a_network_without_dead_nodes_is_a_copy():

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -179,7 +180,7 @@ def test_numbers_out_of_range_are_refused(saved, path, name):
 def test_swapped_numbers_leave_kernels_within_their_arrays(saved, path):
     rng, arrays, survivors = np.random.default_rng(0), arrays_in(saved[1]), 0
     for _ in range(60):
-        changes = {name: arrays[name].copy() for name in rng.choice(list(HUGE), 2)}
+        changes = {name: arrays[name].copy() for name in rng.choice(list(HUGE), rng.integers(1, 3))}
         for array in changes.values():
             if len(array):
                 at = rng.integers(len(array), size=rng.integers(1, 4))
@@ -258,6 +259,8 @@ def test_arrays_that_contradict_each_other_are_refused(path):
         ("count", exp, 2, f"array count: element {exp} is 2, expected the number of arguments of its operation"),
         ("data", b.id, arrays["data"][a.id], "array data: expected one record for each parameter or neuron"),
         ("inputs", 0, 1, "array inputs: expected the inputs in the order of their columns"),
+        ("weights", 1, arrays["weights"][0], "arrays weights, stride, bias: several parameters are at place"),
+        ("bias", 1, arrays["bias"][0], "arrays weights, stride, bias: several parameters are at place"),
     ):
         changed = arrays[name].copy()
         changed[at] = value
@@ -308,6 +311,7 @@ def test_headers_that_are_no_objects_with_a_format_are_refused(path, text):
 
 IDS = "expected ids of nodes from 0 to"
 NEURONS = "layers: expected (ascending ranges of )?neurons"
+OUTPUTS = "probabilities or loss_nodes do not belong to the outputs"
 PROBABILITIES = "layers: expected one probability node for each neuron, or none"
 HEADERS = [
     (["kind"], None, "kind: expected network or model, got None"),  # as if it were missing
@@ -321,9 +325,11 @@ HEADERS = [
     (["loss_nodes"], lambda ids: [*ids, ids[-1]], "loss_nodes do not belong to the outputs"),
     (["loss_nodes"], lambda ids: [ids[0], *ids[:0:-1]], "loss_nodes do not belong to the outputs"),
     (["probabilities"], [0.5], f"probabilities: {IDS}"),
-    (["probabilities"], [], "probabilities do not belong to the outputs"),
+    *((["probabilities"], junk, OUTPUTS) for junk in ([], [0, 1, 2], lambda ids: ids[:1] * 3, lambda ids: ids[::-1])),
+    (["loss"], "binary_cross_entropy", OUTPUTS),
     (["reads"], None, f"reads: {IDS}"),
     (["reads"], [], f"reads: {IDS}"),
+    *((["reads"], junk, "reads: expected inputs, none of them twice") for junk in ([0] * 6, [6, 7])),
     *((["layers"], junk, "layers: expected at least one") for junk in (None, {}, [])),
     *((["layers"], junk, "layers: expected lists of five") for junk in ([0], [[[6, 7], "relu", 0, 0]])),
     *((["layers", 0, 0], junk, NEURONS) for junk in ([], 12, ["6", 8], [-3, -1], [14, 12], [6, 12, 10, 14], [6, 8, 9])),
@@ -333,15 +339,38 @@ HEADERS = [
     (["layers", 0, 2], 1.5, r"layers: expected dropout fractions, got 1\.5 and 0"),
     (["layers", 0, 3], "x", "layers: expected dropout fractions"),
     *((["layers", -1, 4], junk, PROBABILITIES) for junk in (None, [0, 1], ["x"] * 3, [-1, 0, 1], [0, 1, 10**6])),
+    *((["layers", 1, 4], junk, PROBABILITIES) for junk in ([], [0, 1, 2, 3])),
+    (["layers", 1, 1], "tanh", PROBABILITIES),
+    (["layers", 1, 0], lambda ranges: [6, ranges[1]], "layers: expected each neuron in one layer at most"),
+    (["layers"], lambda layers: [layers[0], *layers], "layers: expected each neuron in one layer at most"),
     (["layers"], lambda layers: layers[:-1], "layers: the last layer must be the outputs"),
+    (["layers"], lambda layers: layers[::-1], "layers: the last layer must be the outputs"),
 ]
 
 
 @pytest.mark.parametrize(("place", "value", "message"), HEADERS)
 def test_invalid_headers_are_refused(path, place, value, message):
-    network(epochs=0).save(path)
+    net = mlgraph.Network(6, seed=0)
+    for size, activation in ((5, "relu"), (4, "softmax"), (3, "softmax")):
+        net.add_layer(size, activation)
+    net.save(path)
     header = part = header_in(path)
     for key in place[:-1]:
         part = part[key]
     part[place[-1]] = value(part[place[-1]]) if callable(value) else value
     assert_refused(rewrite(path, path, header=as_array(header)), f"header: {message}")
+
+
+def test_a_header_that_repeats_a_layer_needs_no_more_memory_than_the_file(path):
+    net = mlgraph.Network(2, seed=0)
+    net.add_layer(20_000, "relu")
+    net.add_layer(2, "softmax")
+    net.save(path)
+    header = header_in(path)
+    header["layers"][:1] *= 5000
+    rewrite(path, path, header=as_array(header))
+    tracemalloc.start()
+    assert_refused(path, "expected each neuron in one layer at most")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 40 * path.stat().st_size

@@ -78,6 +78,19 @@ def test_loaded_network_can_be_edited(path):
         back.outputs[0].prune()
 
 
+@pytest.mark.parametrize("last", ["softmax", "sigmoid", "identity"])
+def test_widened_pruned_and_compact_networks_load(path, last):
+    net = mlgraph.Network(6, seed=0)
+    net.add_layer(5, "relu")
+    net.add_layer(4, "softmax")
+    net.add_layer(3, last, loss="binary_cross_entropy" if last == "sigmoid" else None)
+    net.widen(net.layers[0], 2)
+    net.prune(neurons=0.3)
+    for model in (net, net.compact()):
+        model.save(path)
+        assert mlgraph.load(path).forward(X).tobytes() == model.forward(X).tobytes()
+
+
 def test_loaded_model_saves_to_the_same_bytes(model, path):
     model.save(path)
     before = members(path)
