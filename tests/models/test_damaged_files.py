@@ -267,6 +267,17 @@ def test_arrays_that_contradict_each_other_are_refused(path):
         assert_refused(rewrite(path, path.with_name(name), **{name: changed}), message)
 
 
+def test_bits_that_contradict_the_counts_are_refused(path):
+    """Long lists of sources are saved as one bit for each possible source."""
+    net = mlgraph.Network(60, seed=0)
+    net.add_layer(3, "relu")
+    net.prune(0.3)
+    net.save(path)
+    bits = arrays_in(path)["bits"]
+    bits[1] ^= 4
+    assert_refused(rewrite(path, path, bits=bits), "array bits: expected as many as the lists have sources")
+
+
 def npy(shape="(1,)", descr="'<i2'", data=bytes(2), version=1, header=None):
     text = (header or f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}, }}\n").encode()
     return b"\x93NUMPY" + bytes([version, 0]) + len(text).to_bytes(2, "little") + text + data

@@ -289,6 +289,7 @@ def test_copies_and_pickles_of_a_graph_that_refers_to_its_model():
     g = mlgraph.Graph()
     model = mlgraph.Model(g, g.add_neuron([g.input()], weights=[2.0]))
     g.of = model
+    model.predict([[3.0]])
     copies = [copy.deepcopy(model), copy.deepcopy(g).of, *(pickle.loads(pickle.dumps(model, p)) for p in range(6))]
     for other in copies:
         assert other.graph.of is other and other.graph.sinks() == g.sinks()

@@ -108,6 +108,7 @@ def test_bytes_with_larger_numbers_cause_no_warning():
     net, bits = network(), (X > 127).astype(np.uint8)
     for fine in (X, 2 * bits, 0 * bits, bits.astype(np.float32), bits > 0):
         net.fit(fine, Y, epochs=1)
+    net.predict(bits[:1])
     net.draw(bits[0], Y[0])
     bright = np.concatenate([bits] * 40)
     bright[7] = 255
