@@ -1,4 +1,4 @@
-"""Models of all kinds to save, and what stands in a file."""
+"""Models of every kind to save, and the members of a model file."""
 
 import zipfile
 
@@ -22,7 +22,7 @@ def network(epochs=2):
 
 
 def any_model(epochs=0):
-    """Neurons with and without sources of their own, parameters, operations, names; the loss is a node."""
+    """Neurons that share sources and others that do not, a parameter, operations, odd names; the loss is a node."""
     g, rng = mlgraph.Graph(), np.random.default_rng(0)
     x = [g.input(name) for name in ("a", "b", "ü", "\n", "", "a")]
     scale = g.parameter(0.5, "scale")
@@ -36,7 +36,7 @@ def any_model(epochs=0):
 
 
 def moved_model():
-    """A model of parameters that another compilation has moved, and neurons that were added since."""
+    """A model whose parameters another compilation has moved, and to which a neuron was added later."""
     model = any_model(epochs=1)
     g = model.graph
     g.compile([node for node in g if node.kind == "neuron"][3:])
@@ -46,7 +46,7 @@ def moved_model():
 
 
 def pruned_network():
-    """Neurons that have lost some edges, all, and one that all others have lost."""
+    """A network with neurons that have lost some edges or all, and neurons that nothing reads any more."""
     net = mlgraph.Network(6, seed=1)
     net.add_layer(40, "tanh", dropout=0.25)
     net.add_layer(24, "leaky_relu")

@@ -67,8 +67,11 @@ CALLS = {
 }
 
 
+FAST = ("fewer outputs", "neurons removed")
+
+
 @pytest.mark.filterwarnings("ignore:prune")
-@pytest.mark.parametrize("edit", EDITS)
+@pytest.mark.parametrize("edit", [pytest.param(edit, marks=[pytest.mark.slow] * (edit not in FAST)) for edit in EDITS])
 @pytest.mark.parametrize("call", CALLS)
 def test_call_whose_argument_edits_the_graph(call, edit):
     """It works on the edited graph, or says what no longer fits; the network stays whole."""

@@ -1,4 +1,4 @@
-"""Copies without the nodes that nothing needs: they compute and learn the same."""
+"""Compact copies contain only the nodes that the model needs; they compute and learn the same."""
 
 import numpy as np
 import pytest
@@ -10,120 +10,107 @@ import mlgraph
 def pruned(**options):
     net = network(**options)
     net.fit(X, Y, epochs=1)
-    for layer in net.layers[:-1]:
-        for i in (0, 3, layer.size - 1):
-            layer.neurons[i].prune()
+    for i in (0, 3, 15):
+        net.layers[0][i].prune()
     net.prune(0.6, by="random", seed=1)
+    net.graph.add_edge(net.layers[0][3], net.outputs[0])  # out of a dead neuron
     return net
 
 
 @pytest.mark.parametrize("options", [{}, {"dropout": 0.2}, {"weight_dropout": 0.3}], ids=repr)
-@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-def test_a_network(tmp_path, options, optimizer):
+def test_compact_network_has_the_live_part_of_each_layer(tmp_path, options):
     net = pruned(**options)
-    alive = [sum(neuron.alive for neuron in layer.neurons) for layer in net.layers]
-    before, bits, last = len(net.graph), net.graph.get_parameters().tobytes(), net.forward(X).tobytes()
+    alive = [np.array([neuron.alive for neuron in layer]) for layer in net.layers]
+    before, bits, outputs = len(net.graph), net.graph.get_parameters().tobytes(), net.forward(X).tobytes()
     small = net.compact()
-    assert small.forward(X).tobytes() == last
+    assert small.forward(X).tobytes() == outputs
     assert small.n_edges == net.n_edges and small.n_parameters == net.n_parameters == small.graph.n_parameters
-    assert [layer.size for layer in small.layers] == alive != [layer.size for layer in net.layers]
-    assert len(small.graph) == before - sum(layer.size for layer in net.layers) + sum(alive)
+    assert len(small.graph) == before - sum(np.count_nonzero(~here) for here in alive) < before
     below = np.ones(X.shape[1], bool)
-    for mine, theirs in zip(small.layers, net.layers, strict=True):
-        made_with = [(layer.activation, layer.dropout, layer.weight_dropout) for layer in (mine, theirs)]
-        assert made_with[0] == made_with[1]
-        here = np.array([neuron.alive for neuron in theirs.neurons])
+    for mine, theirs, here in zip(small.layers, net.layers, alive, strict=True):
+        assert mine.size == here.sum() and mine.activation == theirs.activation
+        assert (mine.dropout, mine.weight_dropout) == (theirs.dropout, theirs.weight_dropout)
         np.testing.assert_array_equal(mine.weights, theirs.weights[here][:, below])
         np.testing.assert_array_equal(mine.biases, theirs.biases[here])
         below = here
     small.save(tmp_path / "model.npz")
     loaded = mlgraph.load(tmp_path / "model.npz")
     for model in (small, loaded):
-        model.fit(X, Y, epochs=2, optimizer=optimizer, learning_rate=0.01, seed=4)
-    assert loaded.forward(X).tobytes() == small.forward(X).tobytes() != last
-    assert (len(net.graph), net.graph.get_parameters().tobytes(), net.forward(X).tobytes()) == (before, bits, last)
-    net.undo()
-    assert net.n_edges > small.n_edges
+        model.fit(X, Y, epochs=2, optimizer="adam", learning_rate=0.01, seed=4)
+    assert loaded.forward(X).tobytes() == small.forward(X).tobytes() != outputs
+    assert (len(net.graph), net.graph.get_parameters().tobytes(), net.forward(X).tobytes()) == (before, bits, outputs)
 
 
-def test_nothing_to_leave_out_is_a_copy():
-    net = network()
-    net.layers[0].neurons[2].frozen = True
+def test_compact_of_a_network_without_dead_nodes_is_a_copy():
+    class Named(mlgraph.Network):
+        pass
+
+    net = Named(12, seed=0)
+    net.add_layer(16, "tanh")
+    net.add_layer(3, "identity")
+    net.tags, net.layers[0][2].frozen = ["a"], True
     small = net.compact()
+    assert type(small) is Named and small.tags == ["a"] and small.tags is not net.tags
     assert len(small.graph) == len(net.graph) and repr(small) == repr(net) and small.sparsity == 0
-    assert [n.frozen for n in small.layers[0].neurons] == [n.frozen for n in net.layers[0].neurons]
+    assert [neuron.frozen for neuron in small.layers[0]] == [neuron.frozen for neuron in net.layers[0]]
+    assert len(small.graph._pool) == 12 + 16, "neurons of a layer still share one list of sources"
     small.fit(X, Y, epochs=1)
     assert small.forward(X).tobytes() != net.forward(X).tobytes()
-    assert small.compact().forward(X).tobytes() == small.forward(X).tobytes()
 
 
-def test_a_graph_of_ones_own():
-    """Names, constants, parameters, operations, a loss that is a node, another model of the graph."""
+def test_compact_keeps_names_and_a_loss_that_is_a_node(tmp_path):
     g = mlgraph.Graph()
     x = [g.input(f"x{i}") for i in range(FLOATS.shape[1])]
-    lost = mlgraph.exp(g.parameter(7.0, "lost") * x[0] + 11.0)
-    scale = g.parameter(1.5, "scale")
+    other = mlgraph.Model(g, mlgraph.exp(g.parameter(7.0, "lost") * x[0] + 11.0))
     hidden = g.add_neuron(x[2:6], "tanh", weights=[0.1, -0.2, 0.3, 0.4], bias=0.25)
-    out = scale * hidden + 0.125
-    other = mlgraph.Model(g, lost)
+    hidden.name = "hidden"
+    out = g.parameter(1.5, "scale") * hidden + 0.125
     model = mlgraph.Model(g, out, loss=mlgraph.log(1 + (out - x[1]) ** 2))
     model.fit(FLOATS, epochs=1, learning_rate=0.01)
-    small = model.compact()
-    assert {node.name for node in small.graph} >= {"x0", "x1", "scale"} and "lost" not in {
-        node.name for node in small.graph
-    }
+    small, before = model.compact(), other.forward(FLOATS)
+    assert str(small.outputs[0]) == "scale * hidden + 0.125" and "lost" not in {node.name for node in small.graph}
     assert small.graph.n_inputs == len(x) and small.n_parameters == 6 == small.graph.n_parameters
     assert small.evaluate(FLOATS) == model.evaluate(FLOATS) and small.loss == "node"
-    assert small.forward(FLOATS).tobytes() == model.forward(FLOATS).tobytes()
-    before = other.forward(FLOATS).tobytes()
+    small.save(tmp_path / "small.npz")
+    assert {node.name for node in mlgraph.load(tmp_path / "small.npz").graph} == {node.name for node in small.graph}
     assert small.fit(FLOATS, epochs=2).epoch_loss.tolist() == model.fit(FLOATS, epochs=2).epoch_loss.tolist()
-    assert other.forward(FLOATS).tobytes() == before
-    assert str(small.outputs[0]) == f"scale * {small.graph[small.output_ids[0]].graph[len(x) + 1].name} + 0.125"
-
-
-@pytest.mark.parametrize("loss", ["softmax_cross_entropy", "binary_cross_entropy"])
-def test_probabilities_come_along(loss):
-    g = mlgraph.Graph()
-    x = g.inputs(FLOATS.shape[1])
-    unused = g.add_neurons(x, weights=np.ones((5, len(x))))
-    model = mlgraph.Model(g, [g.add_neuron(x, weights=np.linspace(-k, k, len(x))) for k in (1, 2)], loss)
-    small = model.compact()
-    assert len(small.graph) == len(g) - len(unused)
-    np.testing.assert_array_equal(small.predict_proba(FLOATS), model.predict_proba(FLOATS))
+    np.testing.assert_array_equal(other.forward(FLOATS), before)
 
 
 @pytest.mark.parametrize("last", ["identity", "sigmoid", "softmax"])
 @pytest.mark.parametrize("first", ["tanh", "softmax"])
-def test_whatever_the_layers(tmp_path, first, last):
+def test_layers_of_probabilities_stay_whole(tmp_path, first, last):
+    """Each probability depends on all logits."""
     net = mlgraph.Network(FLOATS.shape[1], seed=0)
     net.add_layer(6, first)
-    net.add_layer(3, last)
-    for output in net.outputs:
-        for source in (1, 4):
-            net.graph.edge(net.graph[net.layers[1].source_ids[source]], output).prune()
+    net.add_layer(3, last, loss="binary_cross_entropy" if last == "sigmoid" else None)
+    net.layers[1].mask = np.repeat([[True, False, True, True, False, True]], 3, axis=0)
     small = net.compact()
-    # A layer of probabilities is whole or not at all: each depends on all logits.
-    assert [layer.size for layer in small.layers] == [6 if first == "softmax" else 4, 3]
-    assert small.forward(FLOATS).tobytes() == net.forward(FLOATS).tobytes() and small.loss == net.loss
+    assert [layer.size for layer in small.layers] == [6 if first == "softmax" else 4, 3] and small.loss == net.loss
+    np.testing.assert_array_equal(small.layers[1].weights[:, -1], net.layers[1].weights[:, -1])
     small.save(tmp_path / "model.npz")
-    assert mlgraph.load(tmp_path / "model.npz").forward(FLOATS).tobytes() == small.forward(FLOATS).tobytes()
-    left = slice(6) if first == "softmax" else [0, 2, 3, 5]
-    np.testing.assert_array_equal(small.layers[1].weights, net.layers[1].weights[:, left])
-    assert len(net.draw(FLOATS[0]).to_dot()) and np.isfinite(small.fit(FLOATS, Y, epochs=1).epoch_loss).all()
+    for model in (small, mlgraph.load(tmp_path / "model.npz")):
+        assert model.forward(FLOATS).tobytes() == net.forward(FLOATS).tobytes()
+        if net.probabilities:
+            assert model.predict_proba(FLOATS).tobytes() == net.predict_proba(FLOATS).tobytes()
+    assert np.isfinite(small.fit(FLOATS, np.eye(3)[Y], epochs=1).epoch_loss).all()
 
 
-def test_what_a_model_has_besides():
-    class Named(mlgraph.Network):
-        pass
-
-    net = Named(3)
-    net.add_layer(2)
-    net.tags = ["a"]
+def test_layer_without_live_neurons_is_gone():
+    """Edges that skip the layer become edges from the layer before."""
+    net = mlgraph.Network(FLOATS.shape[1], seed=0)
+    for size, activation in ((5, "softmax"), (4, "relu"), (3, "softmax")):
+        net.add_layer(size, activation)
+    for k in range(3):
+        net.graph.add_edge(net.layers[1][0].sources[k], net.outputs[k], 0.5)
+    net.graph.prune(net.layers[1])
     small = net.compact()
-    assert type(small) is Named and small.tags == ["a"] and small.tags is not net.tags
+    assert [layer.size for layer in small.layers] == [5, 3]
+    np.testing.assert_array_equal(small.layers[1].weights, 0.5 * np.eye(3, 5))
+    assert small.forward(FLOATS).tobytes() == net.forward(FLOATS).tobytes()
 
 
-def test_what_evolution_leaves_behind():
+def test_compact_frees_what_many_edits_leave_behind():
     g = mlgraph.Graph()
     x = g.inputs(2)
     out = g.add_neuron(x, weights=[1.0, 1.0])
@@ -138,7 +125,8 @@ def test_what_evolution_leaves_behind():
     assert len(small.graph._pool) == 2 and small.graph.storage.used <= 16
 
 
-def test_nodes_of_the_copy_were_there_before_anything_is_asked_of_it():
+def test_gradients_know_all_nodes_of_a_compact_copy():
+    """Its nodes count as older than any edit of the model."""
     net = pruned()
     assert net.graph.edits > 0
     small = net.compact()
@@ -146,65 +134,27 @@ def test_nodes_of_the_copy_were_there_before_anything_is_asked_of_it():
     assert [len(gradients.of(neuron)) for neuron in small.outputs] == [len(neuron.sources) for neuron in small.outputs]
 
 
-def test_the_copy_knows_of_what_is_cut_off():
+def test_compact_copy_refuses_dead_sources():
     g = mlgraph.Graph()
     x = g.inputs(2)
     a, b = g.add_neuron(x), g.add_neuron(x)
     model = mlgraph.Model(g, mlgraph.tanh(a) * b)
     a.prune()
     small = model.compact()
-    (nothing,) = (node for node in small.graph if node.kind == "tanh")
+    (dead,) = (node for node in small.graph if node.kind == "tanh")
     with pytest.raises(ValueError, match=r"sources: .* depends only on neurons that are cut off"):
-        small.graph.add_neuron([nothing])
+        small.graph.add_neuron([dead])
 
 
-def test_neurons_of_the_copy_share_their_list():
-    net = mlgraph.Network(12, seed=0)
-    net.add_layer(20, "identity")
-    net.add_layer(3)
-    assert len(net.compact().graph._pool) == 12 + 20
-
-
-def test_names_of_what_is_left_out_are_gone(tmp_path):
-    g = mlgraph.Graph()
-    x = g.inputs(2)
-    lost, out = g.add_neuron(x), g.add_neuron(x)
-    lost.name, out.name = "lost", "out"
-    small = mlgraph.Model(g, out).compact()
-    small.save(tmp_path / "small.npz")
-    assert [node.name for node in mlgraph.load(tmp_path / "small.npz").graph] == [x[0].name, x[1].name, "out"]
-
-
-def test_a_layer_that_is_gone():
-    """Past which edges lead; the next one reads the layer before it."""
-    net = mlgraph.Network(FLOATS.shape[1], seed=0)
-    for size, activation in ((5, "softmax"), (4, "relu"), (3, "softmax")):
-        net.add_layer(size, activation)
-    for k in range(3):
-        net.graph.add_edge(net.layers[1].graph[net.layers[1].source_ids[k]], net.outputs[k], 0.5)
-    for neuron in net.layers[1].neurons:
-        neuron.prune()
-    small = net.compact()
-    assert [layer.size for layer in small.layers] == [5, 3] and small.layers[1].weights.shape == (3, 5)
-    assert small.layers[1].weights.sum() == 1.5
-    assert small.forward(FLOATS).tobytes() == net.forward(FLOATS).tobytes()
-    assert np.isclose(small.fit(X, Y, epochs=1).epoch_loss, net.fit(X, Y, epochs=1).epoch_loss, rtol=1e-5).all()
-
-
-def test_a_network_without_layers():
-    with pytest.raises(ValueError, match=r"^network: expected at least one layer, got none; add_layer adds one$"):
-        mlgraph.Network(3).compact()
-
-
-def test_what_is_compacted_can_be_saved(tmp_path):
-    """Though a neuron was made with more edges than there are nodes now."""
+def test_compact_copy_of_a_few_neurons_can_be_saved(tmp_path):
+    """A neuron may once have had more edges than the copy has nodes."""
     net = mlgraph.Network(2, seed=0)
     net.add_layer(100, "tanh")
     net.add_layer(1)
     net.prune(neurons=0.98)
     small = net.compact()
     small.save(tmp_path / "small.npz")
-    again = mlgraph.load(tmp_path / "small.npz")
+    loaded = mlgraph.load(tmp_path / "small.npz")
     x = np.ones((3, 2))
-    assert again.forward(x).tobytes() == small.forward(x).tobytes() == net.forward(x).tobytes()
-    assert again.sparsity == small.sparsity > 0
+    assert loaded.forward(x).tobytes() == small.forward(x).tobytes() == net.forward(x).tobytes()
+    assert loaded.sparsity == small.sparsity > 0
