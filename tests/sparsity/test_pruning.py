@@ -24,7 +24,7 @@ def strengths(net, scores):
 # --- edges ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("sparsity", [0.1, 0.6])
+@pytest.mark.parametrize("sparsity", [pytest.param(0.1, marks=pytest.mark.slow), 0.6])
 @pytest.mark.parametrize("by", ["magnitude", pytest.param("saliency", marks=pytest.mark.slow), "callable"])
 @pytest.mark.parametrize("scope", ["global", "layer"])
 def test_edges_with_the_weakest_paths_are_cut(sparsity, by, scope):

@@ -124,29 +124,6 @@ def test_a_run_that_widens_a_layer_resumes_with_the_same_bits(schedule, tmp_path
     assert [n.id for n in resumed.layers[0]] == [n.id for n in whole.layers[0]] == [*range(12, 32), *range(51, 57)]
 
 
-def test_a_run_may_be_resumed_while_a_neuron_is_added(tmp_path):
-    """The neuron is refused, but the nodes that the checkpoint brought stay."""
-    path = tmp_path / "run.npz"
-
-    def widen(progress):
-        if progress.kind == "epoch":
-            net.widen(net.layers[0], 3)
-            raise StopIteration
-
-    def sources():
-        again.fit(X, Y, epochs=3, checkpoint=path, resume=True)
-        yield from (again.graph[0], again.graph[1])
-
-    net, again = network(), network()
-    net.fit(X, Y, epochs=3, checkpoint=path, callback=widen)
-    written = path.read_bytes()
-    with pytest.raises(ValueError, match=r"^weights: expected shape \(2,\), got \(1,\)$"):
-        again.graph.add_neuron(sources(), weights=[1.0])
-    path.write_bytes(written)
-    net.fit(X, Y, epochs=3, checkpoint=path, resume=True)
-    assert everything(again.graph) == everything(net.graph) and again.layers[0].size == 23
-
-
 @pytest.mark.parametrize("name", ["weights", "mask", "biases"])
 def test_a_layer_can_be_read_while_another_thread_widens_it(name):
     net = network()
