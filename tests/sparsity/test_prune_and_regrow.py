@@ -104,7 +104,7 @@ def test_few_edges_reach_every_input_and_neuron(kind):
         read.update(source for source, _ in pairs(net) if source < 30)
         neurons.update(neuron.id for layer in net.layers for neuron in layer if neuron.alive)
 
-    history = net.fit(X, Y, sparsify=kind(0.95, updates=100), callback=watch, **{**OPTIONS, "epochs": 12})
+    history = net.fit(X, Y, sparsify=kind(0.95, updates=100), callback=watch, **{**OPTIONS, "epochs": 8})
     # A layer gets more edges if its read neurons need more, and fewer if none of them has a free place.
     least = wanted if kind is SET else 0.9 * wanted
     assert ((history.epoch_edges >= least) & (history.epoch_edges <= 1.1 * wanted)).all()
