@@ -8,6 +8,7 @@ from scored import DATA, X, Y, ends, network, weights
 
 import mlgraph
 from mlgraph.sparsity.growing import missing_edges
+from mlgraph.sparsity.scores import block_scores
 
 
 def block_of(net, edge, size=4):
@@ -51,17 +52,18 @@ def test_blocks_are_cut_by_their_norm_or_their_mean(scope, size, by):
         assert sum(0 < len(has[key]) < len(had[key]) for key in had) < 0.2 * len(had)
 
 
-def test_blocks_of_equal_weights_stay_whole():
+@pytest.mark.parametrize("scope", ["global", "layer"])
+def test_blocks_of_equal_weights_stay_whole(scope):
     net = network(False)
     for layer in net.layers:
         layer.weights = np.full(layer.weights.shape, 0.5)
     had = blocks(net, {edge: edge[1] for edge in weights(net)})
-    net.prune(0.5, block=4)
+    net.prune(0.5, block=4, scope=scope)
     has = blocks(net, weights(net))
     there = [key for key in had if all(net.graph[neuron].alive for neuron in had[key])]
     partial = sum(0 < len(has[key]) < len(had[key]) for key in there)
     assert len(there) > 0.5 * len(had)
-    assert partial <= 1 + 11  # the last block, and those with a path to an output
+    assert partial <= 3 + 11  # the last block of each layer, and those with a path to an output
 
 
 def test_infinite_scores_of_blocks_are_compared_as_large_numbers():
@@ -97,6 +99,20 @@ def test_neurons_of_a_block_share_random_numbers_and_saliencies(by):
         net.prune(0.5, by=by, data=DATA, block=block)
         kept.append(whole_blocks(net, weights(net)))
     assert kept[1] > 2 * kept[0]
+
+
+@pytest.mark.parametrize(
+    ("by", "expected"),
+    [("magnitude", [12.5**0.5, 12.5**0.5, 5.0]), (max, [3.5, 3.5, -5.0]), ("random", [3.0, 3.0, -5.0])],
+)
+def test_the_score_of_a_block_has_the_scale_of_its_edges(by, expected):
+    """So it can be compared with the scores of other layers."""
+    net = mlgraph.Network(2, seed=0)
+    net.add_layer(2)
+    edges = mlgraph.Edges(np.array([0, 0, 1], np.int32), np.array([2, 3, 2], np.int32), np.zeros(3, np.float32))
+    score, block_ids = block_scores(net, edges, np.array([3.0, 4.0, -5.0]), by, 2)
+    np.testing.assert_allclose(score, expected)
+    assert block_ids.tolist() == [0, 0, 1]
 
 
 # --- growing, and schedules -----------------------------------------------------------------------

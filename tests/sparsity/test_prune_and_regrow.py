@@ -226,6 +226,19 @@ def test_a_revived_neuron_has_drawn_weights_and_changes_no_output():
     np.testing.assert_allclose(net.forward(X), logits, rtol=1e-5, atol=1e-6)
 
 
+def test_a_revived_neuron_with_sources_brings_back_their_edges():
+    """Sources that nothing else reads count with their edges, so the layer grows fewer."""
+    net = mlgraph.Network(12, seed=0)
+    for size, activation in ((10, "tanh"), (8, "tanh"), (3, "softmax")):
+        net.add_layer(size, activation)
+    net.layers[0].mask = np.tile(np.arange(12) < 6, (10, 1))
+    neuron = net.layers[1][2]
+    net.graph.prune([edge for source in neuron.sources[:4] for edge in source.out_edges if edge.target != neuron])
+    net.graph.prune(neuron.out_edges)
+    new = growing.grow_to_sizes(net, np.array([60, 52, 24]), None, 1, np.random.default_rng(0))
+    assert new.source.tolist() == [neuron.id] * 3 and net.n_edges == 60 + 52 + 24
+
+
 @both
 def test_a_revived_neuron_starts_with_bias_0_and_no_momentum(kind):
     """A frozen bias stays, and so does that of a neuron that stays dead or alive."""
