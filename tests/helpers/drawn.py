@@ -1,4 +1,4 @@
-"""Graphs to be drawn, and what stands in their pictures."""
+"""Graphs to draw, and what their pictures show."""
 
 import re
 import xml.etree.ElementTree as ET
@@ -10,29 +10,28 @@ import mlgraph
 SVG = "{http://www.w3.org/2000/svg}"
 
 
+def elements(drawing, tag):
+    """All elements of the parsed SVG with this tag."""
+    return list(ET.fromstring(drawing.to_svg()).iter(f"{SVG}{tag}"))
+
+
+def groups(drawing, of_boxes=True):
+    """The SVG groups of boxes, or those of edges."""
+    return [g for g in elements(drawing, "g") if (g.find(f"{SVG}rect") is not None) == of_boxes]
+
+
 def boxes(drawing):
-    """Texts of each box of the SVG, which is parsed; the first is its title."""
-    root = ET.fromstring(drawing.to_svg())
-    assert root.tag == f"{SVG}svg"
-    groups = [g for g in root.iter(f"{SVG}g") if g.find(f"{SVG}rect") is not None]
-    return [[t.text for t in g.iter(f"{SVG}text")] for g in groups]
-
-
-def texts(drawing):
-    """All that is written."""
-    return [t.text for t in ET.fromstring(drawing.to_svg()).iter(f"{SVG}text")]
+    """Texts of each box; the first is its title."""
+    return [[t.text for t in g.iter(f"{SVG}text")] for g in groups(drawing)]
 
 
 def rectangles(drawing):
-    """Place of each box: left, top, right, bottom."""
-    root = ET.fromstring(drawing.to_svg())
-    size = float(root.get("width")), float(root.get("height"))
-    found = []
-    for g in root.iter(f"{SVG}g"):
-        if (r := g.find(f"{SVG}rect")) is not None:
-            x, y, w, h = (float(r.get(k)) for k in ("x", "y", "width", "height"))
-            found.append((x, y, x + w, y + h))
-    return found, size
+    """Left, top, right and bottom of each box, and the width and height of the picture."""
+    root, found = ET.fromstring(drawing.to_svg()), []
+    for g in groups(drawing):
+        x, y, w, h = (float(g.find(f"{SVG}rect").get(k)) for k in ("x", "y", "width", "height"))
+        found.append((x, y, x + w, y + h))
+    return found, (float(root.get("width")), float(root.get("height")))
 
 
 def edges(drawing):

@@ -1,9 +1,8 @@
-"""A trained network, and of each of its edges what it is worth, found another way than the library does."""
+"""A trained network, and the scores of its edges computed by other means than the library's."""
 
 import numpy as np
 
 import mlgraph
-from mlgraph.graph import arrays
 
 RNG = np.random.default_rng(0)
 X = RNG.integers(0, 256, (90, 12), np.uint8)
@@ -22,15 +21,19 @@ def network(trained=True, seed=0):
     return net
 
 
-def weights(net):
-    """Of every edge by its ends."""
-    edges = arrays.wiring(net.graph)
-    values = net.graph.parameters[edges.place].tolist()
-    return dict(zip(zip(edges.source.tolist(), edges.target.tolist(), strict=True), values, strict=True))
+def ends(edges):
+    """The ids of the source and the target of each edge."""
+    return list(zip(edges.source.tolist(), edges.target.tolist(), strict=True))
+
+
+def weights(model):
+    """Weights by the ends of the edges."""
+    edges = model.graph.edges()
+    return dict(zip(ends(edges), edges.weight.tolist(), strict=True))
 
 
 def slopes(net):
-    """Of every edge by its ends, the gradient of the mean loss, by another way: a function and its cotangent."""
+    """Gradient of the mean loss by the ends of the edges, from a compiled function and a cotangent."""
     logits = net.forward(X)
     e = np.exp(logits - logits.max(axis=1, keepdims=True))
     f = net.graph.compile(net.outputs)
@@ -43,8 +46,19 @@ def slopes(net):
     }
 
 
-def layer_of(net, target):
-    return next(i for i, layer in enumerate(net.layers) if target in layer.ids)
+def of_use(edges, inputs, outputs):
+    """Those of the edges that lie on a path from an input to an output."""
+    while True:
+        fed, read = {target for _, target in edges} | inputs, {source for source, _ in edges} | outputs
+        useful = {(source, target) for source, target in edges if source in fed and target in read}
+        if useful == edges:
+            return useful
+        edges = useful
+
+
+def by_layer(net, edges):
+    """The edges of each layer."""
+    return [[edge for edge in edges if edge[1] in set(layer.ids)] for layer in net.layers]
 
 
 def best(scores, n):

@@ -1,11 +1,10 @@
 """Drawings of graphs: what the boxes say, how large graphs are folded, and which names can be written."""
 
 import re
-import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
-from drawn import SVG, boxes, edges, network, random_neurons, texts
+from drawn import SVG, boxes, edges, elements, groups, network, random_neurons
 from graphs import readme_of_micrograd
 
 import mlgraph
@@ -25,20 +24,20 @@ def test_a_small_graph_shows_every_node_and_edge():
 
 
 def test_values_and_adjoints_of_an_example():
-    """micrograd's example, with the numbers of its README."""
+    """The numbers are those of micrograd's README."""
     g = mlgraph.Graph()
     z = readme_of_micrograd(g.input("a"), g.input("b"))
-    shown = boxes(z.draw(x=[-4, 2]))
+    drawing = z.draw(x=[-4, 2])
+    shown = boxes(drawing)
     assert ["a", "-4", "∂ 138.83"] in shown and ["b", "2", "∂ 645.58"] in shown and ["+", "24.704", "∂ 1"] in shown
     assert [len(t) for t in shown] == [1 if node.kind == "constant" else 3 for node in g]
-    assert r'label="b\n2\n∂ 645.58"' in z.draw(x=[-4, 2]).to_dot()
+    assert r'label="b\n2\n∂ 645.58"' in drawing.to_dot()
 
 
-def test_adjoints_are_of_the_sum_of_the_outputs():
+def test_adjoints_are_those_of_the_sum_of_the_outputs():
     g = mlgraph.Graph()
     x = g.inputs(2)
-    outputs = [x[0] * x[1], x[0] * 3]
-    assert boxes(Drawing(outputs, x=[2.0, 5.0]))[0] == ["n0", "2", "∂ 8"]
+    assert boxes(Drawing([x[0] * x[1], x[0] * 3], x=[2.0, 5.0]))[0] == ["n0", "2", "∂ 8"]
     assert boxes((g.input() + x[0]).draw(x=np.array([51, 0, 255], np.uint8)))[-1] == ["+", "1.2", "∂ 1"]  # byte / 255
 
 
@@ -54,24 +53,18 @@ def test_given_values_and_names_replace_others():
 def test_weights_and_biases_of_a_small_graph():
     g = mlgraph.Graph()
     few, more = g.inputs(2), g.inputs(41)
-    out = g.add_neuron(few, weights=[0.5, -2], bias=0.25)
-    assert boxes(out.draw())[2] == [f"{out.name} identity", "bias 0.25"]
-    assert re.findall(r"-> n\d+ (.*);", out.draw().to_dot()) == ['[label="0.5"]', '[label="-2"]']
-    groups = [g for g in ET.fromstring(out.draw().to_svg()).iter(f"{SVG}g") if g.find(f"{SVG}rect") is None]
-    assert [g.findtext(f"{SVG}title") for g in groups] == ["weight 0.5", "weight -2"]
-    thin, thick = (g.find(f"{SVG}path") for g in groups)
+    drawing = g.add_neuron(few, weights=[0.5, -2], bias=0.25).draw()
+    assert boxes(drawing)[2][1:] == ["bias 0.25"]
+    assert re.findall(r"-> n\d+ (.*);", drawing.to_dot()) == ['[label="0.5"]', '[label="-2"]']
+    drawn = groups(drawing, of_boxes=False)
+    assert [g.findtext(f"{SVG}title") for g in drawn] == ["weight 0.5", "weight -2"]
+    thin, thick = (g.find(f"{SVG}path") for g in drawn)
     assert (thin.get("stroke-width"), thick.get("stroke-width")) == ("1.12", "3.00")
-    assert thin.get("stroke") != thick.get("stroke")
     assert boxes(g.add_neuron(few, weights=[0.5, -2], bias=None).draw())[2][1:] == []
     for n in (40, 41):  # up to 40 edges
-        drawn = texts(g.add_neuron(more[:n], weights=np.full(n, 0.5)).draw(limit=100))
-        assert ("bias 0" in drawn) == ("0.5" in drawn) == (n == 40)
-
-
-def test_a_neuron_with_many_sources_shows_their_number():
-    g = mlgraph.Graph()
-    x = g.inputs(9)
-    assert [boxes(g.add_neuron(x[:n], bias=None).draw())[-1][1:] for n in (8, 9)] == [[], ["9 sources"]]
+        texts = [t.text for t in elements(g.add_neuron(more[:n], weights=np.full(n, 0.5)).draw(limit=100), "text")]
+        assert ("bias 0" in texts) == ("0.5" in texts) == (n == 40)
+    assert [boxes(g.add_neuron(more[:n], bias=None).draw())[-1][1:] for n in (8, 9)] == [[], ["9 sources"]]
 
 
 @pytest.mark.parametrize("weights", [[1.0, np.nan], [np.inf, 1.0], [0.0, 0.0]])
@@ -82,13 +75,7 @@ def test_every_edge_has_a_finite_width(weights):
 
 
 def test_outputs_are_bold():
-    """Those of a graph are what nothing reads, except inputs and neurons that are cut off."""
-    g = mlgraph.Graph()
-    z = mlgraph.exp(g.input())
-    assert z.draw().to_dot().splitlines()[2:4] == [
-        '  n0 [label="n0", tooltip="n0", fillcolor="#e3effb", color="#3b7dc4"];',
-        '  n1 [label="exp", tooltip="exp(n0)", fillcolor="#ffffff", color="#555555", penwidth=2];',
-    ]
+    """Those of a whole graph are the operations and live neurons that nothing reads."""
     net = network(2, 3, 2)
     net.graph.input("target")
     net.graph.prune(net.layers[0][1].out_edges)
@@ -101,18 +88,18 @@ def test_outputs_are_bold():
 
 def test_a_model_shows_derivatives_of_its_loss():
     net = network(2, 3, 2)
-    net.layers[0].neurons[1].prune()
+    net.layers[0][1].prune()
     x = np.array([[1.0, -2.0]], np.float32)
-    traced = net.trace(x, [1])
-    shown = {box[0].split()[0]: box[1:] for box in boxes(net.draw(x[0], 1))}
-    for neuron in (n for layer in net.layers for n in layer.neurons):
+    traced, drawing = net.trace(x, [1]), net.draw(x[0], 1)
+    shown = {box[0].split()[0]: box[1:] for box in boxes(drawing)}
+    for neuron in (n for layer in net.layers for n in layer):
         assert (neuron.name in shown) == neuron.alive
         if neuron.alive:
             numbers = [f"{traced[neuron][0]:.5g}", f"∂ {traced.adjoint(neuron)[0]:.5g}"]
             assert shown[neuron.name] == [f"bias {neuron.bias:.4g}", *numbers]
-    probabilities = [box[1:] for box in boxes(net.draw(x[0], 1)) if box[0] == "exp"]
+    probabilities = [box[1:] for box in boxes(drawing) if box[0] == "exp"]
     assert sorted(probabilities) == sorted([f"{p:.5g}"] for p in net.predict_proba(x)[0])  # the loss takes the logits
-    assert "∂" not in net.draw(x[0]).to_svg() and net.draw(x[0], [0, 1]).to_dot() == net.draw(x[0], 1).to_dot()
+    assert "∂" not in net.draw(x[0]).to_svg() and net.draw(x[0], [0, 1]).to_dot() == drawing.to_dot()
 
 
 def test_a_model_whose_loss_is_a_node():
@@ -140,19 +127,19 @@ SUM = mlgraph.Model(LOSS_NODE, A + B, loss=(A + B - TARGET) ** 2)
         (lambda: SOFTMAX.draw([[1, 2]]), r"x: expected one example of shape \(2,\)"),
         (lambda: SOFTMAX.draw([1, 2], 2), "y: expected labels from 0 to 1, got 2 to 2"),
         (lambda: SOFTMAX.draw([1, 2], [1]), r"y: expected the label or the targets of one example, .* got \(1,\)$"),
-        (lambda: SUM.draw([[1, 2]], 3), r"x and y: expected 3 numbers of one example, got shapes \(1, 2\) and \(\)"),
         (lambda: SUM.draw([1, 2], [3, 4]), r"x and y: expected 3 numbers of one example, got shapes \(2,\) and \(2,\)"),
         (lambda: SUM.draw([1, 2], ()), r"x: expected one example of shape \(3,\), got \(2,\)"),
-        (lambda: SUM.draw([1, 2], [[3], [4, 5]]), "y: expected an array of numbers, got rows of different lengths"),
         (lambda: SUM.draw([1, 2], "a"), "y: expected numbers, got "),
-        (lambda: A.draw(x=3), r"x: expected one example of shape \(3,\), got \("),
         (lambda: A.draw(limit=1), "limit: expected an integer of at least 2, got 1"),
+        (lambda: A.draw(values=[1.0]), "values: expected a mapping from nodes or ids to numbers, got "),
+        (lambda: Drawing(3), "nodes: expected a graph or nodes, got int"),
         (lambda: Drawing([]), "nodes: expected a graph or at least one node, got none"),
         (lambda: Drawing([A, 3]), "nodes: some items are not nodes"),
         (lambda: Drawing([A, mlgraph.Graph().input()]), "nodes: expected nodes of one graph"),
+        (lambda: A.draw().save("y.png"), "path: expected a name that ends in .svg, .dot or .gv, got 'y.png'$"),
     ],
 )
-def test_errors(attempt, message):
+def test_mistakes(attempt, message):
     with pytest.raises((TypeError, ValueError), match=f"^{message}"):
         attempt()
 
@@ -172,8 +159,6 @@ def test_layers_become_boxes():
         ["10 × exp"],
     ]
     assert drawing.to_dot().count("25,088 edges") == 1 and 'tooltip="784 nodes, n0 to n783"' in drawing.to_dot()
-    neuron = net.layers[0].neurons[3]
-    assert boxes(neuron.draw()) == [["784 inputs"], [f"{neuron.name} leaky_relu", "784 sources"]]
 
 
 def test_a_folded_box_shows_ranges():
@@ -193,14 +178,13 @@ def test_the_largest_groups_are_folded_first(inputs, sines, limit, drawn):
     assert len(boxes(z.draw(limit=limit))) == drawn
 
 
-@pytest.mark.parametrize("limit", [2, 3, 10, 60])
+@pytest.mark.parametrize("limit", [2, 3, 60])
 @pytest.mark.parametrize("graph", [network(3, 4, 3, 2).graph, random_neurons(500), random_neurons(54)], ids=repr)
 def test_the_limit_is_kept(graph, limit):
     drawing = Drawing(graph, limit=limit)
-    assert 2 <= len(boxes(drawing)) <= limit
-    assert len({key for pair in edges(drawing) for key in pair}) == len(boxes(drawing))
-    if len(graph) <= limit:
-        assert len(boxes(drawing)) == len(graph)
+    n_boxes = len(boxes(drawing))
+    assert 2 <= n_boxes <= limit and len({key for pair in edges(drawing) for key in pair}) == n_boxes
+    assert len(graph) > limit or n_boxes == len(graph)
 
 
 def test_a_deep_graph_is_folded_by_ranges_of_levels():
@@ -209,10 +193,8 @@ def test_a_deep_graph_is_folded_by_ranges_of_levels():
     for _ in range(5_000):
         y = mlgraph.sin(abs(y)) + x
     shown = boxes(y.draw())
-    assert len(shown) == 9 and shown[:2] == [
-        ["x"],
-        ["1,875 nodes", "levels 1 to 1,875", "625 × abs", "625 × sin", "625 × add"],
-    ]
+    assert len(shown) == 9 and shown[0] == ["x"]
+    assert shown[1] == ["1,875 nodes", "levels 1 to 1,875", "625 × abs", "625 × sin", "625 × add"]
     for k in range(40):
         x = g.add_neuron([x], weights=[k])
     assert re.findall(r'-> \w+ \[label="(.*)"\];', x.draw(limit=9).to_dot()) == [str(5 * band) for band in range(8)]
@@ -253,5 +235,3 @@ def test_save_writes_the_format_of_the_suffix(tmp_path, name):
     drawing.save(tmp_path / name)
     assert (tmp_path / name).read_text() == (drawing.to_svg() if name.endswith("svg") else drawing.to_dot())
     assert [file.name for file in tmp_path.iterdir()] == [name]
-    with pytest.raises(ValueError, match=r"^path: expected a name that ends in .svg, .dot or .gv, got '.*y.png'$"):
-        drawing.save(tmp_path / "y.png")

@@ -1,4 +1,4 @@
-"""`Model.inspect`, `ablate` and `ablation_table`, compared with other ways to compute the same numbers."""
+"""`Model.inspect`, `ablate` and `ablation_table`, compared with cuts and with numpy."""
 
 import numpy as np
 import pytest
@@ -10,6 +10,7 @@ from mlgraph.pictures import inspection
 RNG = np.random.default_rng(0)
 X = RNG.integers(0, 256, (90, 12), np.uint8)
 Y = RNG.integers(0, 9, 90)
+NAN = float("nan")
 
 
 def network(hidden=(20, 16), activation="leaky_relu"):
@@ -25,13 +26,32 @@ def everything(net):
     return [*held(net.graph), net.graph.last_edit]
 
 
-def cut_and_evaluate(net, what, x=X, y=Y):
-    edits = net.graph.edits
-    net.graph.prune(what)
-    scores = net.evaluate(x, y)
-    if net.graph.edits > edits:
-        net.undo()
+def cut_and_evaluate(model, what, x=X, y=Y):
+    """The scores of a model after a cut, which is undone; NaN if it is refused."""
+    edits = model.graph.edits
+    try:
+        model.graph.prune(what)
+    except ValueError:
+        return {"loss": NAN}
+    scores = model.evaluate(x, y)
+    if model.graph.edits > edits:
+        model.undo()
     return scores
+
+
+def assert_table_is_of_cuts(model, neurons, x=X, y=Y):
+    """The table, and the increases of the loss in that of `inspect`, are those of one cut after the other."""
+    cuts = [cut_and_evaluate(model, [neuron], x, y) for neuron in neurons]
+    table, whole = model.ablation_table(neurons, x, y), model.evaluate(x, y)
+    assert table["node"].tolist() == [neuron.id for neuron in neurons]
+    rows = {row["node"]: row for row in model.inspect(x, y)}
+    for column in ("loss", "accuracy"):
+        want = np.array([scores.get(column, NAN) for scores in cuts])
+        np.testing.assert_allclose(table[column], want, rtol=1e-5)
+        sign = 1 if column == "loss" else -1
+        change = [sign * rows[neuron.id][column] for neuron in neurons]
+        np.testing.assert_allclose(change, want - whole.get(column, NAN), rtol=1e-4, atol=1e-6)
+    return table
 
 
 @pytest.fixture
@@ -45,71 +65,55 @@ def plans(monkeypatch):
 # --- ablation -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["neuron", "edge", "several", "pair"])
-def test_ablate_gives_the_scores_after_a_cut(name):
+@pytest.mark.parametrize(
+    "choose",
+    [
+        lambda net: net.layers[0][3],
+        lambda net: net.layers[1][2].edges[5],
+        lambda net: [net.layers[0][1], net.layers[1][7], net.layers[2][0].edges[3]],
+        lambda net: [(net.layers[0][0], net.layers[1][0])],
+    ],
+    ids=["neuron", "edge", "several", "pair"],
+)
+def test_ablate_gives_the_scores_after_a_cut_and_changes_nothing(choose):
     net = network()
-    first, second = net.layers[:2]
-    what = {
-        "neuron": first.neurons[3],
-        "edge": second.neurons[2].edges[5],
-        "several": [first.neurons[1], second.neurons[7], net.layers[2].neurons[0].edges[3]],
-        "pair": [(first.neurons[0], second.neurons[0])],
-    }[name]
-    net.graph.add_edge(net.graph[0], second.neurons[0], 0.5)
+    what = choose(net)
+    net.graph.add_edge(net.graph[0], net.layers[1][0], 0.5)
     before = everything(net)
     scores = net.ablate(what, X, Y)
     assert everything(net) == before and scores != net.evaluate(X, Y)
-    assert scores == cut_and_evaluate(net, [what] if name in ("neuron", "edge") else what)
+    assert scores == cut_and_evaluate(net, what if isinstance(what, list) else [what])
 
 
 @pytest.mark.parametrize("activation", ["leaky_relu", "sigmoid"])
-@pytest.mark.parametrize("layer", [0, 1])
-def test_table_gives_the_scores_of_each_ablation(sweep, monkeypatch, activation, layer):
+@pytest.mark.parametrize("most_values", [inspection.MOST_VALUES, 500])  # in one chunk of examples and in several
+def test_the_table_of_a_layer_gives_the_scores_of_each_cut(monkeypatch, activation, most_values):
     net = network(activation=activation)
     net.evaluate(X, Y)
     before = everything(net)
-    each = [net.ablate(neuron, X, Y) for neuron in net.layers[layer].neurons]
-    for most_values in (inspection.MOST_VALUES, 500):  # in one chunk of examples and in several
-        monkeypatch.setattr(inspection, "MOST_VALUES", most_values)
-        table = net.ablation_table(net.layers[layer], X, Y)
-        assert everything(net) == before and table.dtype == inspection.ABLATED
-        assert table["node"].tolist() == net.layers[layer].ids
-        np.testing.assert_allclose(table["loss"], [scores["loss"] for scores in each], rtol=1e-6)
-        np.testing.assert_allclose(table["accuracy"], [scores["accuracy"] for scores in each], rtol=1e-6)
-        assert len(set(table["loss"])) > 10
+    monkeypatch.setattr(inspection, "MOST_VALUES", most_values)
+    table = net.ablation_table(net.layers[0], X, Y)
+    assert everything(net) == before and len(set(table["loss"])) > 10
+    for layer in net.layers[:2]:
+        assert_table_is_of_cuts(net, layer.neurons)
 
 
-def test_targets_in_chunks(monkeypatch):
-    net = mlgraph.Network(12, seed=0)
-    net.add_layer(8, "tanh")
-    net.add_layer(3, "identity")
-    targets = RNG.random((90, 3))
-    whole = net.ablation_table(net.layers[0], X, targets)
-    monkeypatch.setattr(inspection, "MOST_VALUES", 100)
-    np.testing.assert_allclose(net.ablation_table(net.layers[0], X, targets)["loss"], whole["loss"], rtol=1e-5)
-
-
-def test_pruned_network():
-    """Also for dead neurons, and for one whose loss kills the neuron that reads nothing else."""
+def test_the_table_of_a_pruned_network():
+    """It has dead neurons, and neurons that are the only source of another one with a bias."""
     net = network((6, 16))
     net.prune(0.6, by="random", seed=1)
-    dead, lone = net.layers[1].neurons[:2]
-    net.graph.prune(dead.edges)
-    for edge in lone.edges[1:]:
-        edge.prune()
-    for neuron in net.layers[2].neurons:
+    dead, lone = net.layers[1][0], net.layers[1][1]
+    net.graph.prune([*dead.edges, *lone.edges[1:]])
+    for neuron in net.layers[2]:
         if lone not in neuron.sources:
             net.graph.add_edge(lone, neuron, 0.5)
     lone.bias = 3.0
     assert lone.alive and not dead.alive
     for layer in net.layers[:2]:
-        for neuron, row in zip(layer.neurons, net.ablation_table(layer, X, Y), strict=True):
-            scores = cut_and_evaluate(net, [neuron])
-            assert row["loss"] == pytest.approx(scores["loss"], rel=1e-6) and row["accuracy"] == scores["accuracy"]
-            assert neuron.alive or row["loss"] == net.evaluate(X, Y)["loss"]
+        assert_table_is_of_cuts(net, layer.neurons)
 
 
-def test_any_graph():
+def test_the_table_of_any_graph():
     g = mlgraph.Graph()
     x = g.inputs(12)
     rng = np.random.default_rng(1)
@@ -119,57 +123,61 @@ def test_any_graph():
     alone = g.add_neuron([mixed[2]], "sigmoid", weights=[2.0], bias=-1.0)
     out = g.add_neuron([*second, alone, first[5], x[0]], weights=rng.normal(size=6))
     model = mlgraph.Model(g, [out], loss=(out - x[1]) ** 2)
-    for group in (first, second, [alone], [*second, alone]):
-        table = model.ablation_table(group, X, ())
-        for neuron, row in zip(group, table, strict=True):
-            assert row["loss"] == pytest.approx(cut_and_evaluate(model, [neuron], X, ())["loss"], rel=1e-5)
-        assert np.isnan(table["accuracy"]).all()
-    assert np.isnan(model.ablation_table([out], X)["loss"]).all()
+    for neurons in (first, second, [alone], [*second, alone], [out]):
+        assert_table_is_of_cuts(model, neurons, X, ())
     np.testing.assert_array_equal(model.inspect(X)["loss"], model.inspect(X, ())["loss"])  # a node needs no labels
     with pytest.raises(ValueError, match=f"^layer: neurons must not depend on each other, but {alone.name} depends"):
         model.ablation_table([*first, alone], X, ())
 
 
 @pytest.mark.parametrize("loss", ["squared_error", "binary_cross_entropy"])
-def test_outputs_that_do_not_depend_on_the_layer(loss):
+def test_the_table_of_outputs_that_do_not_all_depend_on_the_layer(monkeypatch, loss):
+    monkeypatch.setattr(inspection, "MOST_VALUES", 100)
     g = mlgraph.Graph()
     x = g.inputs(3)
     hidden = [g.add_neuron(x[1:], "tanh", weights=[k, 1 - k]) for k in range(3)]
     outputs = [g.add_neuron([*hidden, x[1]], weights=[1, 2, 3, 4]), g.add_neuron([x[0]], weights=[2.0]), x[2]]
-    model = mlgraph.Model(g, outputs, loss)
-    data, y = RNG.normal(size=(40, 3)), RNG.random((40, 3))
-    table = model.ablation_table(hidden, data, y)
-    assert table["loss"] == pytest.approx([model.ablate(neuron, data, y)["loss"] for neuron in hidden], rel=1e-6)
-    costs = model.inspect(data, y)["loss"]
-    assert costs[:3] == pytest.approx(table["loss"] - model.evaluate(data, y)["loss"], rel=1e-5)
+    assert_table_is_of_cuts(mlgraph.Model(g, outputs, loss), hidden, RNG.normal(size=(40, 3)), RNG.random((40, 3)))
 
 
-def test_models_that_share_a_graph():
-    """A neuron of another model costs nothing here, and a neuron that is an output there can be ablated."""
+@pytest.mark.parametrize("first", [False, True])
+def test_the_table_of_the_only_live_source_of_a_neuron(first):
+    g = mlgraph.Graph()
+    x = g.inputs(2)
+    one, dead = [g.add_neuron(x, "tanh", weights=[1, 2], bias=bias) for bias in (0.1, 0.5)][:: -1 if first else 1]
+    both = g.add_neuron([one, dead], "tanh", weights=[1, 1], bias=0.7)
+    other = g.add_neuron(x, weights=[1, 1])
+    model = mlgraph.Model(g, g.add_neuron([both, x[0], other], weights=[1, 1, 1], bias=0.2))
+    g.prune([dead])
+    g.add_edge(dead, both, 1.0)
+    assert_table_is_of_cuts(model, [one, other], RNG.normal(size=(64, 2)), np.zeros(64))
+
+
+def test_the_table_of_neurons_that_two_models_share():
+    """A neuron that only the other model needs costs nothing, and an output of the other can be ablated."""
     net = network()
     extra = net.graph.add_neuron(net.layers[0].neurons[:3], "tanh", weights=np.ones(3))
     other = mlgraph.Model(net.graph, [mlgraph.exp(extra)])
-    row = next(row for row in net.inspect(X, Y) if row["node"] == extra.id)
-    assert row["alive"] and row["layer"] == -1 and row["loss"] == row["accuracy"] == 0
-    scores = other.ablation_table([extra, net.layers[1].neurons[0]], X, np.ones((90, 1)))["loss"]
-    assert scores[1] == other.evaluate(X, np.ones((90, 1)))["loss"] != scores[0]
-    neuron = net.layers[0].neurons[1]
-    before = net.ablate(neuron, X, Y)
-    probe = mlgraph.Model(net.graph, net.outputs, loss=neuron)
+    row = net.inspect(X, Y)[-1]
+    assert (row["node"], row["alive"], row["layer"], row["loss"], row["accuracy"]) == (extra.id, True, -1, 0, 0)
+    y = np.ones((90, 1))
+    scores = other.ablation_table([extra, net.layers[1][0]], X, y)["loss"]
+    assert scores[1] == other.evaluate(X, y)["loss"] != scores[0]
+    neuron = net.layers[0][1]
+    before, probe = net.ablate(neuron, X, Y), mlgraph.Model(net.graph, net.outputs, loss=neuron)
     assert net.ablate(neuron, X, Y) == before and probe.loss == "node"
 
 
-def test_neurons_that_an_output_cannot_do_without(plans):
-    """`ablate` refuses them, as `prune` does; a table has NaN for them, without a compilation for each."""
+def test_the_last_way_to_an_output_cannot_be_ablated(plans):
+    """`ablate` refuses it, as `prune` does; a table has NaN, without a compilation for each neuron."""
     net = mlgraph.Network(2, seed=0)
     net.add_layer(1, "tanh")
     net.add_layer(1, "sigmoid")
     x, y = np.eye(2), np.ones((2, 1))
-    for what in (net.layers[0].neurons, net.layers[0].neurons[0].edges, net.outputs[0].edges):
-        for refuse, given in ((net.ablate, (what, x, y)), (net.graph.prune, (what,))):
-            with pytest.raises(ValueError):  # noqa: PT011
-                refuse(*given)
-    assert np.isnan(net.ablation_table(net.layers[0], x, y)["loss"]).all() and np.isnan(net.inspect(x, y)["loss"]).all()
+    for what in (net.layers[0].neurons, net.layers[0][0].edges, net.outputs[0].edges):
+        with pytest.raises(ValueError, match="output"):
+            net.ablate(what, x, y)
+    assert_table_is_of_cuts(net, net.layers[0].neurons, x, y)
     g = mlgraph.Graph()
     first = last = g.input()
     for _ in range(100):
@@ -182,8 +190,8 @@ def test_neurons_that_an_output_cannot_do_without(plans):
     assert model.inspect([[1.0]], [[3.0]])["loss"][:-1].tolist() == [3.0] * 99
 
 
-def test_each_neuron_is_ablated_alone(plans):
-    """Without both there would be no path to the output; without either there is one."""
+def test_each_neuron_of_a_table_is_ablated_alone(plans):
+    """Without both there would be no path to the output; a single neuron costs one compilation."""
     g = mlgraph.Graph()
     x = g.input()
     a, b = (g.add_neuron([x], weights=[weight]) for weight in (1.0, 2.0))
@@ -192,21 +200,6 @@ def test_each_neuron_is_ablated_alone(plans):
     assert model.ablation_table([a, b], [[1.0]], [[0.0]])["loss"].tolist() == [4.0, 1.0]
     plans.clear()
     assert model.ablation_table([a], [[1.0]], [[0.0]])["loss"].tolist() == [4.0] and len(plans) == 1
-
-
-@pytest.mark.parametrize("first", [False, True])
-def test_the_only_live_source_of_a_neuron(first):
-    g = mlgraph.Graph()
-    x = g.inputs(2)
-    one, dead = [g.add_neuron(x, "tanh", weights=[1, 2], bias=bias) for bias in (0.1, 0.5)][:: -1 if first else 1]
-    both = g.add_neuron([one, dead], "tanh", weights=[1, 1], bias=0.7)
-    other = g.add_neuron(x, weights=[1, 1])
-    model = mlgraph.Model(g, g.add_neuron([both, x[0], other], weights=[1, 1, 1], bias=0.2))
-    g.prune([dead])
-    g.add_edge(dead, both, 1.0)
-    data, targets = RNG.normal(size=(64, 2)), np.zeros(64)
-    expected = [model.ablate(neuron, data, targets)["loss"] for neuron in (one, other)]
-    assert model.ablation_table([one, other], data, targets)["loss"] == pytest.approx(expected, rel=1e-6)
 
 
 def test_infinite_values_affect_only_their_readers():
@@ -228,25 +221,22 @@ def test_infinite_values_affect_only_their_readers():
 
 @pytest.mark.parametrize("activation", ["leaky_relu", "sigmoid"])
 @pytest.mark.parametrize("most_values", [2**26, 3000])
-def test_inspect(monkeypatch, activation, most_values):
+def test_inspect_gives_statistics_of_each_neuron(monkeypatch, activation, most_values):
     net = network(activation=activation)
     monkeypatch.setattr(inspection, "MOST_VALUES", most_values)
     before = everything(net)
-    table = net.inspect(X, Y)
-    assert everything(net) == before and table.dtype == inspection.COLUMNS and len(table) == 45
-    trace, whole = net.trace(X), net.evaluate(X, Y)
-    assert table["node"].tolist() == [n.id for layer in net.layers for n in layer.neurons] and table["alive"].all()
-    assert table["layer"].tolist() == [0] * 20 + [1] * 16 + [2] * 9
-    assert table["index"].tolist() == [*range(20), *range(16), *range(9)]
-    rows = {row["node"]: row for row in table}
+    table = net.inspect(X)
+    assert everything(net) == before and table["alive"].all() and np.isnan(table["loss"]).all()
+    rows = iter(table)
     for i, layer in enumerate(net.layers):
-        values = trace.of(layer.neurons).values.astype(float)
+        values = net.trace(X).of(layer.neurons).values.astype(float)
         zero = 0.5 if activation == "sigmoid" and i < 2 else 0
-        without = net.ablation_table(layer, X, Y)
-        for k, neuron in enumerate(layer.neurons):
-            row = rows[neuron.id]
+        for k, neuron in enumerate(layer):
             out = [t.weights[t.sources.index(neuron)] for t in neuron.targets if isinstance(t, mlgraph.Neuron)]
             want = {
+                "layer": i,
+                "index": k,
+                "node": neuron.id,
                 "mean": values[:, k].mean(),
                 "std": values[:, k].std(),
                 "active": (values[:, k] > zero).mean(),
@@ -256,28 +246,25 @@ def test_inspect(monkeypatch, activation, most_values):
                 "norm_in": np.linalg.norm(neuron.weights),
                 "norm_out": np.linalg.norm(out),
                 "bias": neuron.bias,
-                "loss": without[k]["loss"] - whole["loss"],
-                "accuracy": whole["accuracy"] - without[k]["accuracy"],
             }
+            row = next(rows)
             for name, value in want.items():
                 np.testing.assert_allclose(row[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
-    assert np.isnan(table["loss"][-9:]).all() and not np.isnan(table["loss"][:-9]).any()
 
 
-def test_dead_and_dormant_neurons():
+def test_dead_and_silent_neurons():
     net = network(activation="relu")
-    dead, silent = net.layers[0].neurons[4], net.layers[0].neurons[5]
-    dead.prune()
-    silent.bias = -1000
+    net.layers[0][4].prune()
+    net.layers[0][5].bias = -1000
     table = net.inspect(X)
     names = ["mean", "std", "active", "dormant", "fan_in", "fan_out"]
     assert not table["alive"][4] and not any(table[4][name] for name in names)
     assert table[5]["alive"] and table[5]["active"] == table[5]["dormant"] == 0
-    assert np.isnan(table["loss"]).all() and np.mean(table["dormant"][[0, 1, 2, 3, *range(5, 20)]]) == pytest.approx(1)
+    assert np.mean(table["dormant"][[0, 1, 2, 3, *range(5, 20)]]) == pytest.approx(1)
 
 
 def test_constant_neurons():
-    """Rounding does not make a deviation NaN, nor a layer of zeros a dormant score."""
+    """Rounding makes no deviation NaN, and a layer of zeros has the dormant score 0."""
     g = mlgraph.Graph()
     x = g.inputs(1)
     constant = [g.add_neuron(x, "tanh", weights=[w]) for w in np.linspace(0.1, 2.0, 40)]
@@ -287,26 +274,16 @@ def test_constant_neurons():
     assert table["dormant"][table["node"] == zero.id] == 0
 
 
-def test_a_graph_without_layers():
-    g = mlgraph.Graph()
-    x = g.inputs(12)
-    a = g.add_neuron(x, "relu", weights=np.ones(12), bias=None)
-    unread = g.add_neuron(x, "relu")
-    out = g.add_neuron([a, x[0]], weights=[1, 1])
-    table = mlgraph.Model(g, [out]).inspect(X, np.zeros(90))
-    assert table["node"].tolist() == [a.id, unread.id, out.id] and table["alive"].tolist() == [True, False, True]
-    assert np.isnan(table["bias"][0]) and table["fan_out"].tolist() == [1, 0, 0] and table["loss"][0] < 0
-
-
-def test_rows_are_in_the_order_of_levels():
+def test_a_graph_without_layers_is_ordered_by_levels():
     g = mlgraph.Graph()
     x = g.inputs(1)
-    a = g.add_neuron(x, weights=[1])
+    a = g.add_neuron(x, weights=[1], bias=None)
     b = g.add_neuron([a], weights=[1])
-    c = g.add_neuron(x, weights=[1])
+    c, unread = g.add_neuron(x, weights=[1]), g.add_neuron(x)
     table = mlgraph.Model(g, [b, c]).inspect(np.ones((3, 1)))
-    rows = table[["layer", "index", "node"]].tolist()
-    assert rows == [(1, 0, a.id), (1, 1, c.id), (2, 0, b.id)]
+    rows = table[["layer", "index", "node", "alive", "fan_out"]].tolist()
+    assert rows == [(1, 0, a.id, True, 1), (1, 1, c.id, True, 0), (1, 2, unread.id, False, 0), (2, 0, b.id, True, 0)]
+    assert np.isnan(table["bias"][0])
 
 
 def test_models_without_neurons_or_live_neurons():
@@ -314,12 +291,10 @@ def test_models_without_neurons_or_live_neurons():
     x = g.inputs(12)
     model = mlgraph.Model(g, x[0] * g.parameter(2.0))
     assert len(model.inspect(X)) == len(model.inspect(X, X[:, :1])) == 0
-    g = mlgraph.Graph()
-    x = g.input()
-    neuron = g.add_neuron([x], weights=[1.0], bias=None)
-    model = mlgraph.Model(g, mlgraph.sum(x, neuron))
+    neuron = g.add_neuron(x[:1], weights=[1.0], bias=None)
+    model = mlgraph.Model(g, mlgraph.sum(x[0], neuron))
     neuron.prune()
-    (row,) = model.compact().inspect([[1.0]], [[3.0]])
+    (row,) = model.compact().inspect(X, X[:, :1])
     assert not row["alive"] and np.isnan(row["bias"]) and row["fan_in"] == 0
 
 
@@ -333,46 +308,24 @@ def test_overflow_shows_in_the_table_without_a_warning():
 
 
 @pytest.mark.parametrize(
-    ("attempt", "error", "message"),
+    ("attempt", "message"),
     [
-        (
-            lambda net: net.ablate(net.outputs[0], X, Y),
-            ValueError,
-            "ablate: n[0-9]+ is an output of a model and cannot be cut",
-        ),
-        (
-            lambda net: net.ablate(3, X, Y),
-            TypeError,
-            r"ablate: expected neurons, edges or pairs \(source, target\), got int",
-        ),
-        (
-            lambda net: net.ablate([net.graph[0]], X, Y),
-            TypeError,
-            "ablate: expected neurons, edges or pairs .*, got Node",
-        ),
-        (
-            lambda net: net.ablate(network().layers[0].neurons[0], X, Y),
-            ValueError,
-            "ablate: expected nodes of one graph",
-        ),
-        (lambda net: net.ablate(net.layers[0].neurons[0], X, Y[:3]), ValueError, "y: expected 90 labels"),
-        (
-            lambda net: net.ablate(net.layers[0].neurons[0], X[:0], Y[:0]),
-            ValueError,
-            "x: expected at least one example",
-        ),
-        (lambda net: net.ablation_table([net.graph[0]], X, Y), TypeError, "layer: some nodes are not neurons"),
-        (lambda net: net.ablation_table(3, X, Y), TypeError, "layer: expected a sequence of nodes, got int"),
-        (lambda net: net.ablation_table(net.layers[0], X[:, 1:], Y), ValueError, "x: expected shape"),
-        (lambda net: net.inspect(X[:0]), ValueError, "x: expected at least one example, got none"),
-        (lambda net: net.inspect(X, Y - 1), ValueError, "y: expected labels from 0 to 8"),
-        (lambda net: mlgraph.Network(12).inspect(X), ValueError, "network: expected at least one layer"),
+        (lambda net: net.ablate(net.outputs[0], X, Y), "ablate: n[0-9]+ is an output of a model and cannot be cut"),
+        (lambda net: net.ablate(3, X, Y), r"ablate: expected neurons, edges or pairs \(source, target\), got int"),
+        (lambda net: net.ablate(network().layers[0][0], X, Y), "ablate: expected nodes of one graph"),
+        (lambda net: net.ablate(net.layers[0][0], X, Y[:3]), "y: expected 90 labels"),
+        (lambda net: net.ablate(net.layers[0][0], X[:0], Y[:0]), "x: expected at least one example"),
+        (lambda net: net.ablation_table([net.graph[0]], X, Y), "layer: some nodes are not neurons"),
+        (lambda net: net.ablation_table(3, X, Y), "layer: expected a sequence of nodes, got int"),
+        (lambda net: net.inspect(X[:0]), "x: expected at least one example, got none"),
+        (lambda net: net.inspect(X, Y - 1), "y: expected labels from 0 to 8"),
+        (lambda net: mlgraph.Network(12).inspect(X), "network: expected at least one layer"),
     ],
 )
-def test_errors(attempt, error, message):
+def test_a_mistake_changes_nothing(attempt, message):
     net = network()
     net.evaluate(X, Y)
     before = everything(net)
-    with pytest.raises(error, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         attempt(net)
     assert everything(net) == before

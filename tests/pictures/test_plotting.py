@@ -43,7 +43,7 @@ def lines(figure):
 # --- files ----------------------------------------------------------------------------------------
 
 
-def test_accuracies_and_schedules():
+def test_accuracies_are_drawn_with_learning_rate_and_batch_size():
     h = history()
     figure = draw_training(h, title="a title")
     drawn = lines(figure)
@@ -65,9 +65,8 @@ def test_accuracies_and_schedules():
 
 
 @pytest.mark.parametrize(("lowest", "scale"), [(0.01, "log"), (-1.0, "linear")])
-@pytest.mark.parametrize("validated", [True, False])
-def test_losses_where_there_are_no_accuracies(lowest, scale, validated):
-    h = history(validated=validated)
+def test_losses_are_drawn_where_there_are_no_accuracies(lowest, scale):
+    h = history()
     for column in (h.batch_accuracy, h.epoch_accuracy, h.validation_accuracy):
         column[:] = np.nan
     h.batch_loss[[0, 3, 7, 9]] = lowest, 20, np.nan, np.inf  # NaN: a skipped batch
@@ -75,12 +74,12 @@ def test_losses_where_there_are_no_accuracies(lowest, scale, validated):
     drawn, loss = lines(figure), figure.axes[0]
     np.testing.assert_array_equal(drawn["each training batch"][1], h.batch_loss)
     np.testing.assert_array_equal(drawn["test, after each epoch"][1], h.validation_loss)
-    assert ("0.1" in [text.get_text() for text in loss.texts]) == validated
+    assert "0.1" in [text.get_text() for text in loss.texts]
     low, high = loss.get_ylim()
     assert (loss.get_ylabel(), loss.get_yscale()) == ("loss", scale) and low < lowest and high > 20
 
 
-def test_edges_left():
+def test_the_number_of_edges_left_is_drawn():
     h = history()
     h.add(epoch_edges=[2000, 1500, 1000])
     left = draw_training(h).axes[-1]
@@ -99,7 +98,7 @@ def test_edges_left():
     ],
     ids=["nothing", "one batch", "epoch of unknown size", "part of an epoch", "batch is epoch"],
 )
-def test_runs_of_any_length(h, epoch_size, end):
+def test_runs_of_any_length_can_be_drawn(h, epoch_size, end):
     if len(h.learning_rate):
         h.learning_rate[:] = 0.0
     assert draw_training(h, epoch_size=epoch_size).axes[0].get_xlim() == pytest.approx((0, end))
@@ -117,9 +116,10 @@ def test_long_runs_keep_their_extremes_and_skipped_batches_leave_no_gap():
 
 
 @pytest.mark.parametrize(
-    ("name", "start"), [("p.PNG", b"\x89PNG"), ("p.svg", b"<?xml"), ("p.pdf", b"%PDF"), ("p", b"\x89PNG")]
+    ("name", "start"),
+    [("p.PNG", b"\x89PNG"), ("p.svg", b"<?xml"), pytest.param("p.pdf", b"%PDF", marks=pytest.mark.slow)],
 )
-def test_files_have_the_format_of_their_suffix_and_the_same_bytes_each_time(tmp_path, name, start):
+def test_equal_histories_give_equal_files_in_the_format_of_the_suffix(tmp_path, name, start):
     contents = []
     for _ in range(2):
         draw_training(history(epochs=1), tmp_path / name)
@@ -133,27 +133,27 @@ def test_files_have_the_format_of_their_suffix_and_the_same_bytes_each_time(tmp_
         ({"path": "p.bmpx"}, r"path: expected a name that ends in .png or .svg or .pdf, got 'p.bmpx'"),
         ({"history": [1.0]}, "history: expected a History, got list"),
         ({"path": 3}, "path: expected a path, got int"),
-        *(({"epoch_size": size}, "epoch_size: expected an integer of at least 1, got ") for size in (0, 1.5, True)),
+        ({"epoch_size": 0}, "epoch_size: expected an integer of at least 1, got 0"),
     ],
 )
-def test_errors(options, message):
+def test_mistakes(options, message):
     with pytest.raises((TypeError, ValueError), match=f"^{message}"):
         draw_training(**{"history": History(), **options})
 
 
-def test_a_failure_keeps_the_old_file(tmp_path, monkeypatch):
+def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
     def fail(*_, **__):
         raise OSError(28, "No space left on device")
 
-    (tmp_path / "a.png").write_bytes(b"old")
+    (tmp_path / "a").write_bytes(b"old")
     monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(OSError, match="No space"):
-        draw_training(history(epochs=1), tmp_path / "a.png")
-    assert (tmp_path / "a.png").read_bytes() == b"old" and os.listdir(tmp_path) == ["a.png"]
+        draw_training(history(epochs=1), tmp_path / "a")
+    assert (tmp_path / "a").read_bytes() == b"old" and os.listdir(tmp_path) == ["a"]
 
 
 @pytest.mark.usefixtures("python_handles_ctrl_c")
-def test_ctrl_c_waits_for_the_file(tmp_path, monkeypatch):
+def test_ctrl_c_waits_until_the_file_is_written(tmp_path, monkeypatch):
     from matplotlib.figure import Figure
 
     save = Figure.savefig
@@ -179,7 +179,7 @@ def test_global_state_of_matplotlib_is_unchanged(monkeypatch):
 
 @pytest.mark.parametrize("draw", [lambda: draw_training(History()), lambda: LivePicture(n_epochs=1)])
 @pytest.mark.usefixtures("no_matplotlib")
-def test_without_matplotlib(draw, monkeypatch):
+def test_without_matplotlib_the_error_says_what_to_install(draw, monkeypatch):
     monkeypatch.setenv("DISPLAY", ":0")
     with pytest.raises(ImportError, match=r"pip install 'mlgraph\[app\]'"):
         draw()
@@ -199,7 +199,7 @@ def agg(monkeypatch):
 
 @pytest.fixture
 def windows(agg, monkeypatch):
-    """The same backend, claiming to have windows; a list of what is done to them."""
+    """The same backend, which claims to have windows; a list of what is done to them."""
     import matplotlib.pyplot as plt
     from matplotlib.backend_bases import FigureManagerBase
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -221,7 +221,7 @@ def windows(agg, monkeypatch):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux names its display in the environment")
-def test_no_display(monkeypatch):
+def test_without_a_display_no_window_opens(monkeypatch):
     for name in ("DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(NoDisplayError, match="DISPLAY"):
@@ -229,7 +229,7 @@ def test_no_display(monkeypatch):
 
 
 @pytest.mark.usefixtures("agg")
-def test_a_backend_without_windows():
+def test_a_backend_without_windows_is_refused():
     with pytest.raises(NoDisplayError, match="backend agg opens no windows"):
         LivePicture(n_epochs=1)
 
@@ -286,7 +286,8 @@ def test_updates_are_rare_and_draw_only_lines(windows, monkeypatch):
     assert windows == ["draw", "wait"]
 
 
-def test_a_backend_without_blitting(windows, monkeypatch):
+@pytest.mark.slow
+def test_a_backend_without_blitting_draws_everything(windows, monkeypatch):
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     monkeypatch.setattr(FigureCanvasAgg, "supports_blit", False)

@@ -1,4 +1,4 @@
-"""Portraits of neurons, compared with other ways to compute them, and their pictures."""
+"""Portraits of neurons, compared with the same numbers computed another way, and their pictures."""
 
 import os
 
@@ -24,7 +24,7 @@ def net():
     return net
 
 
-def test_weights_next_to_inputs_and_outputs(net):
+def test_weights_of_edges_from_inputs_and_into_outputs(net):
     late = net.graph.input("late")  # its column is not its id
     net.graph.add_edge(late, net.layers[0][1], 0.5)
     data = np.column_stack([X, X[:, 0]])
@@ -38,15 +38,15 @@ def test_weights_next_to_inputs_and_outputs(net):
         np.testing.assert_allclose(p.logit_weights, [out.weights[j] for out in net.outputs], rtol=1e-6)
 
 
-def test_means_and_examples(net):
+def test_class_means_and_the_examples_with_the_highest_values(net):
     values = net.trace(X).of(net.layers[0].neurons).values
     for j, p in enumerate(neuron_portraits(net, net.layers[0].neurons, X, Y)):
         np.testing.assert_allclose(p.class_means, [values[c == Y, j].mean() for c in range(3)], rtol=1e-5)
         assert values[p.top_examples, j].tolist() == sorted(values[:, j], reverse=True)[:24]
 
 
-@pytest.mark.parametrize("sample", [80, 30])
-def test_mean_derivatives_elsewhere(net, monkeypatch, sample):
+def test_mean_derivatives_where_there_is_no_edge(net, monkeypatch):
+    sample = 30
     monkeypatch.setattr(portrait, "SAMPLE", sample)
     neuron = net.layers[1].neurons[2]
     [p] = neuron_portraits(net, [neuron], X, Y)
@@ -60,8 +60,8 @@ def test_mean_derivatives_elsewhere(net, monkeypatch, sample):
     np.testing.assert_allclose(p.logit_weights, ((y * (1 - y) * w) @ out.T).mean(axis=0), rtol=1e-4, atol=1e-7)
 
 
-@pytest.mark.parametrize("n", [1, 5])
-def test_picture(net, tmp_path, n):
+@pytest.mark.parametrize("n", [1, 3])
+def test_the_picture_shows_weights_and_images(net, tmp_path, n):
     drawn = neuron_portraits(net, net.layers[0].neurons[:n], X, Y)
     titles = [f"neuron {k}" for k in range(n)]
     for name in "ab":
@@ -82,7 +82,7 @@ def test_picture(net, tmp_path, n):
     assert "weight for each pixel" in words[1] and "mean derivative in the logit" in words[1]
 
 
-def test_pictures_of_silent_neurons_and_outputs(net):
+def test_silent_neurons_and_outputs_can_be_drawn(net):
     net.layers[1].neurons[1].activation = "relu"
     net.layers[1].neurons[1].bias = -9.0
     figure = draw_portraits(neuron_portraits(net, net.layers[1].neurons[:2], X, Y), X, (3, 4))
@@ -97,27 +97,28 @@ def test_pictures_of_silent_neurons_and_outputs(net):
         np.testing.assert_allclose([bar.get_width() for bar in axes.patches], p.class_means)
 
 
-def test_errors(net):
-    other = mlgraph.Network(12)
-    other.add_layer(2)
+def test_mistakes(net):
     net.layers[0][0].prune()
-    for neurons in ([3], [], 3, [net.layers[0][0]], [net.graph[0]], other.layers[0]):
-        with pytest.raises((TypeError, ValueError), match=r"^neurons: expected"):
-            neuron_portraits(net, neurons, X, Y)
-    with pytest.raises(TypeError, match=r"^net: expected a Network, got Graph"):
-        neuron_portraits(net.graph, net.outputs, X, Y)
-    for labels in (Y[:3], Y + 1, Y.astype(float)):
-        with pytest.raises((TypeError, ValueError), match=r"^y: expected"):
-            neuron_portraits(net, net.outputs, X, labels)
-    with pytest.raises(ValueError, match=r"^portraits: expected at least one"):
-        draw_portraits([], X, (3, 4))
-    with pytest.raises(ValueError, match=r"^images: expected shape \(examples, 3 \* 3\), got \(80, 12\)"):
-        draw_portraits(neuron_portraits(net, net.outputs, X, Y), X, (3, 3))
-    with pytest.raises(ValueError, match=r"^titles: expected 3, one for each portrait, got 1"):
-        draw_portraits(neuron_portraits(net, net.outputs, X, Y), X, (3, 4), titles=["a"])
+    portraits = neuron_portraits(net, net.outputs, X, Y)
+    for call, message in (
+        (lambda: neuron_portraits(net.graph, net.outputs, X, Y), "net: expected a Network, got Graph"),
+        (lambda: neuron_portraits(net, [], X, Y), "neurons: expected"),
+        (lambda: neuron_portraits(net, [net.layers[0][0]], X, Y), "neurons: expected live neurons, got other nodes"),
+        (lambda: neuron_portraits(net, [net.graph[0]], X, Y), "neurons: expected live neurons, got other nodes"),
+        (lambda: neuron_portraits(net, net.outputs, X, Y[:3]), "y: expected 80 classes from 0 to 2"),
+        (lambda: neuron_portraits(net, net.outputs, X, Y + 1), "y: expected 80 classes from 0 to 2"),
+        (lambda: draw_portraits([], X, (3, 4)), "portraits: expected at least one"),
+        (lambda: draw_portraits(portraits, X, (3, 3)), r"images: expected shape \(examples, 3 \* 3\), got \(80, 12\)"),
+        (
+            lambda: draw_portraits(portraits, X, (3, 4), titles=["a"]),
+            "titles: expected 3, one for each portrait, got 1",
+        ),
+    ):
+        with pytest.raises((TypeError, ValueError), match=f"^{message}"):
+            call()
 
 
 @pytest.mark.usefixtures("no_matplotlib")
-def test_without_matplotlib(net):
+def test_without_matplotlib_the_error_says_what_to_install(net):
     with pytest.raises(ImportError, match=r"a picture needs matplotlib .*: pip install 'mlgraph\[app\]'"):
         draw_portraits(neuron_portraits(net, net.outputs, X, Y), X, (3, 4))

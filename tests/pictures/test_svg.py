@@ -1,11 +1,10 @@
 """Positions and colours in drawings of graphs."""
 
 import re
-import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
-from drawn import SVG, edges, network, random_neurons, rectangles
+from drawn import SVG, edges, elements, groups, network, random_neurons, rectangles
 
 import mlgraph
 from mlgraph.pictures import Drawing, svg
@@ -13,7 +12,12 @@ from mlgraph.pictures import Drawing, svg
 
 def lines_of(drawing):
     """Curves of the edges, in the order of the text."""
-    return [p for p in ET.fromstring(drawing.to_svg()).iter(f"{SVG}path") if p.get("fill") == "none"]
+    return [path for path in elements(drawing, "path") if path.get("fill") == "none"]
+
+
+def heights(drawing):
+    """Vertical centres of the boxes."""
+    return [round((top + bottom) / 2, 1) for _, top, _, bottom in rectangles(drawing)[0]]
 
 
 @pytest.mark.parametrize(
@@ -29,32 +33,24 @@ def test_boxes_do_not_overlap(graph, with_numbers):
 
 
 def test_edges_go_from_left_to_right_within_the_picture():
-    g = random_neurons(8)
-    drawing = g.draw()
-    found, (width, height) = rectangles(drawing)
-    for node in g:
-        assert all(found[source.id][2] < found[node.id][0] for source in node.sources)
+    drawing = random_neurons(8).draw()
+    _, (width, height) = rectangles(drawing)
     for path in lines_of(drawing):
         x0, y0, *_, x1, y1 = (float(n) for n in path.get("d").split(" H ")[0].split() if n not in "MC")
         assert 0 <= x0 < x1 <= width and 0 <= y0 <= height and 0 <= y1 <= height
-
-
-def test_edges_go_from_left_to_right_between_folded_levels():
     g = mlgraph.Graph()
     x, z = g.input(), g.constant(2.0)
     for k in range(20):
         z = mlgraph.exp(z) * g.parameter(1.0) + (x if k == 1 else 1.0)
-    drawing = z.draw(limit=9)
-    keys = re.findall(r"^  (\w+) \[", drawing.to_dot(), re.MULTILINE)
-    boxes = dict(zip(keys, rectangles(drawing)[0], strict=True))
-    assert edges(drawing) and all(boxes[source][2] < boxes[target][0] for source, target in edges(drawing))
+    for picture in (drawing, z.draw(limit=9)):  # the second one folds ranges of levels
+        keys = re.findall(r"^  (\w+) \[", picture.to_dot(), re.MULTILINE)
+        place = dict(zip(keys, rectangles(picture)[0], strict=True))
+        assert edges(picture) and all(place[source][2] < place[target][0] for source, target in edges(picture))
 
 
 def test_chains_are_straight():
     g = mlgraph.Graph()
-    sines = [mlgraph.sin(x) for x in g.inputs(3)[::2]]
-    found, _ = rectangles(Drawing([*sines, g[1]]))
-    middle = [round(top + bottom, 1) for _, top, _, bottom in found]
+    middle = heights(Drawing([*map(mlgraph.sin, g.inputs(3)[::2]), g[1]]))
     assert middle[3:] == middle[:3:2]
 
 
@@ -68,23 +64,22 @@ def test_boxes_are_as_wide_as_their_text():
     assert [left + right for left, _, right, _ in found] == pytest.approx([found[0][0] + found[0][2]] * 4, abs=0.2)
 
 
-def test_labels_have_room():
+def test_labels_do_not_overlap_boxes_or_each_other():
     (inputs, hidden, *_), _ = rectangles(network(784, 32, 10).graph.draw())
     assert hidden[0] - inputs[2] >= 10 + 5 * len("25,088 edges")
     g = mlgraph.Graph()
-    root = ET.fromstring(g.add_neuron(g.inputs(12), weights=np.arange(12) / 8).draw().to_svg())
-    heights = sorted(float(t.get("y")) for t in root.iter(f"{SVG}text") if t.get("text-anchor") == "end")[::2]
-    assert len(heights) == 12 and np.diff(heights).min() >= 11
+    labels = elements(g.add_neuron(g.inputs(12), weights=np.arange(12) / 8).draw(), "text")
+    places = sorted(float(t.get("y")) for t in labels if t.get("text-anchor") == "end")[::2]
+    assert len(places) == 12 and np.diff(places).min() >= 11
 
 
-def test_folded_and_bold_boxes_look_different():
+def test_a_folded_box_is_doubled_and_a_bold_one_has_a_thick_border():
     g = mlgraph.Graph()
-    text = mlgraph.sum(*g.inputs(100)).draw().to_svg()
-    boxes = [b.findall(f"{SVG}rect") for b in ET.fromstring(text).iter(f"{SVG}g") if b.find(f"{SVG}rect") is not None]
-    assert [[r.get("stroke-width") for r in box] for box in boxes] == [["1", "1"], ["2"]]
+    found = [group.findall(f"{SVG}rect") for group in groups(mlgraph.sum(*g.inputs(100)).draw())]
+    assert [[r.get("stroke-width") for r in box] for box in found] == [["1", "1"], ["2"]]
 
 
-def test_constants_and_parameters_stand_next_to_their_reader():
+def test_constants_and_parameters_are_next_to_their_reader():
     g = mlgraph.Graph()
     x, y, w, unread = g.input(), g.input(), g.parameter(2.0), g.constant(3.0)
     sine = mlgraph.sin(mlgraph.sin(x))
@@ -97,13 +92,13 @@ def test_edges_end_in_the_order_of_the_arguments():
     g = mlgraph.Graph()
     x, y = g.inputs(2)
     for z in (x - y, y - x):
-        paths = [p.get("d").split() for p in lines_of(z.draw())]
+        drawing = z.draw()
+        paths = [p.get("d").split() for p in lines_of(drawing)]
         starts, ends = ([float(p[k]) for p in paths] for k in (2, -1))
-        found, _ = rectangles(z.draw())
-        middle = {s.id: (found[s.id][1] + found[s.id][3]) / 2 for s in (x, y)}
-        assert found[2][1] < ends[0] < ends[1] < found[2][3]
+        middle, (_, top, _, bottom) = heights(drawing), rectangles(drawing)[0][2]
+        assert top < ends[0] < ends[1] < bottom
         assert starts == pytest.approx([middle[s.id] for s in z.sources], abs=0.11)
-        assert (found[2][1] + found[2][3]) / 2 == pytest.approx(np.mean([*middle.values()]), abs=0.2)
+        assert middle[2] == pytest.approx(np.mean(middle[:2]), abs=0.2)
 
 
 @pytest.mark.parametrize(("ends", "colour"), [(1, svg.NEGATIVE), (2, svg.PLAIN)])
@@ -120,6 +115,6 @@ def test_edges_do_not_cross_without_need_and_show_the_sign():
     g = mlgraph.Graph()
     x = g.inputs(4)
     drawing = Drawing([g.add_neuron([x[3 - k]], "tanh", weights=[1 - 2 * (k % 2)]) for k in range(4)])
-    top = [box[1] for box in rectangles(drawing)[0]]  # of the inputs, then of the neurons
-    assert np.argsort(top[:4]).tolist() == [3 - k for k in np.argsort(top[4:])]
+    middle = heights(drawing)
+    assert np.argsort(middle[:4]).tolist() == [3 - k for k in np.argsort(middle[4:])]
     assert [line.get("stroke") for line in lines_of(drawing)] == [svg.POSITIVE, svg.NEGATIVE] * 2
