@@ -7,21 +7,10 @@ from graphs import cases, evaluate, every_parameter
 from hypothesis import given, settings
 
 import mlgraph
+from mlgraph.compiler.plan import Plan
 from mlgraph.testing import derivatives as testing
 
 fewer = settings(max_examples=settings.default.max_examples // 4)
-OWNERS = ("w", "shared", "one", "bare", "first", "last")
-"""Nodes of `every_parameter` that have parameters."""
-
-
-def slope(g, z, x, change, h=1e-3):
-    """Finite-difference derivative of sum(z); `change(step)` edits the graph in place and returns what undoes it."""
-    ends = []
-    for step in (h, -h):
-        undo = change(step)
-        ends.append(evaluate(g, x)[z.id].sum())
-        undo()
-    return (ends[0] - ends[1]) / (2 * h)
 
 
 def test_gradients_of_nodes_match_finite_differences(sweep):
@@ -29,46 +18,30 @@ def test_gradients_of_nodes_match_finite_differences(sweep):
     x = np.random.default_rng(0).normal(size=(50, 2))
     gradients = g.compile(n["z"]).vjp(x)
 
-    def weight(neuron, k):
-        def change(step):
-            before = neuron.weights.copy()
-            neuron.weights[k] += step
-            return lambda: neuron.weights.__setitem__(slice(None), before)
-
-        return change
-
-    def number(node, name):
-        def change(step):
-            before = getattr(node, name)
-            setattr(node, name, before + step)
-            return lambda: setattr(node, name, before)
-
-        return change
+    def slope(node, name, step=1.0):
+        before, ends = np.array(getattr(node, name)), []
+        for h in (1e-3, -1e-3, 0):
+            value = before + h * step
+            setattr(node, name, value if before.shape else float(value))
+            ends.append(evaluate(g, x)[n["z"].id].sum())
+        return (ends[0] - ends[1]) / 2e-3
 
     for name in ("w", "shared"):
-        assert gradients.of(n[name]).shape == ()
-        np.testing.assert_allclose(gradients.of(n[name]), slope(g, n["z"], x, number(n[name], "value")), rtol=1e-2)
+        np.testing.assert_allclose(gradients.of(n[name]), slope(n[name], "value"), rtol=1e-2)
     for name in ("one", "bare", "first", "last"):
-        neuron = n[name]
-        want = [slope(g, n["z"], x, weight(neuron, k)) for k in range(len(neuron.sources))]
-        np.testing.assert_allclose(gradients.of(neuron), want, rtol=2e-2, atol=0.05)
+        want = [slope(n[name], "weights", step) for step in np.eye(len(n[name].sources))]
+        np.testing.assert_allclose(gradients.of(n[name]), want, rtol=2e-2, atol=0.05)
         if name != "bare":
-            want = slope(g, n["z"], x, number(neuron, "bias"))
-            np.testing.assert_allclose(gradients.of_bias(neuron), want, rtol=2e-2, atol=0.05)
+            np.testing.assert_allclose(gradients.of_bias(n[name]), slope(n[name], "bias"), rtol=2e-2, atol=0.05)
     np.testing.assert_array_equal(gradients.of(n["y"]), gradients.inputs[:, 1])
-
-
-def test_the_repr_of_gradients_is_short():
-    g, n = every_parameter()
-    shown = repr(g.compile(n["z"]).vjp(np.ones((3, 2))))
-    assert shown.endswith(f"<Places of {len(g)} nodes>)") and "Graph" not in shown
+    assert repr(gradients).endswith(f"<Places of {len(g)} nodes>)") and "Graph" not in repr(gradients)
 
 
 def test_gradients_stay_valid_when_the_graph_grows():
     """Also when another function has moved the parameters. Nodes without a gradient are refused."""
     g, n = every_parameter()
     gradients = g.compile(n["z"]).vjp(np.ones((3, 2)))
-    before = {name: gradients.of(n[name]).copy() for name in OWNERS}
+    before = {name: gradients.of(n[name]).copy() for name in ("w", "shared", "one", "bare", "first", "last")}
     bias = gradients.of_bias(n["last"])
     late = g.add_neuron([n["x"]], weights=[1])
     g.compile(late + n["w"])([[0.0, 0.0]])
@@ -99,10 +72,8 @@ def test_gradients_belong_to_the_edges_of_their_own_call():
 def test_nodes_that_no_output_needs_have_zero_gradients():
     g, n = every_parameter()
     dead = g.parameter(3.0)
-    lost = mlgraph.exp(dead * n["x"]) + g.add_neuron([n["x"], dead], weights=[1, 1])
-    assert len(lost.sources) == 2
-    gradients = g.compile(n["z"]).vjp(np.ones((2, 2)))
-    assert gradients.of(dead) == 0 and dead.value == 3.0
+    g.add_neuron([n["x"], dead], weights=[1, 1])
+    assert g.compile(n["z"]).vjp(np.ones((2, 2))).of(dead) == 0 and dead.value == 3.0
 
 
 def test_outputs_of_every_kind(sweep):
@@ -127,19 +98,19 @@ def test_a_function_of_constants(sweep):
     assert gradients.inputs.shape == (4, 0) and not gradients.parameters.any()
 
 
-def test_more_examples_than_memory_holds_at_once(sweep):
-    """70 examples of so many slots are three steps, the last of them short."""
-    n = 2**16
-    g = mlgraph.Graph()
-    w = np.random.default_rng(0).normal(size=(n, 1)).astype(np.float32)
-    neurons = [g[i] for i in g.add_neurons([g.input()], weights=w, biases=None)]
-    f = g.compile(mlgraph.sum(*neurons))
-    at, u = np.random.default_rng(1).normal(size=(2, 150, 1)).astype(np.float32)
-    gradients = f.vjp(at, u)
-    np.testing.assert_allclose(gradients.values, at * w.sum(dtype=float), rtol=1e-3, atol=1e-3)
-    np.testing.assert_allclose(gradients.inputs, u * w.sum(dtype=float), rtol=1e-3, atol=1e-3)
-    want = float((at.astype(float) * u).sum())
-    np.testing.assert_allclose([gradients.of(neuron)[0] for neuron in neurons[:: n // 64]], want, rtol=1e-4)
+def test_more_examples_than_memory_holds_at_once(sweep, monkeypatch):
+    """They are swept in several steps, the last of which is short."""
+    x, u = np.random.default_rng(0).normal(size=(2, 150, 2)).astype(np.float32)
+    found = []
+    for at_once in (None, 64):
+        g, n = every_parameter()
+        if at_once:
+            monkeypatch.setattr(Plan, "examples_at_once", at_once)
+        gradients = g.compile([n["z"], n["one"]]).vjp(x, u)
+        mean = mlgraph.Model(g, n["z"]).gradients(x, u[:, 0])
+        found.append([*gradients[:3], *mean[:3]])
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
 
 
 def test_no_examples(sweep):
@@ -149,13 +120,6 @@ def test_no_examples(sweep):
     gradients = f.vjp(np.zeros((0, 2)))
     assert gradients.values.shape == gradients.inputs.shape == (0, 2)
     assert len(gradients.parameters) == len(g.parameters) and not gradients.parameters.any()
-
-
-@pytest.mark.parametrize("cotangent", [np.ones(3), np.ones((3, 2)), np.ones((2, 1)), 1.0, [[1]]])
-def test_a_cotangent_has_the_shape_of_the_outputs(cotangent):
-    g, n = every_parameter()
-    with pytest.raises(ValueError, match=r"^cotangent: expected shape \(3, 1\), got \("):
-        g.compile(n["z"]).vjp(np.ones((3, 2)), cotangent)
 
 
 def test_jvp(sweep):
@@ -172,6 +136,16 @@ def test_jvp(sweep):
     np.testing.assert_allclose(f.jvp(at, tangent), want, rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match=r"^tangent: expected shape \(40, 3\), got \(3,\)"):
         f.jvp(at, tangent[0])
+    with pytest.raises(ValueError, match=r"^cotangent: expected shape \(40, 3\), got \(40, 1\)"):
+        f.vjp(at, at[:, :1])
+
+
+@pytest.mark.parametrize("kind", ["input", "neuron"])
+def test_jvp_is_exact_when_another_output_has_an_infinite_derivative(kind):
+    g = mlgraph.Graph()
+    x = g.input() if kind == "input" else g.add_neuron([g.input()], weights=[3.0])
+    f = g.compile([x * 2, mlgraph.log(x)], [x])
+    np.testing.assert_array_equal(f.jvp([[0.0], [1.0]], [[1.0], [1.0]]), [[2.0, np.inf], [2.0, 1.0]])
 
 
 def test_bytes_are_fractions_of_255(sweep):
@@ -205,21 +179,16 @@ def test_any_nodes_may_be_the_inputs(sweep, case, data):
 
 
 def test_a_layer_as_inputs(sweep):
-    """The rest of a network computes what the network and its trace say; a changed column patches that neuron."""
+    """The rest of a network computes what the network and its trace say."""
     net = mlgraph.Network(5, seed=0)
     hidden = [net.add_layer(n, "tanh") for n in (7, 40)][1]
     net.add_layer(3, "identity")
     x, y = np.random.default_rng(0).normal(size=(2, 50, 5)).astype(np.float32)
-    head = net.graph.compile(net.outputs, hidden.neurons)
-    trace, other = net.trace(x, y[:, :3], nodes=hidden.neurons), net.trace(y)[hidden[6]]
+    head, trace = net.graph.compile(net.outputs, hidden.neurons), net.trace(x, y[:, :3], nodes=hidden.neurons)
     np.testing.assert_array_equal(head(trace.values), net.forward(x))
     u = 2 * (net.forward(x) - y[:, :3])  # of the squared error
     np.testing.assert_allclose(head.vjp(trace.values, u).inputs, trace.adjoints, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(head.jvp(trace.values[:40], np.eye(40)), net.layers[2].weights.T, rtol=1e-6)
-    patched = trace.values.copy()
-    patched[:, 6] = other
-    change = np.outer(other - trace[hidden[6]], net.layers[2].weights[:, 6])
-    np.testing.assert_allclose(head(patched), net.forward(x) + change, rtol=1e-4, atol=1e-5)
     assert repr(head) == "<Function of 40 inputs: n52, n53, n54>"
 
 
@@ -246,9 +215,9 @@ def test_missing_inputs_are_named():
     z = g.add_neuron([h], weights=[1.0])
     f = g.compile(z, h)
     g.add_edge(y, z, 1.0)
-    for run in (lambda: f([[1.0]]), lambda: f.vjp([[1.0]]), f.to_c, lambda: g.compile([z], [h])):
+    for use in (lambda: f([[1.0]]), lambda: f.vjp([[1.0]]), f.to_c, lambda: g.compile([z], [h])):
         with pytest.raises(ValueError, match=r"^inputs: .*\by\b"):
-            run()
+            use()
     with pytest.raises(ValueError, match=r"^inputs: .*\by .*twice"):
         g.compile(z, [y, h, y])
     g.undo()
@@ -270,21 +239,20 @@ def test_results_are_bitwise_equal_on_any_number_of_threads(sweep, case):
             np.testing.assert_array_equal(a.view(np.int32), b.view(np.int32))
 
 
-@pytest.mark.parametrize("n", [1, 16, 17, 32, 33])
+@pytest.mark.parametrize("n", [1, 16, 17, 33])
 @pytest.mark.parametrize("neurons", [1, 3, 40])
 def test_infinite_gradients_are_infinite_for_any_number_of_examples(sweep, n, neurons):
     """Vector lanes without an example must not turn them into NaN: in rows, quads and blocks, biases and parameters."""
     g = mlgraph.Graph()
     x, p = g.inputs(2), g.parameter(0.0)
     ids = g.add_neurons(x, weights=np.zeros((neurons, 2)), biases=0.0)
-    f = g.compile(mlgraph.sqrt(p) + mlgraph.sum(*(mlgraph.sqrt(g[i]) for i in ids)))
-    gradients = f.vjp(np.ones((n, 2)))
+    gradients = g.compile(mlgraph.sqrt(p) + mlgraph.sum(*(mlgraph.sqrt(g[i]) for i in ids))).vjp(np.ones((n, 2)))
     assert gradients.of(p) == np.inf
     for i in ids:
         assert (gradients.of(g[i]) == np.inf).all() and gradients.of_bias(g[i]) == np.inf
 
 
-@pytest.mark.parametrize("n", [1, 16, 17, 32, 33])
+@pytest.mark.parametrize("n", [1, 16, 17, 33])
 @pytest.mark.parametrize("neurons", [1, 3, 40])
 def test_gradients_by_infinite_values_are_infinite(sweep, n, neurons):
     """Vector lanes without an example repeat the last one, which is infinite, and must not be summed."""
@@ -298,11 +266,3 @@ def test_gradients_by_infinite_values_are_infinite(sweep, n, neurons):
         np.testing.assert_array_equal(gradients.of(g[i]), [np.inf, n * neurons])
     for i in top:
         np.testing.assert_array_equal(gradients.of(g[i]), [np.inf] * neurons)
-
-
-@pytest.mark.parametrize("kind", ["input", "neuron"])
-def test_jvp_is_exact_when_another_output_has_an_infinite_derivative(kind):
-    g = mlgraph.Graph()
-    x = g.input() if kind == "input" else g.add_neuron([g.input()], weights=[3.0])
-    f = g.compile([x * 2, mlgraph.log(x)], [x])
-    np.testing.assert_array_equal(f.jvp([[0.0], [1.0]], [[1.0], [1.0]]), [[2.0, np.inf], [2.0, 1.0]])
