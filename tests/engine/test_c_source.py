@@ -124,12 +124,6 @@ def test_only_columns_that_are_read_take_memory(build):
     np.testing.assert_array_equal(build(function)(np.ones((1, 5))), [[np.inf]])
 
 
-@pytest.mark.parametrize(("n", "integer"), [(2**16 - 1, "short"), (2**16, "int")])
-def test_indices_are_as_short_as_possible(n, integer):
-    g = mlgraph.Graph()
-    assert re.search(rf"typedef unsigned {integer} \w+;", g.compile(mlgraph.sum(*g.inputs(n))).to_c())
-
-
 def test_numbers_are_written_exactly(build):
     g = mlgraph.Graph()
     numbers = np.random.default_rng(0).integers(0, 2**32, 200, np.uint32).view(np.float32)

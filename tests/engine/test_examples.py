@@ -93,14 +93,12 @@ MASKED = np.ma.array(X, mask=X > 100)
         (X[:, 1:], ValueError, r"expected shape \(examples, 12\), got \(200, 11\)"),
         (X[0], ValueError, r"expected shape \(examples, 12\), got \(12,\); a single example is \[x\]"),
         (X[0, 1:], ValueError, r"expected shape \(examples, 12\), got \(11,\)$"),
-        (X[None], ValueError, r"expected shape \(examples, 12\), got \(1, 200, 12\)"),
         (X.astype(str), TypeError, "expected numbers, got an array of <U3"),
         (X * 1j, TypeError, "expected numbers, got an array of complex128"),
         (X.astype(object), TypeError, "expected numbers, got an array of object; astype.float. may make"),
         (None, TypeError, "expected numbers, got None"),
         (MASKED, TypeError, "expected numbers, got an array .*mask"),
         ([*X[1:], MASKED[0]], TypeError, "expected numbers, got an array .*mask"),
-        (Wrapped(MASKED), TypeError, "expected numbers, got an array .*mask"),
         ([[1.0], [1.0, 2.0]], TypeError, "expected an array of numbers, got rows of different lengths"),
     ],
 )
@@ -128,7 +126,6 @@ def test_fit_refuses_data_that_are_not_finite(trained, x, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [  # tests/models/test_misuse.py has other wrong values of each
-        ({"epochs": 0}, "epochs: expected an integer of at least 1"),
         ({"batch_size": (1, 2, 3)}, "batch_size: expected one number or two"),
         ({"batch_size": (8, 0)}, "batch_size: expected an integer of at least 1"),
         ({"learning_rate": 1e39}, "learning_rate: expected a number from 0 to 3.40282e"),
@@ -136,10 +133,7 @@ def test_fit_refuses_data_that_are_not_finite(trained, x, message):
         ({"momentum": 0.99999998, "optimizer": "adam"}, r"momentum: Adam needs .* float32, got 0\.99999998"),
         ({"weight_decay": 20.1}, "weight_decay: expected a number from 0 to 1 / learning_rate, 20, got"),
         ({"optimizer": "lion"}, "optimizer: expected sgd or adam, got 'lion'"),
-        ({"on_nonfinite": "ignore"}, "on_nonfinite: expected one of raise, skip, disconnect, got"),
         ({"seed": 2**64}, "seed: expected an integer of at most 18446744073709551615"),
-        ({"n_threads": 0}, "n_threads: expected an integer of at least 1"),
-        ({"validation": (X[:, 1:], Y)}, r"validation x: expected shape \(examples, 12\)"),
         ({"validation": (X[:0], Y[:0])}, "validation x: expected at least one example, got none"),
         ({"validation": (X, Y + 1)}, "validation y: expected labels from 0 to 2, got 1 to 3"),
         ({"validation": (X * NAN, Y)}, "validation x: expected finite numbers that .*, got nan in example 0, column 0"),
@@ -167,14 +161,6 @@ def test_unit_warnings_name_the_data_and_the_line_that_called():
         assert [warning.filename for warning in warned] == [__file__]
 
 
-def test_a_folder_whose_name_begins_like_the_package_is_outside_of_it():
-    path = mlgraph.__path__[0] + "_study/main.py"
-    scope = {"net": network(), "x": np.where(X > 200, 255, X.astype(int))}
-    with pytest.warns(UserWarning, match="^x: whole numbers") as warned:
-        exec(compile("net.predict(x)", path, "exec"), scope)
-    assert [warning.filename for warning in warned] == [path]
-
-
 def test_floats_in_other_units_cause_no_warning(recwarn):
     net, x = network(), np.where(X > 200, 255, X.astype(np.float32))
     for other in (x / 255, np.minimum(x, 254), x + 1, np.where(x < 9, 0.5, x), np.where(x == 0, -1, x), x[:0]):
@@ -192,16 +178,11 @@ def test_floats_in_other_units_cause_no_warning(recwarn):
 )
 def test_an_object_that_cannot_become_an_array_says_why(error):
     net, tensor = network(), Wrapped(error)
-    mistakes = {
-        "x": lambda: net.predict(tensor),
-        "y": lambda: net.evaluate(X, tensor),
-        "weights": lambda: setattr(net.layers[0], "weights", tensor),
-        "prune: source": lambda: net.graph.prune(mlgraph.Edges(tensor, [0], [0.0])),
-    }
     reason = re.escape(str(error).partition("\n")[0])
-    for name, call in mistakes.items():
-        with pytest.raises(TypeError, match=f"^{name}: expected an array of numbers, got Wrapped: {reason}$"):
-            call()
+    with pytest.raises(TypeError, match=f"^x: expected an array of numbers, got Wrapped: {reason}$"):
+        net.predict(tensor)
+    with pytest.raises(TypeError, match=f"^prune: source: expected an array of numbers, got Wrapped: {reason}$"):
+        net.graph.prune(mlgraph.Edges(tensor, [0], [0.0]))
     if not isinstance(error, ValueError):  # numpy raises this for a list, with a reason of its own
         with pytest.raises(TypeError, match=f"^x: expected an array of numbers, got list: {reason}$"):
             net.predict([tensor])

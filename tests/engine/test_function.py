@@ -16,7 +16,9 @@ fewer = settings(max_examples=settings.default.max_examples // 4)
 def test_gradients_of_nodes_match_finite_differences(sweep):
     g, n = every_parameter()
     x = np.random.default_rng(0).normal(size=(50, 2))
+    dead = g.parameter(3.0)
     gradients = g.compile(n["z"]).vjp(x)
+    assert gradients.of(dead) == 0 and dead.value == 3
 
     def slope(node, name, step=1.0):
         before, ends = np.array(getattr(node, name)), []
@@ -69,13 +71,6 @@ def test_gradients_belong_to_the_edges_of_their_own_call():
         assert gradients.of(neuron).tolist() == ([1, 4] if k < 6 else [1, 2, 4]) and gradients.of_bias(neuron) == 1
 
 
-def test_nodes_that_no_output_needs_have_zero_gradients():
-    g, n = every_parameter()
-    dead = g.parameter(3.0)
-    g.add_neuron([n["x"], dead], weights=[1, 1])
-    assert g.compile(n["z"]).vjp(np.ones((2, 2))).of(dead) == 0 and dead.value == 3.0
-
-
 def test_outputs_of_every_kind(sweep):
     """Inputs, constants, parameters, and nodes given twice, whose adjoints add up."""
     g = mlgraph.Graph()
@@ -123,13 +118,12 @@ def test_no_examples(sweep):
 
 
 def test_jvp(sweep):
-    """The Jacobian of each example times the tangent: compared with a matrix, and with finite differences."""
+    """The Jacobian of each example times the tangent: compared with finite differences."""
     g = mlgraph.Graph()
-    x, w = g.inputs(3), np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
-    neurons = [g[i] for i in g.add_neurons(x, weights=w, biases=None)]
+    x = g.inputs(3)
+    hidden = [g.add_neuron(x, weights=w) for w in ([1.0, -2.0, 0.5], [0.25, 0.0, -1.0])]
     at, tangent = np.random.default_rng(1).normal(size=(2, 40, 3)).astype(np.float32)
-    np.testing.assert_allclose(g.compile(neurons).jvp(at, tangent), tangent @ w.T, rtol=1e-5, atol=1e-6)
-    z = [mlgraph.sin(neurons[0]) * x[1], mlgraph.softplus(neurons[3]), g.constant(1)]
+    z = [mlgraph.sin(hidden[0]) * x[1], mlgraph.softplus(hidden[1]), g.constant(1)]
     ends = [evaluate(g, at.astype(float) + h * tangent) for h in (1e-5, -1e-5)]
     want = np.stack([(ends[0][node.id] - ends[1][node.id]) / 2e-5 for node in z], axis=1)
     f = g.compile(z)
@@ -146,16 +140,6 @@ def test_jvp_is_exact_when_another_output_has_an_infinite_derivative(kind):
     x = g.input() if kind == "input" else g.add_neuron([g.input()], weights=[3.0])
     f = g.compile([x * 2, mlgraph.log(x)], [x])
     np.testing.assert_array_equal(f.jvp([[0.0], [1.0]], [[1.0], [1.0]]), [[2.0, np.inf], [2.0, 1.0]])
-
-
-def test_bytes_are_fractions_of_255(sweep):
-    g, n = every_parameter()
-    x = np.random.default_rng(0).integers(0, 256, (70, 2), np.uint8)
-    testing.check_against_reference(n["z"], x)
-    testing.check_gradients(n["z"], x)
-    f, floats = g.compile(n["z"]), (x / 255).astype(np.float32)
-    np.testing.assert_array_equal(f(x), f(floats))
-    np.testing.assert_array_equal(f.vjp(x).inputs, f.vjp(floats).inputs)
 
 
 @fewer
@@ -178,20 +162,6 @@ def test_any_nodes_may_be_the_inputs(sweep, case, data):
         np.testing.assert_array_equal(gradients.of(node), gradients.inputs[:, i])
 
 
-def test_a_layer_as_inputs(sweep):
-    """The rest of a network computes what the network and its trace say."""
-    net = mlgraph.Network(5, seed=0)
-    hidden = [net.add_layer(n, "tanh") for n in (7, 40)][1]
-    net.add_layer(3, "identity")
-    x, y = np.random.default_rng(0).normal(size=(2, 50, 5)).astype(np.float32)
-    head, trace = net.graph.compile(net.outputs, hidden.neurons), net.trace(x, y[:, :3], nodes=hidden.neurons)
-    np.testing.assert_array_equal(head(trace.values), net.forward(x))
-    u = 2 * (net.forward(x) - y[:, :3])  # of the squared error
-    np.testing.assert_allclose(head.vjp(trace.values, u).inputs, trace.adjoints, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(head.jvp(trace.values[:40], np.eye(40)), net.layers[2].weights.T, rtol=1e-6)
-    assert repr(head) == "<Function of 40 inputs: n52, n53, n54>"
-
-
 def test_neurons_and_parameters_as_inputs(sweep):
     """They are columns only; inputs of the graph that are not among the function's have no influence."""
     g = mlgraph.Graph()
@@ -199,7 +169,7 @@ def test_neurons_and_parameters_as_inputs(sweep):
     h, p = g.add_neuron([x], weights=[3.0]), g.parameter(5.0)
     z = h * p + g.add_neuron([h, p], weights=[10.0, 100.0])
     f = g.compile(z, [p, h])
-    assert f([[2.0, 7.0]]) == 2 * 7 + 70 + 200
+    assert repr(f) == "<Function of 2 inputs: n6>" and f([[2.0, 7.0]]) == 2 * 7 + 70 + 200
     gradients = f.vjp([[2.0, 7.0]])
     assert gradients.of(p) == 7 + 100 and gradients.of(h) == 2 + 10 and gradients.of(x) == gradients.of(unread) == 0
     assert g.compile(h, h)([[4.0]]) == 4 and g.compile(p + 1, [])(np.zeros((2, 0))).tolist() == [[6], [6]]

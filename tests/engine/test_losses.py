@@ -1,7 +1,5 @@
 """Cross-entropies and the squared error: values, predictions, accuracy, and which targets they accept."""
 
-import tracemalloc
-
 import numpy as np
 import pytest
 
@@ -81,16 +79,6 @@ def test_targets_of_one_output_may_be_one_dimensional(sweep):
     assert net.predict(X).shape == (90,) and net.predict_proba(X).shape == net.forward(X).shape == (90, 1)
 
 
-@pytest.mark.parametrize("dtype", [float, np.uint8, bool])
-def test_one_hot_targets_equal_labels_bit_for_bit(sweep, dtype):
-    results = set()
-    for y in (LABELS, ONE_HOT.astype(dtype)):
-        net = network("softmax")
-        history = net.fit(X, y, epochs=3, batch_size=(40, 7), n_threads=2)
-        results.add((net.graph.parameters.tobytes(), history.batch_loss.tobytes(), history.batch_accuracy.tobytes()))
-    assert len(results) == 1
-
-
 def test_targets_are_weights_of_the_classes():
     """Doubled, they act as a doubled learning rate; those of examples whose targets are zero add nothing."""
     runs = [
@@ -141,29 +129,14 @@ def test_an_infinite_loss_is_traced_to_the_class_that_causes_it():
     assert all(neuron.alive for neuron in net.layers[0].neurons[:2])
 
 
-@pytest.mark.parametrize("y", [ANSWERS, SOFT], ids=["answers", "soft"])
-def test_binary_cross_entropy_learns_the_same_on_any_number_of_threads(sweep, y):
-    results, options = set(), {"batch_size": 16, "learning_rate": 0.1, "validation": (X, y)}
-    for n_threads in (1, 3):
-        net = network("sigmoid", hidden=32)
-        history = net.fit(X, y, epochs=200 if y is ANSWERS else 3, n_threads=n_threads, **options)
-        results.add((net.graph.parameters.tobytes(), history.batch_accuracy.tobytes()))
-        assert net.evaluate(X, y)["accuracy"] == history.validation_accuracy[-1] == history.epoch_accuracy[-1]
-    assert len(results) == 1 and (y is SOFT or history.epoch_accuracy[-1] == 1)
-
-
-@pytest.mark.parametrize("kind", ["labels", "targets"])
-def test_the_first_of_equal_classes_counts(sweep, kind):
+def test_the_first_of_equal_classes_counts(sweep):
     """In outputs and in targets, as in predictions."""
     model = model_of_inputs(3, "softmax_cross_entropy")
     z = np.repeat([[0.0, 0.0, -1.0], [-1.0, 1.0, 1.0], [0.0, -1.0, 0.0], [1.0, 1.0, 1.0]], 10, axis=0)
     first, last = z.argmax(axis=1), 2 - z[:, ::-1].argmax(axis=1)
     np.testing.assert_array_equal(model.predict(z), first)
-    if kind == "labels":
-        assert model.evaluate(z, first)["accuracy"] == 1 and model.evaluate(z, last)["accuracy"] == 0
-    else:
-        targets = np.eye(3)[first] + np.eye(3)[last]
-        assert model.evaluate(z, targets / targets.sum(axis=1, keepdims=True))["accuracy"] == 1
+    for y, accuracy in ((first, 1), (last, 0), ((np.eye(3)[first] + np.eye(3)[last]) / 2, 1)):
+        assert model.evaluate(z, y)["accuracy"] == accuracy
 
 
 def test_a_probability_or_target_of_one_half_means_no(sweep):
@@ -263,28 +236,6 @@ def test_no_examples_need_no_targets(none):
     assert model.trace(np.zeros((0, 1)), none).adjoints.shape[0] == 0
 
 
-def test_fit_copies_its_targets():
-    """A callback that writes to them changes nothing."""
-
-    def run(change):
-        model, y = model_of_inputs(1, "squared_error"), np.ones((4, 1), np.float32)
-        model.fit(np.ones((4, 1)), y, epochs=3, callback=lambda _: y.fill(9) if change else None)
-        return model.graph.parameters.tolist()
-
-    assert run(True) == run(False)
-
-
-def test_memory_for_labels_is_linear_in_the_number_of_classes():
-    g = mlgraph.Graph()
-    model = mlgraph.Model(g, g.add_neurons([g.input()], weights=np.ones((4000, 1))))
-    model.evaluate([[1.0]], [3])  # compiles
-    tracemalloc.start()
-    assert model.evaluate([[1.0]], [3])["loss"] == 3999
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 2**20
-
-
 # --- layers -------------------------------------------------------------------------------------------
 
 
@@ -318,11 +269,9 @@ def test_layers_of_probabilities_within_a_network(tmp_path, first):
     net.add_layer(3, "softmax")
     net.save(tmp_path / "model.npz")
     loaded = mlgraph.load(tmp_path / "model.npz")
-    read = net.trace(X, nodes=net.layers[2].neurons[0].sources).values
-    e = np.exp(net.trace(X, nodes=net.layers[1].neurons).values.astype(np.float64))
-    np.testing.assert_allclose(read, e / (1 + e) if first == "sigmoid" else e / e.sum(1, keepdims=True), rtol=1e-4)
+    loaded.prune(0.4, scope="layer")
+    loaded.regrow(0.5, seed=1)
     for each in (net, loaded):
-        each.prune(0.4, scope="layer")
-        each.regrow(0.5, seed=1)
-        each.fit(X, LABELS, epochs=2, seed=3)
-    np.testing.assert_array_equal(net.graph.get_parameters(), loaded.graph.get_parameters())
+        e = np.exp(each.trace(X, nodes=each.layers[1].neurons).values.astype(np.float64))
+        read = each.trace(X, nodes=np.array(each.layers[2].source_ids)).values
+        np.testing.assert_allclose(read, e / (1 + e) if first == "sigmoid" else e / e.sum(1, keepdims=True), rtol=1e-4)

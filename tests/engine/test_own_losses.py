@@ -1,7 +1,5 @@
 """Losses that users write as nodes: where their targets come from, and outputs that the loss does not read."""
 
-import tracemalloc
-
 import numpy as np
 import pytest
 
@@ -50,12 +48,10 @@ def test_y_equals_the_last_columns_of_x(images):
 @pytest.mark.parametrize(
     ("x", "y", "message"),
     [
-        (X[:, :2], X[:, :2], r"x and y: expected shape \(examples, 3\), got \(90, 4\)"),
         (X[:, :1], X[:, 0], r"x and y: expected shape \(examples, 3\), got \(90, 2\)"),
         (X[:, :1], X[:5, :2], r"y: expected shape \(90, targets\), got \(5, 2\)"),
         (X[0, 0], X[:, :2], r"x: expected shape \(examples, inputs\), got \(\)"),
         (X[:, :1], X[:, :2, None], r"y: expected shape \(90, targets\), got \(90, 2, 1\)"),
-        (None, X[:, :2], "x: expected numbers, got None"),
         (X[:, :1], None, "y: expected numbers, got None"),
         (X[:, :1], (), r"x: expected shape \(examples, 3\), got \(90, 1\); .* y$"),
         (X[:, :4], (), r"x: expected shape \(examples, 3\), got \(90, 4\)$"),
@@ -83,20 +79,6 @@ def test_unit_warnings_are_about_x_only():
         model.fit(bits, bits * 2, epochs=1)
     with pytest.warns(UserWarning, match="^x: whole numbers from 0 to 255"):
         model.evaluate(bits * 255.0, bits / 2)
-
-
-@pytest.mark.parametrize("dtype", [np.uint8, np.float64])
-def test_x_and_y_are_copied_once(dtype):
-    g = mlgraph.Graph()
-    x = g.inputs(257)
-    model = mlgraph.Model(g, x[0], loss=x[0] - x[256])
-    model.evaluate(np.zeros((1, 256)), [0])  # compiles
-    data, y = np.arange(2**20).reshape(2**12, 2**8).astype(dtype), np.arange(2**12)
-    tracemalloc.start()
-    model.evaluate(data, y)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 1.3 * 2**12 * 257 * 4
 
 
 @pytest.mark.parametrize("n", [1, 12])

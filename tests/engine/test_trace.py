@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 import mlgraph
-from mlgraph.graph import ops
 
 RNG = np.random.default_rng(0)
 X = RNG.integers(0, 256, (70, 12), np.uint8)
@@ -19,35 +18,22 @@ def network(activation="leaky_relu"):
     return net
 
 
-def by_hand(net, x, labels):
-    """Values of all layers, and derivatives of each example's loss with respect to them, in float64."""
-    names = ["identity" if layer.activation == "softmax" else layer.activation for layer in net.layers]
-    values = [np.asarray(x) / 255 if x.dtype == np.uint8 else x]
-    for layer, name in zip(net.layers, names, strict=True):
-        values.append(ops.OPS[name].value(values[-1] @ layer.weights.T.astype(float) + layer.biases))
-    e = np.exp(values[-1] - values[-1].max(axis=1, keepdims=True))
-    adjoints = [e / e.sum(axis=1, keepdims=True) - np.eye(3)[labels]]
-    for layer, name, y in zip(net.layers[::-1], names[::-1], values[:0:-1], strict=True):
-        adjoints.insert(0, (adjoints[0] * ops.OPS[name].derivatives(y, y)[0]) @ layer.weights)
-    return values, adjoints
-
-
 @pytest.mark.parametrize("n", [1, 70])
 @pytest.mark.parametrize("activation", ["leaky_relu", "sigmoid"])
 @pytest.mark.parametrize("kind", [np.uint8, np.float32])
-def test_values_and_adjoints_of_a_network(sweep, n, activation, kind):
+def test_values_and_adjoints_are_those_of_compiled_functions(sweep, n, activation, kind):
     net, x = network(activation), X[:n] if kind == np.uint8 else (X[:n] / 255).astype(np.float32)
-    values, adjoints = by_hand(net, x, Y[:n])
-    trace = net.trace(x, Y[:n])
+    trace, cotangent = net.trace(x, Y[:n]), net.predict_proba(x) - np.eye(3)[Y[:n]]
     assert len(trace) == 20 + 9 + 3 + 1 and trace.values.shape == (n, 33)
-    parts = [net.trace(x, Y[:n], [net.graph[i] for i in range(12)]), *(trace.of(layer.neurons) for layer in net.layers)]
-    for part, value, adjoint in zip(parts, values, adjoints, strict=True):
-        np.testing.assert_allclose(part.values, value, rtol=1e-4, atol=1e-5)
-        np.testing.assert_allclose(part.adjoints, adjoint, rtol=1e-4, atol=1e-6)
+    inputs = [net.graph[i] for i in range(12)]
+    for nodes, part in [(inputs, net.trace(x, Y[:n], inputs)), *((some, trace.of(some)) for some in net.layers)]:
+        values = net.graph.compile(nodes)(x)
+        np.testing.assert_allclose(part.values, values, rtol=1e-4, atol=1e-5)
+        adjoints = net.graph.compile(net.outputs, nodes).vjp(values, cotangent).inputs
+        np.testing.assert_allclose(part.adjoints, adjoints, rtol=1e-4, atol=1e-6)
     neuron = net.layers[1].neurons[2]
-    assert trace[neuron].tolist() == parts[2].values[:, 2].tolist()
-    assert trace.adjoint(neuron).tolist() == parts[2].adjoints[:, 2].tolist()
-    np.testing.assert_array_equal(parts[-1].values, net.forward(x))
+    assert trace[neuron].tolist() == trace.values[:, 22].tolist()
+    assert trace.adjoint(neuron).tolist() == trace.adjoints[:, 22].tolist()
 
 
 def test_a_trace_without_targets_has_values_only():

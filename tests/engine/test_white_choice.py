@@ -54,18 +54,6 @@ def test_a_tile_is_not_divided_in_predictions(prepared, n_threads):
         assert [(call["n_workers"], call["sums"] is not None) for call in prepared] == [(min(tiles, n_threads), shared)]
 
 
-@pytest.mark.parametrize("sparsity", [0, 0.9])
-def test_two_threads_need_more_work_if_one_thread_sweeps_the_only_tile(work, sparsity):
-    net, x = layer(40), np.random.default_rng(0).random((100, 40))
-    net.prune(sparsity)
-    per_example = []
-    for batch in (TILE, TILE + 1):
-        work.clear()
-        net.fit(x, np.zeros((100, 8)), epochs=1, batch_size=batch)
-        per_example.append(max(work) / batch)
-    assert per_example[0] < per_example[1] / 8 if sparsity else per_example[0] == per_example[1]
-
-
 @pytest.mark.parametrize("zeros", [False, True])
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 def test_zeros_are_skipped_in_sparse_data_and_in_steps_of_few_examples(prepared, zeros, dtype):

@@ -141,29 +141,6 @@ def test_unread_columns_change_no_bit_of_training(sweep, monkeypatch, kind):
     assert len(trained) == 1
 
 
-@pytest.mark.parametrize(
-    ("unread", "rows", "there"),
-    [([3, 17, 37, 38, 39], True, 37), (range(13), True, 40), (range(14), True, 26), ([3, 17], False, 38)],
-)
-def test_few_unread_columns_keep_their_slots(unread, rows, there):
-    """Up to the last column that is read; not if a dense block reads exactly the others."""
-    mask = np.ones((16, 40), bool)
-    mask[:, list(unread)] = False
-    if rows:
-        mask[np.arange(16), 18 + np.arange(16) % 7] = False
-    plan = engine_of(pruned(mask)).plan
-    assert len(plan.input_column) == there and (plan.node[:there] == plan.input_column).all()
-
-
-def test_columns_follow_the_order_of_given_inputs():
-    g = mlgraph.Graph()
-    x = g.inputs(20)
-    neurons = [g.add_neuron([n for k, n in enumerate(x) if k not in (i, 4)], weights=np.ones(18)) for i in range(5, 15)]
-    rows = np.random.default_rng(0).normal(size=(3, 20))
-    expected = [[row.sum() - row[15] - row[19 - i] for i in range(5, 15)] for row in rows]
-    np.testing.assert_allclose(g.compile(neurons, inputs=x[::-1])(rows), expected, rtol=1e-5)
-
-
 @pytest.mark.parametrize(("zeros", "few", "skipped"), [(False, False, False), (False, True, False), (True, True, True)])
 def test_only_sparse_data_are_copied_to_skip_zeros(zeros, few, skipped):
     x, mask = np.ones((200, 6)), np.ones((16, 6), bool)

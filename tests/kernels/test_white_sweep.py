@@ -195,20 +195,3 @@ def test_training_continues_after_an_infinite_loss(sweep):
     for one in (fresh, model):
         one.fit(x[:7], y[:7], epochs=3, batch_size=7, learning_rate=0.01)
     np.testing.assert_array_equal(fresh.graph.parameters, model.graph.parameters)
-
-
-@pytest.mark.parametrize("n", [1, 15, 40])
-@pytest.mark.parametrize("n_threads", [1, 2])
-def test_lanes_without_an_example_are_finite(sweep, n, n_threads):
-    """Sums of one example with data of another would not be, here, and would end the run."""
-    x = np.linspace(-7, 7, n)[::-1].astype(np.float32)
-    g = mlgraph.Graph()
-    a, b = g.inputs(2)
-    row = g.add_neuron([a], weights=[1.0])
-    logs = mlgraph.log(b - row)  # for each example b = a + 1
-    outputs = [g.add_neuron([logs, row], weights=[0.1, 0.1 * k]) for k in range(3)]
-    given, y = np.stack([x, x + 1], axis=1), np.arange(n) % 3
-    model = mlgraph.Model(g, outputs, "softmax_cross_entropy")
-    assert np.isfinite(model.gradients(given, y, n_threads=n_threads).parameters).all()
-    history = model.fit(given, y, epochs=2, batch_size=n, learning_rate=0.001, n_threads=n_threads)
-    assert np.isfinite(history.batch_loss).all()
