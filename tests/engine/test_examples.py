@@ -126,14 +126,9 @@ def test_fit_refuses_data_that_are_not_finite(trained, x, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [  # tests/models/test_misuse.py has other wrong values of each
-        ({"batch_size": (1, 2, 3)}, "batch_size: expected one number or two"),
-        ({"batch_size": (8, 0)}, "batch_size: expected an integer of at least 1"),
-        ({"learning_rate": 1e39}, "learning_rate: expected a number from 0 to 3.40282e"),
-        ({"momentum": 1}, "momentum: expected a number from 0 to below 1"),
         ({"momentum": 0.99999998, "optimizer": "adam"}, r"momentum: Adam needs .* float32, got 0\.99999998"),
         ({"weight_decay": 20.1}, "weight_decay: expected a number from 0 to 1 / learning_rate, 20, got"),
         ({"optimizer": "lion"}, "optimizer: expected sgd or adam, got 'lion'"),
-        ({"seed": 2**64}, "seed: expected an integer of at most 18446744073709551615"),
         ({"validation": (X[:0], Y[:0])}, "validation x: expected at least one example, got none"),
         ({"validation": (X, Y + 1)}, "validation y: expected labels from 0 to 2, got 1 to 3"),
         ({"validation": (X * NAN, Y)}, "validation x: expected finite numbers that .*, got nan in example 0, column 0"),

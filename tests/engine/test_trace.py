@@ -98,8 +98,6 @@ def test_any_nodes_can_be_traced():
 @pytest.mark.parametrize(
     ("attempt", "error", "message"),
     [
-        (lambda net: net.trace(X[:, :5]), ValueError, r"x: expected shape \(examples, 12\)"),
-        (lambda net: net.trace(X, Y[:5]), ValueError, "y: expected 70 labels"),
         (lambda net: net.trace(X, Y, [3]), TypeError, "nodes: expected nodes, got int"),
         (lambda net: net.trace(X, Y, network().outputs), ValueError, "nodes: .*graph"),
         (lambda net: net.trace(X)[network().outputs[0]], ValueError, "node: .*graph"),
@@ -154,8 +152,7 @@ def test_a_loss_of_ones_own_without_targets():
         np.testing.assert_array_equal(trace.values, whole.of([h, out]).values)
     with pytest.raises(ValueError, match=r"^x: .*3 .*got .*2"):
         model.trace(data[:, :2], nodes=[error])
-    for few, y in (([1.0, 2.0], None), (data[:, :1], None), (data[:, :2], ())):
-        with pytest.raises(ValueError, match=r"x: expected shape \(examples, 3\), got \(.*\)"):
-            model.trace(few, y)
+    with pytest.raises(ValueError, match=r"^x: expected shape \(examples, 3\), got \(5, 1\)"):
+        model.trace(data[:, :1])
     g.input() * 2  # the loss of this model reads no column of it
     assert error.id in model.trace(data).nodes

@@ -19,27 +19,10 @@ def prepared(monkeypatch):
     return calls
 
 
-@pytest.fixture
-def work(monkeypatch):
-    """The work for which a number of threads was chosen, at each choice."""
-    asked = []
-    monkeypatch.setattr(choice, "threads_for", lambda n_threads, work, steps=1: asked.append(work) or 1)
-    return asked
-
-
 def layer(n_inputs):
     net = mlgraph.Network(n_inputs, seed=0)
     net.add_layer(8, "tanh")
     return net
-
-
-def test_work_grows_with_examples_and_operations(work):
-    g = mlgraph.Graph()
-    x, y = g.inputs(2)
-    once, twice = g.compile(mlgraph.tanh(x * y)), g.compile([mlgraph.tanh(x * y), mlgraph.tanh(x + y)])
-    for f, n in ((once, 500), (once, 1000), (twice, 500)):
-        f(np.ones((n, 2)))
-    assert 0 < work[0] == work[1] / 2 < work[2]
 
 
 @pytest.mark.parametrize("n_threads", [1, 2, 5])

@@ -1,15 +1,12 @@
 """What an engine does with data: zeros it may skip, bytes it may read, and columns that it copies side by side."""
 
-import weakref
-
 import numpy as np
 import pytest
 from swept import data
 
 import mlgraph
-from mlgraph.engine import choice, examples
+from mlgraph.engine import examples
 from mlgraph.engine.examples import LARGE, LINE, Examples
-from mlgraph.models.running import engine_of
 from mlgraph.training import loop
 
 
@@ -61,17 +58,6 @@ def test_copied_columns_begin_at_cache_lines(sweep, dtype, n_threads):
     assert narrow.narrowed(columns[1:6]).array.shape == (50, 5) and narrow.narrowed(columns) is narrow
 
 
-def test_the_last_copy_is_reused_and_freed():
-    """A network that is pruned during training reads fewer and fewer columns, and each copy is as large as the data."""
-    given, columns = Examples(data(100, 60, 6, "sparse")[0], 60), np.arange(60, dtype=np.int32)
-    first = weakref.ref(given.narrowed(columns[1:]).array)
-    assert given.narrowed(columns[1:]).array is first()
-    room = given._room
-    second = given.narrowed(columns[2:])
-    assert first() is None and np.shares_memory(second.array, room)
-    assert given.narrowed(columns) is given and given._room is None
-
-
 def test_a_copy_knows_only_the_columns_it_has():
     """Its largest value bounds steps; a leftover of another copy would change them after a resume."""
     x = np.ones((4, 40), np.float32)
@@ -79,23 +65,6 @@ def test_a_copy_knows_only_the_columns_it_has():
     given = Examples(x, 40)
     assert given.narrowed(np.arange(1, 40, dtype=np.int32)).largest == np.float32(1e31)
     assert given.narrowed(np.arange(1, 39, dtype=np.int32)).largest == 1
-
-
-@pytest.mark.parametrize(
-    ("width", "dtype", "columns", "pays"),
-    [
-        (256, np.uint8, 128, True),
-        (256, np.uint8, 129, False),
-        (127, np.uint8, 1, False),
-        (64, np.float32, 32, True),
-        (64, np.float32, 33, False),
-    ],
-)
-def test_columns_are_copied_if_they_are_at_most_half_of_the_cache_lines_and_are_read_often(width, dtype, columns, pays):
-    given, often = Examples(np.zeros((10, width), dtype), width), examples.NARROW_AFTER
-    read, other = np.arange(columns, dtype=np.int32), np.arange(1, columns + 1, dtype=np.int32)
-    assert [given.pays_narrowed(read, 5) for _ in range(2 * often + 2)] == [False] * 2 * often + [pays] * 2
-    assert not given.pays_narrowed(other, 10 * often) and given.pays_narrowed(other, 5) == pays
 
 
 @pytest.mark.parametrize("n_threads", [1, 2])
@@ -139,11 +108,3 @@ def test_unread_columns_change_no_bit_of_training(sweep, monkeypatch, kind):
             net.fit(other[:, :columns], y, epochs=2, batch_size=50, n_threads=n_threads)
             trained.add((net.graph.parameters.tobytes(), net.evaluate(other[:, :columns], y)["loss"]))
     assert len(trained) == 1
-
-
-@pytest.mark.parametrize(("zeros", "few", "skipped"), [(False, False, False), (False, True, False), (True, True, True)])
-def test_only_sparse_data_are_copied_to_skip_zeros(zeros, few, skipped):
-    x, mask = np.ones((200, 6)), np.ones((16, 6), bool)
-    x[:, 4:] *= not zeros
-    mask[:, 2] = False
-    assert choice.skips_zeros(engine_of(pruned(mask)).plan, Examples(x, 6), 200, few) == skipped

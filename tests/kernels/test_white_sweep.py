@@ -79,17 +79,6 @@ def test_layers_that_read_several_layers(sweep, density, loss):
     assert (KINDS["rows"] in {ins.kind for ins in plan.instructions}) == (density < 1)
 
 
-@pytest.mark.parametrize("kind", ["sparse", "float"])
-def test_neurons_with_sources_anywhere_before_them(sweep, kind):
-    rng, g = np.random.default_rng(0), mlgraph.Graph()
-    nodes = g.inputs(12)
-    for i in range(60):
-        sources = [nodes[j] for j in rng.choice(len(nodes), rng.integers(1, min(len(nodes), 40)), replace=False)]
-        weights, bias = rng.normal(size=len(sources)) / len(sources) ** 0.5, None if i % 3 else 0.5
-        nodes.append(g.add_neuron(sources, ops.ACTIVATIONS[i % len(ops.ACTIVATIONS)], weights=weights, bias=bias))
-    check(mlgraph.Model(g, nodes[-4:], "softmax_cross_entropy"), *data(45, 12, 4, kind))
-
-
 @pytest.mark.parametrize("sizes", [(48,), (100,), (129,), (33, 64, 3), (32, 1)], ids=str)
 @pytest.mark.parametrize("sparsity", [0, 0.7])
 def test_large_blocks_and_several_steps(sweep, monkeypatch, sparsity, sizes):
