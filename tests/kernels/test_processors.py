@@ -44,8 +44,7 @@ def test_default_threads_is_the_smallest_limit(monkeypatch, variable, quota, ope
     assert mlgraph.default_threads() == expected
 
 
-V1 = "cpu,cpuacct/c/cpu.cfs_quota_us", "cpu,cpuacct/c/cpu.cfs_period_us"
-ROOT_V1 = "cpu,cpuacct/cpu.cfs_quota_us", "cpu,cpuacct/cpu.cfs_period_us"
+V1, QUOTA, PERIOD = "cpu,cpuacct", "cpu.cfs_quota_us", "cpu.cfs_period_us"
 
 
 @pytest.mark.parametrize(
@@ -58,8 +57,8 @@ ROOT_V1 = "cpu,cpuacct/cpu.cfs_quota_us", "cpu,cpuacct/cpu.cfs_period_us"
         ("0::/a/b", {"a/b/cpu.max": "max 10", "a/cpu.max": "30 10", "cpu.max": "90 10"}, 3),
         ("0::/../elsewhere", {"cpu.max": "40 10"}, 4),
         ("0::/caf\N{LATIN SMALL LETTER E WITH ACUTE}.slice", {"caf\udce9.slice/cpu.max": "20 10"}, 2),
-        ("4:memory:/\n2:cpu,cpuacct:/c\n0::/", dict(zip(V1, ("70", "10"), strict=True)), 7),
-        ("2:cpu,cpuacct:/c", dict(zip(V1 + ROOT_V1, ("-1", "10", "80", "10"), strict=True)), 8),
+        ("4:memory:/\n2:cpu,cpuacct:/c\n0::/", {f"{V1}/c/{QUOTA}": "70", f"{V1}/c/{PERIOD}": "10"}, 7),
+        ("2:cpu,cpuacct:/c", {f"{V1}/c/{QUOTA}": "-1", f"{V1}/{QUOTA}": "80", f"{V1}/{PERIOD}": "10"}, 8),
         (None, {"cpu.max": "10 10"}, None),
     ],
     ids=ascii,
@@ -88,24 +87,23 @@ def test_small_work_uses_one_thread(monkeypatch):
 def test_bits_are_the_same_if_openmp_gives_fewer_threads(setting):
     """Threads that start do the work of all; none waits for a missing one."""
     code = """
-import hashlib
 import numpy as np
 import mlgraph
 
 rng = np.random.default_rng(0)
 x = rng.integers(0, 256, (20000, 140), np.uint8) * (rng.random((20000, 140)) < 0.3).astype(np.uint8)
 for sparsity in (0, 0.9):
+    bits = set()
     for n_threads in (1, 2, 4, None):
         net = mlgraph.Network(140, seed=0)
         net.add_layer(40)
         net.add_layer(10, "softmax")
         net.prune(sparsity, by="random")
         net.fit(x, x[:, 0] % 10, epochs=2, batch_size=(256, 24), n_threads=n_threads)
-        bits = net.graph.parameters.tobytes() + net.predict(x, n_threads=n_threads).tobytes()
-        print(hashlib.sha256(bits).hexdigest())
+        bits.add((net.graph.parameters.tobytes(), net.predict(x, n_threads=n_threads).tobytes()))
+    print(len(bits))
 """
-    bits = run(code, **setting)
-    assert len(bits) == 8 and len(set(bits[:4])) == len(set(bits[4:])) == 1
+    assert run(code, **setting) == ["1", "1"]
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="counts threads in /proc")
