@@ -194,6 +194,7 @@ def test_an_example_with_nan_outputs_is_not_right(last):
     ("last", "y", "message"),
     [
         ("sigmoid", ANSWERS[:, 0], r"expected shape \(90, 3\), got \(90,\)"),
+        ("sigmoid", SOFT - 1, "expected numbers from 0 to 1, got -0."),
         ("sigmoid", ANSWERS * 2, "expected numbers from 0 to 1, got 2.0 in example 0, output 0"),
         ("softmax", -ONE_HOT, "expected targets of at least 0, got -1.0 in example 0, output "),
         ("softmax", ONE_HOT * 0 + 3e38, "expected targets .*sum .*float32 can hold, got inf in example 0"),
@@ -203,6 +204,7 @@ def test_an_example_with_nan_outputs_is_not_right(last):
         ("softmax", SOFT[:, :2], r"expected integer labels .* or targets of shape \(90, 3\), got .* \(90, 2\)$"),
         ("softmax", LABELS[:-1], "expected 90 labels, one for each example, got 89"),
         ("softmax", LABELS + 1, "expected labels from 0 to 2, got 1 to 3"),
+        ("softmax", LABELS - 1, "expected labels from 0 to 2, got -1 to 1"),
         ("softmax", np.full(90, 2**63, np.uint64), "expected labels from 0 to 2, got 9223"),
         ("softmax", (), "expected labels or targets of 90 examples, got none"),
         ("softmax", ["a", "b"] * 45, r"expected numbers, got strings; np.unique\(y, return_inverse=True\)"),
