@@ -21,21 +21,15 @@ fewer = settings(max_examples=settings.default.max_examples // 4)
 # --- operators and functions ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [2, 2.5, np.float32(2.5), np.float64(2.5), np.int64(3), np.uint8(3)], ids=repr)
+@pytest.mark.parametrize("number", [2, 2.5, np.float32(2.5), np.float64(2.5), np.uint8(3)], ids=repr)
 @pytest.mark.parametrize("op", BINARY)
-def test_numbers_on_either_side(op, number):
+def test_operators_with_numbers_on_either_side(op, number):
     g = mlgraph.Graph()
     x = g.input()
     left, right = op(number, x), op(x, number)
     assert type(left) is type(right) is mlgraph.Node
-    expected = [op(float(number), 1.5), op(1.5, float(number))]
-    np.testing.assert_allclose(g.compile([left, right])([[1.5]])[0], expected, rtol=1e-6)
-
-
-def test_unary_operators():
-    g = mlgraph.Graph()
-    x = g.input()
-    np.testing.assert_array_equal(g.compile([-x, +x, abs(x)])([[-2.0], [3.0]]), [[2, -2, 2], [-3, 3, 3]])
+    expected = [op(float(number), 1.5), op(1.5, float(number)), -1.5, 1.5, 1.5]
+    np.testing.assert_allclose(g.compile([left, right, -x, +x, abs(-x)])([[1.5]])[0], expected, rtol=1e-6)
 
 
 N_ARGUMENTS = {"where": 3, "maximum": 2, "minimum": 2, **dict.fromkeys(["sum", "prod", "max", "logsumexp"], 5)}
@@ -73,7 +67,7 @@ def test_nodes_compare_by_identity():
     with pytest.raises(TypeError, match=r"truth value.*<input x>"):
         bool(x)
     for compare in (operator.lt, operator.le, operator.gt, operator.ge):
-        for pair in ((x, x), (x, 1), (1.5, x)):
+        for pair in ((x, x), (1.5, x)):
             with pytest.raises(TypeError, match=r"where\(x - y, a, b\)"):
                 compare(*pair)
 
@@ -96,16 +90,6 @@ def test_functions_need_a_node():
         mlgraph.sum()
 
 
-# --- examples of other libraries ------------------------------------------------------------------
-
-
-def derivatives(write, *at):
-    """Value of an expression of inputs, and its derivatives."""
-    g = mlgraph.Graph()
-    gradients = g.compile(write(*g.inputs(len(at)))).vjp([at])
-    return [*gradients.values[0].tolist(), *gradients.inputs[0].tolist()]
-
-
 def own_test_of_micrograd(x):
     z = 2 * x + 2 + x
     q = mlgraph.relu(z) + z * x
@@ -114,81 +98,27 @@ def own_test_of_micrograd(x):
 
 @pytest.mark.parametrize(
     ("write", "at", "expected"),
-    [  # the unit tests of ml-rust's automatic differentiation; its leaky ReLU has a slope of 0.1
-        (lambda x: x + x, [1], [2, 2]),
-        (lambda x: x * x, [2], [4, 4]),
-        (lambda x, y: y * (x * x), [2, 3], [12, 12, 4]),
-        (lambda x, y: x - y, [1, 2], [-1, 1, -1]),
-        (lambda x, y: x * y, [3, 2], [6, 2, 3]),
-        (lambda x, y: x / y, [1, 2], [0.5, 0.5, -0.25]),
-        (lambda x: mlgraph.exp(x), [1], [np.exp(1), np.exp(1)]),
+    [
         (lambda x, y: y / (mlgraph.exp(x) - y), [3, 4], [0.24867063, -0.310507656, 0.077626914]),
-        (lambda x: mlgraph.relu(x), [4], [4, 1]),
-        (lambda x: mlgraph.leaky_relu(x), [-4], [-0.04, 0.01]),
         (readme_of_micrograd, [-4, 2], [24.70408163, 138.83381924, 645.57725947]),
         (own_test_of_micrograd, [-4], [-20, 46]),
     ],
+    ids=["ml-rust", "micrograd", "micrograd's test"],
 )
-def test_expressions_of_ml_rust_and_micrograd(sweep, write, at, expected):
-    np.testing.assert_allclose(derivatives(write, *at), expected, rtol=2e-6)
-
-
-def test_network_of_ml_rust(sweep):
-    """Two leaky ReLUs, two sigmoids without bias, their softmax, and a squared distance."""
+def test_values_and_derivatives_that_other_libraries_state(sweep, write, at, expected):
     g = mlgraph.Graph()
-    x = g.inputs(2)
-    p = [g.parameter(v) for v in (0.5, 0.1, 0.3, 0.2, 0.4, 0.6, 0.15, 0.25, 0.7, 0.2)]
-    hidden = [mlgraph.leaky_relu(p[i] + p[i + 1] * x[0] + p[i + 2] * x[1]) for i in (0, 3)]
-    out = [mlgraph.sigmoid(p[i] * hidden[0] + p[i + 1] * hidden[1]) for i in (6, 8)]
-    error = mlgraph.sum(*((q - t) ** 2 for q, t in zip(mlgraph.softmax(*out), [1, 0], strict=True)))
-
-    h = [0.5 + 0.1 * 0.8 + 0.3 * 0.2, 0.2 + 0.4 * 0.8 + 0.6 * 0.2]
-    a, b = (1 / (1 + np.exp(-(u * h[0] + v * h[1]))) for u, v in ((0.15, 0.25), (0.7, 0.2)))
-    probability = np.exp(b) / (np.exp(a) + np.exp(b))
-    np.testing.assert_allclose(g.compile(error)([[0.8, 0.2]]), [[2 * probability**2]], rtol=1e-6)
-    testing.check_gradients(error, [[0.8, 0.2]])
+    gradients = g.compile(write(*g.inputs(len(at)))).vjp([at])
+    np.testing.assert_allclose([*gradients.values[0], *gradients.inputs[0]], expected, rtol=2e-6)
 
 
 # --- random graphs --------------------------------------------------------------------------------
 
 
-@fewer
-@given(case=cases())
+@settings(max_examples=settings.default.max_examples // 2)
+@given(case=cases() | cases(tame=False))
 def test_random_graphs_match_the_reference(sweep, case):
+    """With infinities, NaN and overflow, the same kind of number wherever float32 leaves no choice."""
     testing.check_against_reference(case.outputs, case.x)
-
-
-@fewer
-@given(case=cases(tame=False))
-def test_infinities_nan_and_overflow_match_the_reference(sweep, case):
-    """The same kind of number wherever float32 leaves no choice."""
-    testing.check_against_reference(case.outputs, case.x)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("tame", [True, False])
-def test_the_bounds_of_expect_are_narrow(tame):
-    """For half of the graphs they hold six digits, and for most of them four, relative to the largest number.
-
-    Where there are infinities and NaN, the bound is finite for nine numbers in ten.
-    """
-    relative, known = [], []
-
-    @settings(max_examples=200)
-    @given(case=cases(tame))
-    def measure(case):
-        e = testing.expect(mlgraph.Function(case.graph, case.outputs), case.x)
-        pairs = ((e.values, e.values_error), (e.inputs, e.inputs_error), (e.parameters, e.parameters_error))
-        for number, error in pairs:
-            if number.any():
-                known.append(np.mean(np.isfinite(error[~np.isnan(error)])))
-                if tame:
-                    relative.append(np.nanmedian(error) / (1e-30 + np.abs(number).max()))
-
-    measure()
-    assert np.mean(known) > (0.999 if tame else 0.9)
-    if tame:
-        assert np.quantile(relative, 0.5) < 1e-6 and np.quantile(relative, 0.8) < 1e-4
 
 
 @fewer
@@ -200,85 +130,16 @@ def test_a_plan_computes_what_the_nodes_define(case):
         np.testing.assert_allclose(expected.values[:, i], values[node.id], rtol=1e-9, atol=1e-9)
 
 
-def assume_bounded(case):
-    """Skip graphs where rounding decides a condition, so that a divisor may come near its pole."""
-    expected = testing.expect(mlgraph.Function(case.graph, case.outputs), case.x, ulps=1)
-    assume(not any(np.isinf(error).any() for error in expected[1::2]))
-
-
 @fewer
 @given(case=cases(), seed=st.integers(0, 99))
-def test_reference_gradients_are_the_limit_of_finite_differences(case, seed):
-    assume_bounded(case)
+def test_gradients_are_the_limit_of_finite_differences(sweep, case, seed):
+    """Those of the sweep, and those of the reference by inputs, parameters and both."""
+    expected = testing.expect(mlgraph.Function(case.graph, case.outputs), case.x, ulps=1)
+    # Skip graphs where rounding decides a condition, so that a divisor may come near its pole.
+    assume(not any(np.isinf(error).any() for error in expected[1::2]))
+    testing.check_gradients(case.outputs, case.x)
     for which in ({"parameters": False}, {"inputs": False}, {}):
         testing.check_reference(case.outputs, case.x, seed=seed, **which)
-
-
-@fewer
-@given(case=cases())
-def test_gradients_are_the_limit_of_finite_differences(sweep, case):
-    assume_bounded(case)
-    testing.check_gradients(case.outputs, case.x)
-
-
-TORCH = {
-    "identity": lambda t, x: x,
-    "leaky_relu": lambda t, x: t.nn.functional.leaky_relu(x, ops.LEAK),
-    "softplus": lambda t, x: t.nn.functional.softplus(x, threshold=1000),
-    "div": lambda t, a, b: a / b,
-    "where": lambda t, c, a, b: t.where(c > 0, a, b),
-    "sum": lambda t, *x: t.stack(x).sum(0),
-    "prod": lambda t, *x: t.stack(x).prod(0),
-    "max": lambda t, *x: t.stack(x).amax(0),
-    "logsumexp": lambda t, *x: t.stack(x).logsumexp(0),
-}
-
-
-def in_torch(torch, case):
-    """Compute every node by PyTorch in float64; return the outputs and the leaves."""
-    values, leaves = [], {}
-    column = {node.id: i for i, node in enumerate(node for node in case.graph if node.kind == "input")}
-
-    def leaf(key, array):
-        leaves[key] = torch.tensor(np.asarray(array, float), requires_grad=True)
-        return leaves[key]
-
-    def op(name, *x):
-        return TORCH[name](torch, *x) if name in TORCH else getattr(torch, name)(*x)
-
-    for node in case.graph:
-        sources = [values[s.id] for s in node.sources]
-        if node.kind == "input":
-            value = leaf(node, case.x[:, column[node.id]])
-        elif node.kind == "constant":
-            value = torch.full((len(case.x),), node.value, dtype=torch.float64)
-        elif node.kind == "parameter":
-            value = leaf(node, node.value).expand(len(case.x))
-        elif node.kind == "neuron":
-            z = torch.stack(sources, 1) @ leaf(node, node.weights)
-            value = op(node.activation, z if node.bias is None else z + leaf((node, "bias"), node.bias))
-        else:
-            value = op(node.kind, *sources)
-        values.append(value)
-    return torch.stack([values[node.id] for node in case.outputs], 1), leaves
-
-
-@given(case=cases())
-def test_pytorch_agrees(case):
-    torch = pytest.importorskip("torch")
-    outputs, leaves = in_torch(torch, case)
-    u = np.random.default_rng(0).normal(size=tuple(outputs.shape)).astype(np.float32)
-    f = mlgraph.Function(case.graph, case.outputs)
-    expected = testing.expect(f, case.x, u)
-    gradients = f.vjp(case.x, u)
-    np.testing.assert_allclose(expected.values, outputs.detach(), rtol=1e-9, atol=1e-9)
-    if outputs.requires_grad:
-        outputs.backward(torch.tensor(u.astype(float)))
-    exact = gradients._replace(inputs=expected.inputs, parameters=expected.parameters)
-    for key, tensor in leaves.items():
-        got = exact.of_bias(key[0]) if isinstance(key, tuple) else exact.of(key)
-        want = np.zeros(tensor.shape) if tensor.grad is None else tensor.grad.numpy()
-        np.testing.assert_allclose(got, want, rtol=1e-7, atol=1e-7 * (1 + np.abs(want).max()), err_msg=str(key))
 
 
 def test_no_derivative_goes_through_a_condition(sweep):

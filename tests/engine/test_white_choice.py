@@ -19,21 +19,10 @@ def prepared(monkeypatch):
     return calls
 
 
-@pytest.fixture
-def work(monkeypatch):
-    """The work for which a number of threads was chosen, at each choice."""
-    asked = []
-    monkeypatch.setattr(choice, "threads_for", lambda n_threads, work, steps=1: asked.append(work) or 1)
-    return asked
-
-
-def test_work_grows_with_examples_and_operations(work):
-    g = mlgraph.Graph()
-    x, y = g.inputs(2)
-    once, twice = g.compile(mlgraph.tanh(x * y)), g.compile([mlgraph.tanh(x * y), mlgraph.tanh(x + y)])
-    for f, n in ((once, 500), (once, 1000), (twice, 500)):
-        f(np.ones((n, 2)))
-    assert 0 < work[0] == work[1] / 2 < work[2]
+def layer(n_inputs):
+    net = mlgraph.Network(n_inputs, seed=0)
+    net.add_layer(8, "tanh")
+    return net
 
 
 @pytest.mark.parametrize("n_threads", [1, 2, 5])
@@ -41,63 +30,30 @@ def test_a_tile_is_not_divided_in_predictions(prepared, n_threads):
     """Tiles share the lists of nonzero data if there are some lists for every thread."""
     rng = np.random.default_rng(0)
     x = rng.integers(0, 256, (2000, 20), np.uint8) * (rng.random((2000, 20)) < 0.2).astype(np.uint8)
-    net, lists = mlgraph.Network(20), mlgraph_ext.sweep.LIST_TILES * n_threads
-    net.add_layer(8, "tanh")
-    net.forward(x, n_threads=9)
+    lists = mlgraph_ext.sweep.LIST_TILES * n_threads
     for tiles, shared in ((1, True), (2, n_threads == 1), (2 * lists - 1, n_threads == 1), (2 * lists, True)):
-        net.engines.clear()
         prepared.clear()
-        net.forward(x[: TILE * tiles], n_threads=n_threads)
+        layer(20).forward(x[: TILE * tiles], n_threads=n_threads)
         assert [(call["n_workers"], call["sums"] is not None) for call in prepared] == [(min(tiles, n_threads), shared)]
 
 
-@pytest.mark.parametrize("sparsity", [0, 0.9])
-def test_two_threads_need_more_work_if_one_thread_sweeps_the_only_tile(work, sparsity):
-    net, x = mlgraph.Network(40, seed=0), np.random.default_rng(0).random((100, 40))
-    net.add_layer(8, "tanh")
-    net.prune(sparsity)
-    per_example = []
-    for batch in (TILE, TILE + 1):
-        work.clear()
-        net.fit(x, np.zeros((100, 8)), epochs=1, batch_size=batch)
-        per_example.append(max(work) / batch)
-    if sparsity:
-        assert per_example[0] < per_example[1] / 8
-    else:
-        assert per_example[0] == per_example[1]
+@pytest.mark.parametrize("zeros", [False, True])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_zeros_are_skipped_in_sparse_data_and_in_steps_of_few_examples(prepared, zeros, dtype):
+    """All steps of a run skip them or none does, because the order of additions differs."""
+    x, y, net = np.ones((200, 6), dtype) * 2, np.ones((200, 8)), layer(6)
+    x[:, :4] *= not zeros
 
-
-def test_steps_of_few_examples_skip_zeros(prepared):
-    """Whatever the data. All steps of a run skip them or none does, because the order of additions differs."""
-    x, y = np.ones((200, 3)), np.ones((200, 8))
-    net = mlgraph.Network(3)
-    net.add_layer(8, "tanh")
-
-    def skipped(call):
+    def skipped(n, **options):
         prepared.clear()
-        call()
+        net.fit(x[:n], y[:n], epochs=2, **options) if options else net.forward(x[:n])
         [first_slot] = {given["first_slot"] for given in prepared}  # inputs have no slots where zeros are skipped
-        return first_slot == 3
+        return first_slot == 6
 
     for n in (TILE, TILE + 1):
-        assert skipped(lambda n=n: net.forward(x[:n])) == (n <= TILE)
-        assert skipped(lambda n=n: net.fit(x[:n], y[:n], epochs=2, batch_size=128)) == (n <= TILE)
+        assert skipped(n) == skipped(n, batch_size=128) == (zeros or n <= TILE)
     for batch in (TILE, (100, TILE), (TILE, 100), TILE + 1, (TILE + 1, 100)):
-        assert skipped(lambda batch=batch: net.fit(x, y, epochs=2, batch_size=batch)) == (np.min(batch) <= TILE)
-
-
-@pytest.mark.parametrize("zeros", [False, True])
-def test_zeros_are_skipped_if_there_are_many(prepared, zeros):
-    """In bytes and in floats; the results agree up to rounding."""
-    x = np.random.default_rng(0).integers(1, 256, (200, 6), np.uint8)
-    x[:, :4] *= not zeros
-    values = []
-    for data in (x, x / np.float32(255)):
-        net = mlgraph.Network(6, seed=0)
-        net.add_layer(8, "tanh")
-        values.append(net.forward(data))
-    assert [call["first_slot"] == 6 for call in prepared] == [zeros, zeros]
-    np.testing.assert_allclose(*values, rtol=1e-5, atol=1e-6)
+        assert skipped(200, batch_size=batch) == (zeros or np.min(batch) <= TILE)
 
 
 def test_a_choice_is_kept_for_calls_of_the_same_kind(monkeypatch):

@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 from learnable import FLOATS, INF, NAN, TARGETS, X, Y, network
 
+import mlgraph
 from mlgraph.compiler.plan import Plan
 from mlgraph.engine.engine import Engine
 from mlgraph.engine.examples import Examples
-from mlgraph.models.running import read_with_targets
-
-CALLS = 60
+from mlgraph.models.running import engine_of, read_with_targets
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -23,7 +22,7 @@ def test_earlier_calls_change_no_result(sweep, seed):
     if seed > 1:
         net.prune(0.5)  # becomes sparse rows
     weights = net.graph.get_parameters()
-    for _ in range(CALLS):
+    for _ in range(60):
         match rng.integers(6):
             case 0:
                 net.layers[0].neurons[3].weights[:1] = rng.choice([INF, NAN, 0.5])
@@ -68,4 +67,38 @@ def test_an_engine_refuses_nodes_that_its_plan_lacks():
     for asked in ({"values": net.output_ids}, {"adjoints": net.output_ids}, {"objective": objective}):
         with pytest.raises(RuntimeError, match=r"^nodes: "):
             engine.execute(examples, **asked)
-    assert len(engine.execute(examples, values=[hidden])[1]) == len(X)
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 0.3, 0.9])
+@pytest.mark.parametrize("mixed", [False, True])
+def test_traces_and_gradients_leave_parameters_and_plans_in_place(monkeypatch, sparsity, mixed):
+    """Otherwise every trace and every run would compile again. An edit makes them compile once."""
+    net = mlgraph.Network(40, seed=0)
+    for size, activation in ((30, "relu"), (20, "tanh"), (5, "softmax")):
+        net.add_layer(size, activation)
+    for i, neuron in enumerate([*net.layers[0], *net.layers[1]] if mixed else []):
+        neuron.activation = ("tanh", "identity", "relu", "sigmoid")[i * i % 7 % 4]
+    for i in range(12 * mixed):  # neurons then are grouped differently in the plans of traces and of training
+        net.graph.add_edge(net.layers[0][i], net.layers[2][i % 5], 0.5)
+        net.graph.add_edge(net.layers[1][i], net.layers[1][12 + i % 8], 0.5)
+    net.prune(sparsity)
+    x, y = np.random.default_rng(0).normal(size=(9, 40)).astype(np.float32), np.arange(9) % 5
+    net.evaluate(x, y)
+    parameters, weights = net.graph.parameters.tobytes(), net.outputs[0].weights
+    moves, engine, made = net.graph.storage.moves, engine_of(net), []
+    monkeypatch.setattr("mlgraph.engine.trace.Plan", lambda *args, **options: made.append(1) or Plan(*args, **options))
+
+    def compiled(look):
+        made.clear()
+        look()
+        return len(made)
+
+    looks = [lambda: net.trace(x), lambda: net.trace(x, y, net.outputs), lambda: net.gradients(x, y)]
+    for look in [lambda: net.trace(x, y), *looks]:
+        assert [compiled(look), compiled(look)] == [1, 0]
+        assert net.graph.storage.moves == moves and engine_of(net) is engine
+    assert net.graph.parameters.tobytes() == parameters and np.shares_memory(net.outputs[0].weights, weights)
+    weights[:] = 0  # an assignment is not an edit
+    assert compiled(look) == 0
+    net.outputs[0].edges[0].prune()
+    assert compiled(look) == 1

@@ -13,31 +13,38 @@ from mlgraph._support import threads
 # --- how many processors --------------------------------------------------------------------------
 
 COUNT = "import mlgraph; print(mlgraph.default_threads())"
-affinity = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity here")
 
 
-@affinity
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity here")
 def test_default_threads_respects_affinity():
+    """But not the binding of a thread by OpenMP, which is one to each processor."""
     code = f"import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))]); {COUNT}"
     assert run(code) == ["1"]
     assert int(run(COUNT)[0]) <= len(os.sched_getaffinity(0))
+    assert run(COUNT, OMP_PROC_BIND="true") == run(COUNT)
 
 
 @pytest.mark.parametrize(
-    ("value", "expected"),
-    [("1", 1), ("2", 2), ("3,2", 3), ("64", 5), ("0", 5), ("many", 5), ("\N{SUPERSCRIPT TWO}", 5), ("", 5)],
+    ("variable", "quota", "openmp", "expected"),
+    [
+        ("1", None, 64, 1),
+        ("3,2", None, 64, 3),
+        *((nothing, None, 64, 5) for nothing in ("0", "many", "\N{SUPERSCRIPT TWO}", "")),
+        ("", 3, 64, 3),
+        ("", 8, 64, 5),
+        ("4", 3, 1, 1),
+    ],
 )
-def test_default_threads_respects_omp_num_threads(monkeypatch, value, expected):
+def test_default_threads_is_the_smallest_limit(monkeypatch, variable, quota, openmp, expected):
+    """Of affinity, the variable OMP_NUM_THREADS, the quota and OpenMP's own limit."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(5)), raising=False)
-    monkeypatch.setattr(threads, "_cgroup_quota", lambda: None)
-    monkeypatch.setattr(mlgraph_ext.sweep, "max_threads", lambda: 64)
-    monkeypatch.setenv("OMP_NUM_THREADS", value)
+    monkeypatch.setattr(threads, "_cgroup_quota", lambda: quota)
+    monkeypatch.setattr(mlgraph_ext.sweep, "max_threads", lambda: openmp)
+    monkeypatch.setenv("OMP_NUM_THREADS", variable)
     assert mlgraph.default_threads() == expected
 
 
-@affinity
-def test_default_threads_counts_all_processors_if_openmp_binds_this_thread():
-    assert run(COUNT, OMP_PROC_BIND="true") == run(COUNT)
+V1, QUOTA, PERIOD = "cpu,cpuacct", "cpu.cfs_quota_us", "cpu.cfs_period_us"
 
 
 @pytest.mark.parametrize(
@@ -46,61 +53,25 @@ def test_default_threads_counts_all_processors_if_openmp_binds_this_thread():
         ("0::/", {"cpu.max": "max 100000"}, None),
         ("0::/", {"cpu.max": "200000 100000\n"}, 2),
         ("0::/", {"cpu.max": "150000 100000"}, 1),
-        ("0::/", {"cpu.max": "5 10"}, 1),
-        ("0::/", {"cpu.max": ""}, None),
         ("0::/", {"cpu.max": "spam"}, None),
-        ("0::/", {}, None),
         ("0::/a/b", {"a/b/cpu.max": "max 10", "a/cpu.max": "30 10", "cpu.max": "90 10"}, 3),
-        ("0::/a/b", {"a/b/cpu.max": "20 10", "a/cpu.max": "30 10"}, 2),
-        ("0::/of/the/host", {"cpu.max": "40 10"}, 4),
         ("0::/../elsewhere", {"cpu.max": "40 10"}, 4),
-        (
-            "4:memory:/\n2:cpu,cpuacct:/c\n1:name=systemd:/\n0::/",
-            {"cpu,cpuacct/c/cpu.cfs_quota_us": "70", "cpu,cpuacct/c/cpu.cfs_period_us": "10"},
-            7,
-        ),
-        (
-            "2:cpu:/c",
-            {
-                "cpu/c/cpu.cfs_quota_us": "-1",
-                "cpu/c/cpu.cfs_period_us": "10",
-                "cpu/cpu.cfs_quota_us": "80",
-                "cpu/cpu.cfs_period_us": "10",
-            },
-            8,
-        ),
-        ("2:cpu:/", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "10"}, None),
-        ("", {"cpu.max": "10 10"}, None),
+        ("0::/caf\N{LATIN SMALL LETTER E WITH ACUTE}.slice", {"caf\udce9.slice/cpu.max": "20 10"}, 2),
+        ("4:memory:/\n2:cpu,cpuacct:/c\n0::/", {f"{V1}/c/{QUOTA}": "70", f"{V1}/c/{PERIOD}": "10"}, 7),
+        ("2:cpu,cpuacct:/c", {f"{V1}/c/{QUOTA}": "-1", f"{V1}/{QUOTA}": "80", f"{V1}/{PERIOD}": "10"}, 8),
         (None, {"cpu.max": "10 10"}, None),
     ],
-    ids=str,
+    ids=ascii,
 )
 def test_default_threads_respects_cgroup_quota(tmp_path, membership, files, expected):
+    """Of version 1 or 2, of the group and its parents; names of groups may be in any encoding."""
     for name, text in files.items():
         path = tmp_path / "mount" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     if membership is not None:
-        (tmp_path / "membership").write_text(membership)
+        (tmp_path / "membership").write_text(membership, "latin-1")
     assert threads._cgroup_quota.__wrapped__(tmp_path / "mount", tmp_path / "membership") == expected
-
-
-def test_cgroup_name_that_is_not_utf8(tmp_path):
-    (tmp_path / "membership").write_bytes(b"0::/caf\xe9.slice")
-    folder = os.fsencode(tmp_path) + b"/mount/caf\xe9.slice"
-    os.makedirs(folder)
-    with open(folder + b"/cpu.max", "w") as file:
-        file.write("20 10")
-    assert threads._cgroup_quota.__wrapped__(tmp_path / "mount", tmp_path / "membership") == 2
-
-
-def test_default_threads_is_the_smallest_limit(monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(5)), raising=False)
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    for quota, openmp, expected in ((None, 64, 5), (3, 64, 3), (8, 64, 5), (None, 2, 2), (3, 1, 1)):
-        monkeypatch.setattr(threads, "_cgroup_quota", lambda quota=quota: quota)
-        monkeypatch.setattr(mlgraph_ext.sweep, "max_threads", lambda openmp=openmp: openmp)
-        assert mlgraph.default_threads() == expected
 
 
 def test_small_work_uses_one_thread(monkeypatch):
@@ -116,24 +87,23 @@ def test_small_work_uses_one_thread(monkeypatch):
 def test_bits_are_the_same_if_openmp_gives_fewer_threads(setting):
     """Threads that start do the work of all; none waits for a missing one."""
     code = """
-import hashlib
 import numpy as np
 import mlgraph
 
 rng = np.random.default_rng(0)
 x = rng.integers(0, 256, (20000, 140), np.uint8) * (rng.random((20000, 140)) < 0.3).astype(np.uint8)
 for sparsity in (0, 0.9):
+    bits = set()
     for n_threads in (1, 2, 4, None):
         net = mlgraph.Network(140, seed=0)
         net.add_layer(40)
         net.add_layer(10, "softmax")
         net.prune(sparsity, by="random")
         net.fit(x, x[:, 0] % 10, epochs=2, batch_size=(256, 24), n_threads=n_threads)
-        bits = net.graph.parameters.tobytes() + net.predict(x, n_threads=n_threads).tobytes()
-        print(hashlib.sha256(bits).hexdigest())
+        bits.add((net.graph.parameters.tobytes(), net.predict(x, n_threads=n_threads).tobytes()))
+    print(len(bits))
 """
-    bits = run(code, **setting)
-    assert len(bits) == 8 and len(set(bits[:4])) == len(set(bits[4:])) == 1
+    assert run(code, **setting) == ["1", "1"]
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="counts threads in /proc")
@@ -158,8 +128,7 @@ small = threads()
 net.predict(x, n_threads=3)
 print(small - before, threads() - small)
 """
-    expected = ["0", "2"] if mlgraph_ext.sweep.PARALLEL else ["0", "0"]
-    assert run(code) == expected
+    assert run(code) == ["0", "2" if mlgraph_ext.sweep.PARALLEL else "0"]
 
 
 # --- other libraries ------------------------------------------------------------------------------
@@ -169,70 +138,7 @@ print(small - before, threads() - small)
 def test_threadpoolctl_limits_threads():
     control = pytest.importorskip("threadpoolctl")
     default = mlgraph.default_threads()
-    pools = [pool for pool in control.threadpool_info() if pool["user_api"] == "openmp"]
-    assert any(pool["num_threads"] == mlgraph_ext.sweep.max_threads() for pool in pools)
     with control.threadpool_limits(1):
         assert mlgraph.default_threads() == threads.threads_for(None, 1e12) == 1
         assert threads.threads_for(3, 1e12) == 3, "an explicit number is not limited"
     assert mlgraph.default_threads() == default
-
-
-BESIDE_TORCH = """
-import sys, threading, warnings
-warnings.simplefilter("ignore")
-if sys.argv[1] == "first":
-    import torch
-import numpy as np
-import mlgraph
-rng = np.random.default_rng(0)
-x, y = rng.random((512, 64), np.float32), rng.integers(0, 4, 512)
-
-
-def train():
-    net = mlgraph.Network(64, seed=1)
-    net.add_layer(64, dropout=0.5)
-    net.add_layer(4, "softmax")
-    net.fit(x, y, epochs=5, batch_size=256, n_threads=2)
-    return net.predict_proba(x, n_threads=2).tobytes()
-
-
-expected = train()
-import torch
-torch.set_num_threads(2)
-
-
-def train_torch():
-    torch.manual_seed(0)
-    net = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 4))
-    optimizer = torch.optim.SGD(net.parameters(), 0.01)
-    for _ in range(50):
-        optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(net(torch.from_numpy(x)), torch.from_numpy(y)).backward()
-        optimizer.step()
-    return net[0].weight.detach().numpy().tobytes()
-
-
-first = train_torch()
-print(train() == expected, train_torch() == first)
-results = [None] * 4
-
-
-def work(i):
-    results[i] = train_torch() if i % 2 else train()
-
-
-threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
-for thread in threads:
-    thread.start()
-for thread in threads:
-    thread.join()
-print(results[0] == results[2] == expected, results[1] is not None, results[3] is not None)
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("order", ["first", "last"])
-def test_works_with_pytorch_in_one_process(order):
-    """Both compute alternately and at the same time, whichever is imported first."""
-    pytest.importorskip("torch")
-    assert run(BESIDE_TORCH, order) == ["True"] * 5
