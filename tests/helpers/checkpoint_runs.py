@@ -15,9 +15,9 @@ LABELS = RNG.integers(0, 4, N)
 TARGETS = RNG.normal(size=(N, 2)).astype(np.float32)
 
 
-def network(*, seed=1, **dropped):
+def network(*, seed=1, frozen=False, **dropped):
     net = mlgraph.Network(24, seed=seed)
-    net.add_layer(40, "tanh", **dropped)
+    net.add_layer(40, "tanh", **dropped).frozen = frozen
     net.add_layer(4, "softmax")
     return net
 
@@ -60,6 +60,7 @@ RUNS = {
     "a rate that rises and falls": (network, LABELS, MOMENTUM | {"learning_rate": lambda p: 0.2 * p * (1 - p)}),
     "pruned": (network, LABELS, MOMENTUM | {"sparsify": mlgraph.GradualPruning(0.8, updates=20)}),
     "regrown": (lambda: network(dropout=0.5), LABELS, ADAM | {"sparsify": mlgraph.RigL(0.7, updates=20)}),
+    "frozen layer": (lambda: network(frozen=True), LABELS, MOMENTUM),
     "any graph": (any_model, TARGETS, MOMENTUM | {"learning_rate": 0.003, "batch_size": (64, 100), "shuffle": False}),
     "any graph, adam": (any_model, TARGETS, ADAM | {"learning_rate": 0.001}),
 }

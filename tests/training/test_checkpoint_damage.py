@@ -188,7 +188,7 @@ def test_checkpoint_of_another_run_is_refused(untouched, path, options, differen
     assert str(error.value).isprintable()
 
 
-@pytest.mark.parametrize("options", [{"seed": 2}, {"dropout": 0.1}])
+@pytest.mark.parametrize("options", [{"seed": 2}, {"dropout": 0.1}, {"frozen": True}])
 def test_checkpoint_of_another_model_is_refused(path, options):
     interrupted(path)
     model = network(**options)
