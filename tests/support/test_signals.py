@@ -10,7 +10,7 @@ from editable import X, Y, everything, network
 from struck import interrupted_at
 
 from mlgraph._support import interrupts
-from mlgraph._support.interrupts import SIGNALS, Waiting, uninterrupted
+from mlgraph._support.interrupts import SIGNALS, uninterrupted
 
 pytestmark = pytest.mark.usefixtures("python_handles_ctrl_c")
 
@@ -132,20 +132,3 @@ def test_signal_during_installation_or_release_loses_no_other(number, error):
                 with pytest.raises(its_error):
                     signal.raise_signal(other)
         assert line > 30
-
-
-def test_second_signal_during_delivery_is_handled():
-    came, number = [], signal.SIGUSR1
-    with handled(number, lambda *given: came.append(given)):
-        for line in itertools.count(1):
-            waiting = Waiting(impatient=True)
-            waiting.install([number])
-            signal.raise_signal(number)
-            assert not came
-            there = interrupted_at(line, waiting.hand_on, Path(interrupts.__file__), number)
-            waiting.release()
-            if not there:
-                break
-            assert len(came) in (1, 2)
-            came.clear()
-        assert line > 4

@@ -134,21 +134,6 @@ def test_invalid_arrays_are_refused(untouched, path, name, spoil, message):
         resumed(path, untouched, **options)
 
 
-def test_checkpoint_with_another_model_inside_is_refused(untouched, path):
-    interrupted(path)
-    other = mlgraph.Network(6)
-    other.add_layer(40, "tanh")
-    other.add_layer(4, "softmax")
-    with np.load(path) as file:
-        run, header = dict(file), json.loads(file["header"].tobytes())
-    other.save(path)
-    with np.load(path) as model:
-        rewrite(path, {**run, **model}, **header["checkpoint"])
-    assert mlgraph.load(path).graph.n_inputs == 6
-    with pytest.raises(ModelFileError, match="checkpoint: its model has other inputs, layers, outputs or loss than"):
-        resumed(path, untouched)
-
-
 def test_model_file_is_not_a_checkpoint(untouched, path):
     network().save(path)
     with pytest.raises(ModelFileError, match=f"{path}: a model, but not a checkpoint: it has no first, second"):
