@@ -49,18 +49,13 @@ MOMENTUM, ADAM = {"momentum": 0.9}, {"momentum": 0.9, "optimizer": "adam"}
 RUNS = {
     # name: (model, targets, options)
     "sgd": (network, LABELS, {}),
-    "momentum, dropout, batches that shrink": (
-        lambda: network(dropout=0.5),
-        LABELS,
-        MOMENTUM | {"batch_size": (96, 20)},
-    ),
+    "momentum, dropout, fewer examples": (lambda: network(dropout=0.5), LABELS, MOMENTUM | {"batch_size": (96, 20)}),
     "adam, dropped edges": (lambda: network(weight_dropout=0.3), LABELS, ADAM | {"learning_rate": (0.01, 0.001)}),
     "skipped examples": (network, LABELS, MOMENTUM | {"on_nonfinite": "skip", "learning_rate": (3e37, 1e36)}),
     "disconnected neurons": (fragile, LABELS, {"on_nonfinite": "disconnect", "learning_rate": 1e-40, "momentum": 0.5}),
-    "a rate that rises and falls": (network, LABELS, MOMENTUM | {"learning_rate": lambda p: 0.2 * p * (1 - p)}),
+    "frozen layer": (lambda: network(frozen=True), LABELS, MOMENTUM | {"learning_rate": lambda p: 0.2 * p * (1 - p)}),
     "pruned": (network, LABELS, MOMENTUM | {"sparsify": mlgraph.GradualPruning(0.8, updates=20)}),
     "regrown": (lambda: network(dropout=0.5), LABELS, ADAM | {"sparsify": mlgraph.RigL(0.7, updates=20)}),
-    "frozen layer": (lambda: network(frozen=True), LABELS, MOMENTUM),
     "any graph": (any_model, TARGETS, MOMENTUM | {"learning_rate": 0.003, "batch_size": (64, 100), "shuffle": False}),
     "any graph, adam": (any_model, TARGETS, ADAM | {"learning_rate": 0.001}),
 }

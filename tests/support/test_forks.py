@@ -277,29 +277,3 @@ print(*codes, os.path.exists(path))
 def test_fork_within_a_run_with_a_checkpoint(tmp_path):
     """In the child, Ctrl-C does not wait for the end of a step, so no checkpoint is written."""
     assert run(PRELUDE + WITHIN_A_RUN, str(tmp_path / "run.npz")) == ["7", "True"]
-
-
-WITHIN_A_PROPERTY = """
-from mlgraph._support.locks import cached_property
-
-
-class Slow:
-    @cached_property
-    def value(self):
-        if threading.current_thread() is not threading.main_thread():
-            entered.set()
-            leave.wait()
-        return True
-
-
-entered, leave, slow = threading.Event(), threading.Event(), Slow()
-thread = background(lambda: slow.value)
-entered.wait()
-print(child(lambda: Slow().value))
-leave.set()
-"""
-
-
-def test_fork_while_a_cached_property_is_computed():
-    """The objects of a class must not share a lock."""
-    assert run(PRELUDE + WITHIN_A_PROPERTY) == ["0"]

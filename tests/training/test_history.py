@@ -8,7 +8,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import given
-from learnable import INPUTS, TARGETS, N, X, Y, bytes_and_labels, network
+from learnable import TARGETS, N, X, Y, bytes_and_labels, network
 
 import mlgraph
 from mlgraph.engine import reference
@@ -155,27 +155,6 @@ def test_callback_receives_progress():
         seen = np.diff([epoch * N, *(p.examples for p in steps)])
         assert (seen > 0).all() and seen.sum() == N
         assert np.average([p.batch_loss for p in steps], weights=seen) == pytest.approx(end.batch_loss, rel=1e-6)
-
-
-def test_callback_may_compile_another_part_of_the_graph():
-    """Compiling moves the parameters during the run."""
-
-    def run(meddle):
-        g, rng, moves = mlgraph.Graph(), np.random.default_rng(0), set()
-        inputs = g.inputs(INPUTS)
-        hidden = [g.add_neuron(inputs, "tanh", weights=rng.normal(size=INPUTS)) for _ in range(12)]
-        model = mlgraph.Model(g, [g.add_neuron(hidden, weights=rng.normal(size=12))])
-        other = mlgraph.Model(g, hidden[5:6])
-
-        def look(progress):
-            other.forward(X[:3])
-            moves.add(g.storage.moves)
-
-        model.fit(X, Y, epochs=2, batch_size=5, learning_rate=0.001, callback=look if meddle else None)
-        assert len(moves) > 2 or not meddle
-        return model.forward(X)
-
-    np.testing.assert_array_equal(run(True), run(False))
 
 
 def test_layer_added_by_another_thread_is_an_error(monkeypatch):
