@@ -97,8 +97,6 @@ NEEDS = "checkpoint: needs: expected pairs of outputs and of ranges of nodes up 
         ("taken", True, "expected counts"),
         ("taken", 10, "array history_batch_examples: expected 17 numbers, got 31"),
         ("seconds", float("inf"), "checkpoint: seconds: expected a finite float from 0 on, got inf"),
-        ("needs", None, NEEDS),
-        ("needs", [[[1], 2]], NEEDS),
         ("needs", [[[1], [0, 2, 3]]], NEEDS),
         ("needs", [[[1], [0, 10**9]]], NEEDS),
     ],
