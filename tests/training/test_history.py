@@ -157,7 +157,7 @@ def test_callback_receives_progress():
         assert np.average([p.batch_loss for p in steps], weights=seen) == pytest.approx(end.batch_loss, rel=1e-6)
 
 
-def test_layer_added_by_another_thread_is_an_error(monkeypatch):
+def test_layer_added_while_a_run_begins_is_an_error(monkeypatch):
     real = fitting.read_with_targets
 
     def read(model, *arguments):
