@@ -83,9 +83,11 @@ def test_clock_does_not_decide_how_a_step_is_taken(monkeypatch, optimizer):
 
 
 @pytest.mark.usefixtures("python_handles_ctrl_c")
-def test_ctrl_c_waits_until_a_call_is_in_the_history_and_resumes(monkeypatch, tmp_path):
+@pytest.mark.parametrize("kept", [{}, {"checkpoint": "run.npz"}], ids=["alone", "checkpoint"])
+def test_ctrl_c_waits_until_a_call_is_in_the_history(monkeypatch, tmp_path, kept):
+    """The run resumes from there."""
     real, taken, net, whole = running.execute, [], network(), network()
-    options = {"epochs": 2000, "batch_size": (5, 2), "seed": 4, "checkpoint": tmp_path / "run.npz"}
+    options = {"epochs": 2000, "batch_size": (5, 2), "seed": 4}
 
     def run(*given, **more):
         found = real(*given, **more)
@@ -94,15 +96,17 @@ def test_ctrl_c_waits_until_a_call_is_in_the_history_and_resumes(monkeypatch, tm
             signal.raise_signal(signal.SIGINT)
         return found
 
-    whole.fit(*FEW, **options)
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("mlgraph.training.fitting.execute", run)
     monkeypatch.setattr(loop, "PIECE_SECONDS", 1e6)
     monkeypatch.setattr(loop, "MAX_EPOCHS", 50)
     with pytest.raises(KeyboardInterrupt):
-        net.fit(*FEW, **options)
+        net.fit(*FEW, **options, **kept)
     assert len(net.history.batch_loss) == sum(taken) and 50 < len(net.history.epoch_loss) < 2000
-    net.fit(*FEW, resume=True, **options)
-    assert bits(net) == bits(whole)
+    if kept:
+        net.fit(*FEW, resume=True, **options, **kept)
+        whole.fit(*FEW, **options)
+        assert bits(net) == bits(whole)
 
 
 @with_and_without_calls
