@@ -45,7 +45,7 @@ WORK = {
 }
 
 
-@pytest.mark.parametrize("dense", [2, pytest.param(160, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("dense", [2, pytest.param(60, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", WORK)
 def test_work_is_complete_or_not_done(name, dense):
     """Later work succeeds."""
