@@ -15,28 +15,26 @@ LABELS = RNG.integers(0, 4, N)
 TARGETS = RNG.normal(size=(N, 2)).astype(np.float32)
 
 
-def network(*, last="softmax", seed=1, **dropped):
+def network(*, seed=1, frozen=False, **dropped):
     net = mlgraph.Network(24, seed=seed)
-    net.add_layer(40, "tanh", **dropped)
-    net.add_layer(4, last)
+    net.add_layer(40, "tanh", **dropped).frozen = frozen
+    net.add_layer(4, "softmax")
     return net
 
 
 def any_model():
-    """A DAG of neurons with sources of their own, shared ones, a parameter used twice and operations."""
-    g = mlgraph.Graph()
-    rng, x = np.random.default_rng(2), g.inputs(24)
-    scale = g.parameter(0.5)
+    """A graph of neurons with different sources, a parameter used twice, and operations."""
+    g, rng = mlgraph.Graph(), np.random.default_rng(2)
+    x, scale = g.inputs(24), g.parameter(0.5)
     wide = [g.add_neuron(x, "tanh", weights=rng.normal(size=24) / 5) for _ in range(12)]
     own = [
         g.add_neuron([*x[k:], wide[k]], "leaky_relu", weights=rng.normal(size=25 - k) / 5, bias=None) for k in range(8)
     ]
-    total = mlgraph.sum(*own, *wide[:3]) * scale
-    return mlgraph.Model(g, [total, mlgraph.tanh(own[2] * scale)])
+    return mlgraph.Model(g, [mlgraph.sum(*own, *wide[:3]) * scale, mlgraph.tanh(own[2] * scale)])
 
 
 def fragile():
-    """Neurons that overflow one after the other, where inputs are not zero that most examples have not."""
+    """A network whose first eight neurons overflow, one after the other."""
     net = mlgraph.Network(24, seed=1)
     net.add_layer(40, "relu")
     net.add_layer(4, "softmax")
@@ -47,27 +45,25 @@ def fragile():
     return net
 
 
+MOMENTUM, ADAM = {"momentum": 0.9}, {"momentum": 0.9, "optimizer": "adam"}
 RUNS = {
-    "sgd": (network, LABELS, {"momentum": 0.0}),
-    "momentum, dropout, batches that shrink": (lambda: network(dropout=0.5), LABELS, {"batch_size": (96, 20)}),
-    "adam, dropped edges": (
-        lambda: network(weight_dropout=0.3),
-        LABELS,
-        {"optimizer": "adam", "learning_rate": (0.01, 0.001)},
-    ),
-    "skipped examples": (network, LABELS, {"on_nonfinite": "skip", "learning_rate": (3e37, 1e36)}),
+    # name: (model, targets, options)
+    "sgd": (network, LABELS, {}),
+    "momentum, dropout, fewer examples": (lambda: network(dropout=0.5), LABELS, MOMENTUM | {"batch_size": (96, 20)}),
+    "adam, dropped edges": (lambda: network(weight_dropout=0.3), LABELS, ADAM | {"learning_rate": (0.01, 0.001)}),
+    "skipped examples": (network, LABELS, MOMENTUM | {"on_nonfinite": "skip", "learning_rate": (3e37, 1e36)}),
     "disconnected neurons": (fragile, LABELS, {"on_nonfinite": "disconnect", "learning_rate": 1e-40, "momentum": 0.5}),
-    "a rate that rises and falls": (network, LABELS, {"learning_rate": lambda p: 0.2 * p * (1 - p)}),
-    "pruned": (network, LABELS, {"sparsify": mlgraph.GradualPruning(0.8, updates=20)}),
-    "regrown": (lambda: network(dropout=0.5), LABELS, {"sparsify": mlgraph.RigL(0.7, updates=20), "optimizer": "adam"}),
-    "any graph": (any_model, TARGETS, {"learning_rate": 0.003, "batch_size": (64, 100), "shuffle": False}),
-    "any graph, adam": (any_model, TARGETS, {"learning_rate": 0.001, "optimizer": "adam"}),
+    "frozen layer": (lambda: network(frozen=True), LABELS, MOMENTUM | {"learning_rate": lambda p: 0.2 * p * (1 - p)}),
+    "pruned": (network, LABELS, MOMENTUM | {"sparsify": mlgraph.GradualPruning(0.8, updates=20)}),
+    "regrown": (lambda: network(dropout=0.5), LABELS, ADAM | {"sparsify": mlgraph.RigL(0.7, updates=20)}),
+    "any graph": (any_model, TARGETS, MOMENTUM | {"learning_rate": 0.003, "batch_size": (64, 100), "shuffle": False}),
+    "any graph, adam": (any_model, TARGETS, ADAM | {"learning_rate": 0.001}),
 }
 
 
-def fit(model, y=LABELS, **options):
-    given = {"epochs": 3, "batch_size": 64, "learning_rate": (0.05, 0.01), "validation": (X[:99], y[:99]), "seed": 5}
-    return model.fit(X, y, **{**given, **options})
+def fit(model, y=LABELS, x=X, **options):
+    given = {"epochs": 3, "batch_size": 64, "learning_rate": (0.05, 0.01), "momentum": 0.0, "seed": 5}
+    return model.fit(x, y, **{**given, "validation": (X[:99], y[:99]), **options})
 
 
 def bits(model):
@@ -116,7 +112,7 @@ def untouched():
 
 
 @functools.cache
-def whole(name, **more):
+def whole(name="sgd", **more):
     """The bits of an uninterrupted run."""
     make, y, options = RUNS[name]
     model = make()
@@ -124,9 +120,16 @@ def whole(name, **more):
     return bits(model)
 
 
-def interrupted(path, count, **options):
+def interrupted(path, count=30, **options):
     """A network whose run was stopped at the n-th event; the checkpoint is of the event before."""
     net = network()
     with pytest.raises(Stop):
-        fit(net, momentum=0.0, checkpoint=path, checkpoint_every=0, callback=stop_at(count), **options)
+        fit(net, checkpoint=path, checkpoint_every=0, callback=stop_at(count), **options)
+    return net
+
+
+def resumed(path, net=None, **options):
+    """A network that was trained from the checkpoint to the end of the run."""
+    net = net or network()
+    fit(net, checkpoint=path, resume=True, **options)
     return net

@@ -1,8 +1,8 @@
 """`uninterrupted` defers signals of any kind and loses none."""
 
 import contextlib
+import itertools
 import signal
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,8 +10,7 @@ from editable import X, Y, everything, network
 from struck import interrupted_at
 
 from mlgraph._support import interrupts
-from mlgraph._support.interrupts import SIGNALS, Waiting, uninterrupted
-from mlgraph.graph import edits
+from mlgraph._support.interrupts import SIGNALS, uninterrupted
 
 pytestmark = pytest.mark.usefixtures("python_handles_ctrl_c")
 
@@ -33,20 +32,26 @@ def handled(number, handler):
         signal.signal(number, before)
 
 
-def test_uninterrupted_defers_ctrl_c():
-    seen = []
+@pytest.mark.parametrize("number", SIGNALS)
+def test_every_kind_of_signal_is_deferred_and_none_is_lost(number):
+    """To the end of the outermost block, and though the handler of another signal raises before."""
+    came, other = [], signal.SIGUSR1 if number != signal.SIGUSR1 else signal.SIGUSR2
+
+    def handle(number, frame):
+        came.append(number)
+        end(number, frame)
 
     def work():
         with uninterrupted():
             with uninterrupted():
-                signal.raise_signal(signal.SIGINT)
-                seen.append("inner")
-            seen.append("outer")
-        seen.append("behind")
+                for each in (other, number, other, number):
+                    signal.raise_signal(each)
+            assert not came
 
-    with pytest.raises(KeyboardInterrupt):
-        work()
-    assert seen == ["inner", "outer"] and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    with handled(number, handle), handled(other, handle):
+        with pytest.raises(EndedError):
+            work()
+        assert came == [other, number] and signal.getsignal(number) is handle
 
 
 def test_works_where_no_handler_can_be_set(monkeypatch, tmp_path):
@@ -55,10 +60,10 @@ def test_works_where_no_handler_can_be_set(monkeypatch, tmp_path):
     def refuse(*_):
         raise ValueError("signal only works in main thread of the main interpreter")
 
+    net = network()
+    before = everything(net.graph)
     with monkeypatch.context() as patch:
         patch.setattr(signal, "signal", refuse)
-        net = network()
-        before = everything(net.graph)
         net.prune(0.5)
         net.undo()
         assert everything(net.graph) == before
@@ -66,93 +71,27 @@ def test_works_where_no_handler_can_be_set(monkeypatch, tmp_path):
     assert (tmp_path / "run.npz").exists() and signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_handler_may_raise_value_error_during_installation(monkeypatch, tmp_path):
-    net, real, came = network(), signal.signal, []
+@pytest.mark.parametrize("error", [ValueError, EndedError])  # ValueError means, too, that no handler can be set
+@pytest.mark.parametrize("within", ["edit", "run"])
+def test_another_handler_may_raise_during_installation(monkeypatch, tmp_path, within, error):
+    net, real = network(), signal.signal
 
     def late(*_):
-        raise ValueError("too late")
+        raise error("too late")
 
     def slow(number, handler):
-        if number == signal.SIGINT and not came:
-            came.append(number)
-            signal.raise_signal(signal.SIGALRM)
-        return real(number, handler)
-
-    def work():
-        with uninterrupted():
-            came.append("work")
-
-    with handled(signal.SIGALRM, late), monkeypatch.context() as patch:
-        patch.setattr(signal, "signal", slow)
-        for begin in (work, lambda: net.fit(X, Y, epochs=1, checkpoint=tmp_path / "run.npz")):
-            came.clear()
-            with pytest.raises(ValueError, match="too late"):
-                begin()
-            assert came == [signal.SIGINT]
-    assert not (tmp_path / "run.npz").exists() and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-
-def test_exceptions_are_not_deferred():
-    with pytest.raises(ZeroDivisionError), uninterrupted():
-        raise ZeroDivisionError
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-
-@pytest.mark.parametrize("number", [number for number in SIGNALS if number != signal.SIGINT])
-def test_edit_is_complete_or_not_made(monkeypatch, number):
-    """For every signal, such as the alarm of a watchdog."""
-
-    def fresh():
-        net = network()
-        net.fit(X, Y, epochs=1)
-        return net
-
-    after = fresh()
-    after.prune(0.9)
-    with handled(number, end):
-        for at in range(1, 20):
-            net = fresh()
-            before, left = everything(net.graph), [at]
-
-            def struck(real, *arguments, left=left, **more):
-                found = real(*arguments, **more)
-                left[0] -= 1
-                if left[0] == 0:
-                    signal.raise_signal(number)
-                return found
-
-            for name in ("written", "extend", "edited"):
-                monkeypatch.setattr(edits, name, partial(struck, getattr(edits, name)))
-            with contextlib.suppress(EndedError):
-                net.prune(0.9)
+        before = real(number, handler)
+        if getattr(handler, "impatient", None) == (within == "run"):
             monkeypatch.undo()
-            assert everything(net.graph) in (before, everything(after.graph)) and signal.getsignal(number) is end
-            with contextlib.suppress(ValueError):  # there may be nothing to take back
-                net.undo()
-            assert everything(net.graph) == before
-            if left[0] > 0:
-                break
-        assert at > 7
+            signal.raise_signal(signal.SIGALRM)
+        return before
 
-
-def test_every_deferred_signal_is_delivered():
-    """Even after a handler that raises."""
-    came, numbers = [], (signal.SIGUSR1, signal.SIGUSR2)
-
-    def handle(number, frame):
-        came.append(number)
-        end(number, frame)
-
-    def work():
-        with uninterrupted():
-            for number in (*numbers, *numbers):
-                signal.raise_signal(number)
-            assert not came
-
-    with handled(numbers[0], handle), handled(numbers[1], handle):
-        with pytest.raises(EndedError):
-            work()
-        assert came == list(numbers) and all(signal.getsignal(number) is handle for number in numbers)
+    with handled(signal.SIGALRM, late):
+        monkeypatch.setattr(signal, "signal", slow)
+        with pytest.raises(error, match="too late"):
+            net.prune(0.5) if within == "edit" else net.fit(X, Y, epochs=1, checkpoint=tmp_path / "run.npz")
+    assert net.n_edges == network().n_edges and not (tmp_path / "run.npz").exists()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_handler_installed_meanwhile_stays():
@@ -170,30 +109,11 @@ def test_signal_during_installation_or_release_loses_no_other(number, error):
         with uninterrupted():
             pass
 
-    line, room = 1, Path(interrupts.__file__)
     with handled(signal.SIGTERM, end):
-        while interrupted_at(line, wait, room, number, error):
-            with pytest.raises(KeyboardInterrupt):
-                signal.raise_signal(signal.SIGINT)
-            with pytest.raises(EndedError):
-                signal.raise_signal(signal.SIGTERM)
-            line += 1
-        assert line > 30
-
-
-def test_second_signal_during_delivery_is_handled():
-    came, line, number = [], 1, signal.SIGUSR1
-    with handled(number, lambda *given: came.append(given)):
-        while True:
-            waiting = Waiting(impatient=True)
-            waiting.install([number])
-            signal.raise_signal(number)
-            assert not came
-            there = interrupted_at(line, waiting.hand_on, Path(interrupts.__file__), number)
-            waiting.release()
-            if not there:
+        for line in itertools.count(1):
+            if not interrupted_at(line, wait, Path(interrupts.__file__), number, error):
                 break
-            assert len(came) in (1, 2)
-            came.clear()
-            line += 1
-    assert line > 4
+            for other, its_error in ((signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, EndedError)):
+                with pytest.raises(its_error):
+                    signal.raise_signal(other)
+        assert line > 30

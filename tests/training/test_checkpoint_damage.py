@@ -1,17 +1,18 @@
-"""A damaged checkpoint: training resumes from the previous one, or fails with an error."""
+"""Checkpoints that cannot be resumed: damaged ones, those of another run, and paths that cannot be written."""
 
 import errno
 import json
+import os
 import re
 import zipfile
 
 import numpy as np
 import pytest
-from checkpoint_runs import Stop, bits, fit, interrupted, network, stop_at, whole
+from checkpoint_runs import LABELS, Stop, X, bits, fit, interrupted, network, resumed, stop_at, whole
 
 import mlgraph
 from mlgraph.models.model_file import ModelFileError
-from mlgraph.training.checkpoint import ARRAYS
+from mlgraph.training.checkpoint import CheckpointError
 
 pytestmark = pytest.mark.usefixtures("small_pieces")
 
@@ -28,71 +29,60 @@ def flip(path):
 
 @pytest.mark.parametrize("damage", [tear, flip])
 def test_damaged_checkpoint_resumes_from_the_previous_one(path, damage):
-    interrupted(path, 30)
+    interrupted(path)
     damage(path)
-    net, previous = network(), path.with_name("run.npz.previous")
+    previous, net = path.with_name("run.npz.previous"), network()
     good = previous.read_bytes()
     expected = rf"^checkpoint: {path}: .*; resuming from {previous}$"
     with pytest.warns(RuntimeWarning, match=expected) as told, pytest.raises(Stop):
-        fit(net, momentum=0.0, checkpoint=path, checkpoint_every=0, resume=True, callback=stop_at(2))
+        fit(net, checkpoint=path, checkpoint_every=0, resume=True, callback=stop_at(2))
     assert told[0].filename == fit.__code__.co_filename
     # The next write replaces the damaged file and keeps the good one.
     assert previous.read_bytes() == good and mlgraph.load(path).n_edges == net.n_edges
-    net = network()
-    fit(net, momentum=0.0, checkpoint=path, checkpoint_every=0, resume=True)
-    assert bits(net) == whole("sgd")
+    assert bits(resumed(path)) == whole()
 
 
-def test_damage_is_reported_if_the_previous_checkpoint_is_of_another_run(path):
-    fit(network(seed=2), momentum=0.0, checkpoint=path, epochs=1)
-    fit(network(), momentum=0.0, checkpoint=path, epochs=1, checkpoint_every=1e6)
-    tear(path)
-    with pytest.raises(ModelFileError, match="not a model file, or a damaged one"):
-        fit(network(), momentum=0.0, checkpoint=path, epochs=1, resume=True)
+def test_missing_checkpoint_resumes_from_the_previous_one(path):
+    interrupted(path)
+    path.unlink()
+    assert bits(resumed(path)) == whole()
 
 
-@pytest.mark.parametrize("place", [zipfile.ZipExtFile, zipfile])
-def test_read_error_is_not_taken_for_damage(path, monkeypatch, place):
+def test_damage_is_reported_if_no_previous_checkpoint_can_be_used(untouched, path):
+    fit(network(seed=2), checkpoint=path)
+    fit(network(), checkpoint=path, checkpoint_every=1e6)
+    for damaged in (path, path.with_name("run.npz.previous")):
+        tear(damaged)  # first only the newer file, while the previous one is of another run
+        with pytest.raises(ModelFileError, match=rf"^{path}: not a model file, or a damaged one"):
+            resumed(path, untouched)
+
+
+def test_read_error_is_not_taken_for_damage(path, monkeypatch):
     """Otherwise the run would resume from the older file and replace the newer one."""
-    interrupted(path, 30)
+    interrupted(path)
     before = path.read_bytes()
 
     def fail(*given):
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(place, "read" if place is zipfile.ZipExtFile else "_EndRecData", fail)
+    monkeypatch.setattr(zipfile.ZipExtFile, "read", fail)
     with pytest.raises(OSError, match=re.escape(f"Input/output error: '{path}'")):
-        fit(network(), momentum=0.0, checkpoint=path, resume=True)
-    monkeypatch.undo()
+        resumed(path)
     assert path.read_bytes() == before
 
 
-def test_missing_checkpoint_resumes_from_the_previous_one(path):
-    interrupted(path, 30)
-    path.unlink()
-    net = network()
-    fit(net, momentum=0.0, checkpoint=path, resume=True)
-    assert bits(net) == whole("sgd")
-
-
-def test_both_checkpoints_damaged(untouched, path):
-    interrupted(path, 30)
-    for file in path.parent.iterdir():
-        tear(file)
-    with pytest.raises(ModelFileError, match=rf"^{path}: not a model file, or a damaged one"):
-        fit(untouched, momentum=0.0, checkpoint=path, resume=True)
-
-
-def rewrite(path, array=None, **header):
-    """Change an array, or fields of the checkpoint's part of the header."""
+def rewrite(path, arrays=(), **header):
+    """Change arrays, or fields of the checkpoint's part of the header; without the previous file."""
+    path.with_name("run.npz.previous").unlink(missing_ok=True)
     with np.load(path) as file:
-        arrays = dict(file)
-    if array:
-        arrays.update(array)
+        arrays = {**file, **dict(arrays)}
     text = json.loads(arrays["header"].tobytes())
-    text["checkpoint"] = {**text["checkpoint"], **header}
+    text["checkpoint"] = {**text.get("checkpoint", {}), **header}
     arrays["header"] = np.frombuffer(json.dumps(text).encode(), np.uint8)
     np.savez(path, **arrays)
+
+
+NEEDS = "checkpoint: needs: expected pairs of outputs and of ranges of nodes up to"
 
 
 @pytest.mark.parametrize(
@@ -104,76 +94,117 @@ def rewrite(path, array=None, **header):
         ("models", [3], "checkpoint: models: expected a list of digests"),
         ("epoch", 2, "array history_epoch_examples: expected 2 numbers, got 1"),
         ("step", 0.0, "expected counts"),
-        ("step", 0, "array history_batch_examples: expected 24 numbers, got 31"),
         ("taken", True, "expected counts"),
-        ("taken", 10, r"array history_batch_examples: expected 17 numbers, got 31"),
+        ("taken", 10, "array history_batch_examples: expected 17 numbers, got 31"),
         ("seconds", float("inf"), "checkpoint: seconds: expected a finite float from 0 on, got inf"),
-        ("seconds", None, "checkpoint: seconds: expected a finite float from 0 on, got None"),
-        *(
-            ("needs", wrong, "checkpoint: needs: expected pairs of outputs and of ranges of nodes up to")
-            for wrong in (None, [[[1], 2]], [[[1], [0, 2, 3]]], [[[1], [2, 2]]], [[[1], [0, 10**9]]], [["x", []]])
-        ),
+        ("needs", [[[1], [0, 2, 3]]], NEEDS),
+        ("needs", [[[1], [0, 10**9]]], NEEDS),
     ],
 )
 def test_invalid_headers_are_refused(untouched, path, field, value, message):
-    interrupted(path, 30)
-    path.with_name("run.npz.previous").unlink()
+    interrupted(path)
     rewrite(path, **{field: value})
     with pytest.raises(ModelFileError, match=message):
-        fit(untouched, momentum=0.0, checkpoint=path, resume=True)
+        resumed(path, untouched)
     assert mlgraph.load(path).n_edges == untouched.n_edges
 
 
 @pytest.mark.parametrize(
-    "name", ["first", "history_batch_examples", "history_validation_loss", "history_nonfinite_step"]
+    ("name", "spoil", "message"),
+    [
+        ("first", lambda a: a[:-1], "array first: expected .* finite numbers"),
+        ("first", lambda a: np.where(a == a[5], np.float32(np.inf), a), "array first: expected .* finite numbers"),
+        ("history_validation_loss", lambda a: np.append(a, a[:1]), "array history_validation_loss"),
+        ("history_batch_loss", lambda a: a.astype(np.float16), "array history_batch_loss"),
+        ("history_nonfinite_step", lambda a: a[:, None], "array history_nonfinite_step"),
+        ("history_batch_examples", lambda a: a * 1000, "a run of 3 epochs has no step"),
+        ("history_batch_examples", lambda a: a * 0, "a run of 3 epochs has no step"),
+    ],
 )
-def test_invalid_arrays_are_refused(untouched, path, name):
-    net, options = network(), {"optimizer": "adam", "learning_rate": 3e38, "on_nonfinite": "skip"}
-    with pytest.raises(Stop):
-        fit(net, checkpoint=path, checkpoint_every=0, callback=stop_at(30), **options)
-    path.with_name("run.npz.previous").unlink()
+def test_invalid_arrays_are_refused(untouched, path, name, spoil, message):
+    options = {"optimizer": "adam", "learning_rate": 3e38, "on_nonfinite": "skip"}
+    interrupted(path, **options)
     with np.load(path) as file:
         array = file[name]
-    assert array.dtype == ARRAYS[name] and len(array)
-    for bad in (array[:-1], np.append(array, array[:1]), np.zeros(len(array), np.float16), array[:, None]):
-        rewrite(path, {name: bad})
-        with pytest.raises(ModelFileError, match="array history_nonfinite" if "nonfinite" in name else f"array {name}"):
-            fit(untouched, **options, checkpoint=path, resume=True)
-    rewrite(path, {name: array})
-    if name in ("first", "second"):
-        rewrite(path, {name: np.where(np.arange(len(array)) == 5, np.float32(np.inf), array)})
-        with pytest.raises(ModelFileError, match=f"array {name}: expected {len(array)} finite numbers"):
-            fit(untouched, **options, checkpoint=path, resume=True)
-    if name == "history_batch_examples":
-        for wrong in (array * 0, array * 1000):
-            rewrite(path, {name: wrong})
-            with pytest.raises(ModelFileError, match="a run of 3 epochs has no step"):
-                fit(untouched, **options, checkpoint=path, resume=True)
-
-
-@pytest.mark.parametrize(("n_inputs", "hidden"), [(24, [40, 40]), (6, [40])])
-def test_checkpoint_with_another_model_inside_is_refused(untouched, path, n_inputs, hidden):
-    interrupted(path, 30)
-    path.with_name("run.npz.previous").unlink()
-    other = mlgraph.Network(n_inputs)
-    for size in hidden:
-        other.add_layer(size, "tanh")
-    other.add_layer(4, "softmax")
-    with np.load(path) as file:
-        run, header = dict(file), json.loads(file["header"].tobytes())
-    other.save(path)
-    with np.load(path) as file:
-        model, its = dict(file), json.loads(file["header"].tobytes())
-    text = np.frombuffer(json.dumps({**its, "checkpoint": header["checkpoint"]}).encode(), np.uint8)
-    np.savez(path, **{**run, **model, "header": text})
-    assert mlgraph.load(path).graph.n_inputs == n_inputs
-    with pytest.raises(ModelFileError, match="checkpoint: its model has other inputs, layers, outputs or loss than"):
-        fit(untouched, momentum=0.0, checkpoint=path, resume=True)
+    assert len(array)
+    rewrite(path, {name: spoil(array)})
+    with pytest.raises(ModelFileError, match=message):
+        resumed(path, untouched, **options)
 
 
 def test_model_file_is_not_a_checkpoint(untouched, path):
     network().save(path)
-    with pytest.raises(
-        ModelFileError, match=f"{path}: a model, but not a checkpoint: it has no first, second, history_"
-    ):
-        fit(untouched, checkpoint=path, resume=True)
+    with pytest.raises(ModelFileError, match=f"{path}: a model, but not a checkpoint: it has no first, second"):
+        resumed(path, untouched)
+
+
+def changed(array):
+    array = array.copy()
+    array.flat[array.size // 2] ^= 1
+    return array
+
+
+@pytest.mark.parametrize(
+    ("options", "difference"),
+    [
+        ({"epochs": 4}, "epochs was 3, but is 4 now"),
+        ({"batch_size": (64, 63)}, "batch_size"),
+        ({"learning_rate": 0.05}, "learning_rate"),
+        ({"learning_rate": lambda p: 0.05}, r"learning_rate was \[0.05, 0.01\], but is function \w{16} now"),
+        ({"momentum": 0.5}, "momentum"),
+        ({"optimizer": "adam"}, "optimizer was sgd, but is adam now"),
+        ({"shuffle": False}, "shuffle"),
+        ({"seed": 6}, "seed"),
+        ({"weight_decay": 0.1}, "weight_decay"),
+        ({"on_nonfinite": "skip"}, "on_nonfinite"),
+        ({"sparsify": mlgraph.GradualPruning(0.5)}, "sparsify"),
+        ({"validation": None}, "the validation data changed"),
+        ({"x": changed(X)}, "the data changed"),
+        ({"y": changed(LABELS)}, "the data changed"),
+    ],
+)
+def test_checkpoint_of_another_run_is_refused(untouched, path, options, difference):
+    interrupted(path)
+    options = {"validation": (X[:99], LABELS[:99]), **options}
+    with pytest.raises(CheckpointError, match=rf"^checkpoint: {path} belongs to another run: {difference}") as error:
+        resumed(path, untouched, **options)
+    assert str(error.value).isprintable()
+
+
+@pytest.mark.parametrize("options", [{"seed": 2}, {"dropout": 0.1}, {"frozen": True}])
+def test_checkpoint_of_another_model_is_refused(path, options):
+    interrupted(path)
+    model = network(**options)
+    before = model.graph.get_parameters()
+    with pytest.raises(CheckpointError, match="belongs to another run: the model has other nodes, edges, dropout"):
+        resumed(path, model)
+    np.testing.assert_array_equal(model.graph.get_parameters(), before)
+
+
+def test_rate_functions_are_compared_by_value(path):
+    interrupted(path, learning_rate=lambda p: (1 - p) / 16)
+    with pytest.raises(CheckpointError, match=r"learning_rate was function \w{16}, but is function \w{16} now$"):
+        resumed(path, learning_rate=lambda p: (1 - p**2) / 16)
+    assert len(resumed(path, learning_rate=lambda p: 1 / 16 - p / 16).history.epoch_loss) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"resume": True}, "resume: set checkpoint to the file of the run to resume"),
+        ({"checkpoint": "missing/x"}, "checkpoint: cannot write 'missing/x': no such folder"),
+        ({"checkpoint": "."}, "checkpoint: cannot write '.': expected a file, got a folder"),
+        ({"checkpoint": "run"}, "checkpoint: cannot write 'run.previous': expected a file, got a folder"),
+        ({"checkpoint": "pipe"}, "checkpoint: cannot write 'pipe': expected a file, got a device or a pipe"),
+        # The temporary file has a longer name.
+        ({"checkpoint": "x" * 240}, r"checkpoint: cannot write '\.xx.*: File name too long"),
+        ({"checkpoint": "x", "checkpoint_every": np.nan}, "checkpoint_every: expected seconds from 0 on, got nan"),
+    ],
+)
+def test_invalid_options_are_refused(untouched, options, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")  # not a device: as root, a failing check would destroy it
+    os.mkdir("run.previous")
+    with pytest.raises((TypeError, ValueError), match=f"^{message}$"):
+        fit(untouched, **options)
+    assert sorted(os.listdir()) == ["pipe", "run.previous"]

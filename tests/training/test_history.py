@@ -8,7 +8,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import given
-from learnable import INPUTS, TARGETS, N, X, Y, bytes_and_labels, network
+from learnable import TARGETS, N, X, Y, bytes_and_labels, network
 
 import mlgraph
 from mlgraph.engine import reference
@@ -17,35 +17,25 @@ from mlgraph.training import fitting
 
 
 def schedule(n, epochs, *options):
-    """The steps of all epochs in order, and the epoch of each."""
+    """First example, size and rate of all steps, and the epoch of each."""
     parts = [epoch_steps(epoch, n, epochs, *options) for epoch in range(epochs)]
     columns = zip(*(part[:3] for part in parts), strict=True)
-    return *(np.concatenate(column) for column in columns), np.repeat(
-        np.arange(epochs), [len(part.size) for part in parts]
-    )
+    number = np.repeat(np.arange(epochs), [len(part.size) for part in parts])
+    return *(np.concatenate(column) for column in columns), number
 
 
 @pytest.mark.parametrize(
     ("n", "epochs", "batch", "sizes"),
     [
         (7, 1, (3, 3), [3, 3, 1]),
-        (6, 2, (3, 3), [3, 3, 3, 3]),
-        (5, 3, (100, 100), [5, 5, 5]),
-        (1, 1, (1, 1), [1]),
-        (3, 1, (1, 1), [1, 1, 1]),
-        (5, 1, (100, 1), [5]),
+        (5, 2, (100, 100), [5, 5]),
         (5, 2, (2**63 - 1, 3), [5, 5]),  # the first size is rounded to 2^63
-        (
-            10,
-            3,
-            (1, 51),
-            [1, 1, 1, 2, 2, 3, 7, 3, 10],
-        ),  # size 2 begins at the fourth place, whose p, 1 / 6, is rounded up
+        # Size 2 begins at the fourth place, whose p, 1 / 6, is rounded up.
+        (10, 3, (1, 51), [1, 1, 1, 2, 2, 3, 7, 3, 10]),
     ],
 )
 def test_batch_sizes_at_the_edges(n, epochs, batch, sizes):
-    first, size, *_ = schedule(n, epochs, batch, (0.1, 0.1))
-    assert size.tolist() == sizes and first.dtype == size.dtype == np.int64
+    assert schedule(n, epochs, batch, (0.1, 0.1))[1].tolist() == sizes
 
 
 @given(
@@ -57,7 +47,6 @@ def test_any_schedule(n, epochs, batch, rate):
     wanted = [round(batch[0] * (1 - q**2) + batch[1] * q**2) for q in p]
     np.testing.assert_array_equal(size, np.minimum(wanted, n - first))
     np.testing.assert_allclose(rates, rate[0] * (1 - p**1.5) + rate[1] * p**1.5, rtol=1e-6, atol=1e-30)
-    assert min(rate) * 0.999 <= rates.min() and rates.max() <= max(rate) * 1.001
     for epoch in range(epochs):
         here, ends = first[number == epoch], np.cumsum(size[number == epoch])
         assert here[0] == 0 and ends[-1] == n and (here[1:] == ends[:-1]).all()
@@ -67,7 +56,6 @@ def test_shuffling_matches_the_reference(sweep):
     for epoch, n, seed in ((0, 0, 0), (0, 1, 0), (3, 300, 5), (2**40, 17, 2**64 - 1)):
         np.testing.assert_array_equal(epoch_order(epoch, n, seed), reference.order(seed, epoch, n))
     assert sorted(epoch_order(1, 60_000, 0)) == list(range(60_000))
-    assert (epoch_order(0, 9, 2**70 + 5) == epoch_order(0, 9, 5)).all()
 
 
 def test_all_orders_are_equally_likely():
@@ -80,55 +68,47 @@ def test_all_orders_are_equally_likely():
     assert (((counts - 1000) ** 2 / 1000).sum(axis=0) < 49.7).all()
 
 
-@pytest.mark.parametrize(("batch", "rate"), [((50, 7), (0.1, 0.001)), ((7, 50), (0.001, 0.1)), (64, 0.05)], ids=str)
+@pytest.mark.parametrize(("batch", "rate"), [((50, 7), (0.1, 0.001)), ((64, 64), 0.05)], ids=str)
 def test_history(batch, rate):
-    net = network()
-    first = net.evaluate(X[: np.ravel(batch)[0]], Y[: np.ravel(batch)[0]])
-    held = bytes_and_labels(31, seed=1)
+    net, held = network(), bytes_and_labels(31, seed=1)
+    first = net.evaluate(X[: batch[0]], Y[: batch[0]])
     h = net.fit(X, Y, epochs=3, batch_size=batch, learning_rate=rate, shuffle=False, validation=held)
-    batches = (batch, batch) if isinstance(batch, int) else batch
-    _, sizes, rates, number = schedule(N, 3, batches, (rate, rate) if batch == 64 else rate)
-    assert h.batch_size.tolist() == sizes.tolist() and h.batch_size.sum() == 3 * N
-    assert h.batch_examples.tolist() == np.cumsum(h.batch_size).tolist()
-    assert h.epoch_examples.tolist() == [N, 2 * N, 3 * N]
+    _, sizes, rates, number = schedule(N, 3, batch, rate if batch == (50, 7) else (rate, rate))
+    assert h.batch_size.tolist() == sizes.tolist() and h.epoch_examples.tolist() == [N, 2 * N, 3 * N]
+    assert h.batch_examples.tolist() == np.cumsum(sizes).tolist()
     np.testing.assert_array_equal(h.learning_rate, rates)
     assert (h.batch_loss[0], h.batch_accuracy[0]) == (pytest.approx(first["loss"], rel=1e-5), first["accuracy"])
-    for epoch in range(3):
-        here = number == epoch
-        for each, mean in ((h.batch_loss, h.epoch_loss), (h.batch_accuracy, h.epoch_accuracy)):
-            assert len(each) == len(sizes) and len(mean) == 3
-            assert np.average(each[here], weights=sizes[here]) == pytest.approx(mean[epoch], rel=1e-6)
+    for each, mean in ((h.batch_loss, h.epoch_loss), (h.batch_accuracy, h.epoch_accuracy)):
+        wanted = [np.average(each[number == epoch], weights=sizes[number == epoch]) for epoch in range(3)]
+        np.testing.assert_allclose(mean, wanted, rtol=1e-6)
     scores = net.evaluate(*held)
     assert (h.validation_loss[-1], h.validation_accuracy[-1]) == (scores["loss"], scores["accuracy"])
-    assert (
-        len(h.validation_loss) == len(h.validation_accuracy) == len(h.epoch_seconds) == 3
-        and (h.epoch_seconds > 0).all()
-    )
+    assert len(h.validation_loss) == len(h.epoch_seconds) == 3 and (h.epoch_seconds > 0).all()
     assert h.epoch_edges.tolist() == [net.n_edges] * 3
-    assert json.loads(json.dumps(h.to_dict()))["batch_size"] == h.batch_size.tolist()
+    assert json.loads(json.dumps(h.to_dict()))["batch_size"] == sizes.tolist()
 
 
-def test_learning_rate_function_of_the_progress():
-    """The default schedule written as a function trains to the same bits."""
+def test_history_without_validation_or_labels():
+    h = network("tanh").fit(X, TARGETS, epochs=2)
+    assert len(h.validation_loss) == len(h.validation_accuracy) == 0 and np.isnan(h.batch_accuracy).all()
+    assert h.to_dict()["epoch_accuracy"] == [None, None]
+    h = network("tanh").fit(X, TARGETS, epochs=1, validation=(X, TARGETS))
+    assert np.isfinite(h.validation_loss).all() and np.isnan(h.validation_accuracy).all()
 
-    def warmup(p):
-        return 0.1 * min(1.0, 5 * p) * (1 + math.cos(math.pi * p)) / 2
 
-    h = network().fit(X, Y, epochs=3, batch_size=(50, 7), learning_rate=warmup)
-    p = (h.batch_examples - h.batch_size) / (3 * N)
-    np.testing.assert_allclose(h.learning_rate, 0.1 * np.minimum(1, 5 * p) * (1 + np.cos(np.pi * p)) / 2, rtol=1e-6)
-    for weight_decay in (0.0, 5.0):
-        nets = network(), network()
-        for net, rate in zip(nets, ((0.1, 0.01), lambda p: 0.1 * (1 - p**1.5) + 0.01 * p**1.5), strict=True):
-            net.fit(X, Y, epochs=2, learning_rate=rate, weight_decay=weight_decay)
-        np.testing.assert_array_equal(*(net.graph.get_parameters() for net in nets))
+@pytest.mark.parametrize("weight_decay", [0.0, 5.0])
+def test_default_schedule_written_as_a_function_gives_same_bits(weight_decay):
+    nets = network(), network()
+    for net, rate in zip(nets, ((0.1, 0.01), lambda p: 0.1 * (1 - p**1.5) + 0.01 * p**1.5), strict=True):
+        net.fit(X, Y, epochs=3, batch_size=(50, 7), learning_rate=rate, weight_decay=weight_decay)
+    np.testing.assert_array_equal(*(net.graph.get_parameters() for net in nets))
+    np.testing.assert_array_equal(*(net.history.learning_rate for net in nets))
 
 
 @pytest.mark.parametrize(
     ("rate", "error"),
     [
         (lambda p: None, r"learning_rate\(0\): expected a number from 0 to 3\.40282e\+38, got None"),
-        (lambda p: p - 0.5, r"learning_rate\(0\): expected a number from 0 to 3\.40282e\+38, got -0\.5"),
         (lambda p: 0.1 if p < 0.9 else math.nan, r"learning_rate\(0\.9\): .* got nan"),
         (lambda p: 3.0 - p, r"weight_decay: expected a number from 0 to 1 / learning_rate, 0\.333333, got 0\.4"),
     ],
@@ -141,80 +121,44 @@ def test_learning_rate_function_with_invalid_values(rate, error):
     np.testing.assert_array_equal(net.graph.get_parameters(), before)
 
 
+@pytest.mark.parametrize("rates", [5, 1001])
+def test_stop_iteration_of_a_learning_rate_function_is_an_error(rates):
+    """In a loop over an iterator it would end the loop of the caller."""
+    left = iter([0.1] * rates)
+    with pytest.raises(RuntimeError, match=r"^learning_rate: the function raised StopIteration$"):
+        network().fit(X, Y, epochs=3, batch_size=20, learning_rate=lambda p: next(left))
+
+
 def test_weight_decay_is_capped_at_an_unsampled_peak_of_the_rate():
     """A step removes at most all of a weight."""
-    seen = set(fitting.PROGRESS.tolist())
-    net = mlgraph.Network(3, seed=0)
+    seen, net = set(fitting.PROGRESS.tolist()), mlgraph.Network(3, seed=0)
     net.add_layer(2, "identity", bias=False)
-    net.fit(
-        np.zeros((8, 3)),
-        np.zeros((8, 2)),
-        epochs=3,
-        batch_size=8,
-        weight_decay=1.0,
-        learning_rate=lambda p: 0.5 if p in seen else 3.0,
-    )
-    assert net.history.learning_rate.tolist() == [0.5, 3.0, 3.0] and not net.layers[0].weights.any()
-
-
-def test_history_without_validation_or_labels():
-    h = network("tanh").fit(X, TARGETS, epochs=2)
-    assert len(h.validation_loss) == len(h.validation_accuracy) == 0 and np.isnan(h.batch_accuracy).all()
-    assert h.to_dict()["epoch_accuracy"] == [None, None]
-    h = network("tanh").fit(X, TARGETS, epochs=1, validation=(X, TARGETS))
-    assert np.isfinite(h.validation_loss).all() and np.isnan(h.validation_accuracy).all()
+    options = {"epochs": 3, "batch_size": 8, "weight_decay": 1.0}
+    h = net.fit(np.zeros((8, 3)), np.zeros((8, 2)), learning_rate=lambda p: 0.5 if p in seen else 3.0, **options)
+    assert h.learning_rate.tolist() == [0.5, 3.0, 3.0] and not net.layers[0].weights.any()
 
 
 def test_callback_receives_progress():
     net, events = network(), []
 
     def listen(p):
-        events.append((p.kind, p.epoch, p.examples, p.batch_loss, p.batch_accuracy))
+        events.append(p)
         assert (p.epochs, p.total_examples) == (3, 3 * N) and p.history is net.history
         assert p.history.batch_examples[-1] == p.examples
         assert len(p.history.epoch_loss) == len(p.history.validation_loss) == p.epoch + (p.kind == "epoch")
 
     h = net.fit(X, Y, epochs=3, batch_size=20, callback=listen, validation=(X, Y))
-    kind, epoch, examples, loss, accuracy = (list(column) for column in zip(*events, strict=True))
-    assert epoch == sorted(epoch) and examples == sorted(examples) and examples[-1] == 3 * N
-    for e in range(3):
-        mine = [k for k in range(len(events)) if epoch[k] == e]
-        *pieces, end = mine
-        assert (
-            pieces and {kind[k] for k in pieces} == {"steps"} and kind[end] == "epoch" and examples[end] == (e + 1) * N
-        )
-        assert (loss[end], accuracy[end]) == (h.epoch_loss[e], h.epoch_accuracy[e])
-        seen = np.diff([e * N, *(examples[k] for k in pieces)])
-        assert (seen > 0).all()
-        assert np.average([loss[k] for k in pieces], weights=seen) == pytest.approx(h.epoch_loss[e], rel=1e-6)
+    for epoch in range(3):
+        *steps, end = (p for p in events if p.epoch == epoch)
+        assert {p.kind for p in steps} == {"steps"} and end.kind == "epoch" and end.examples == (epoch + 1) * N
+        assert (end.batch_loss, end.batch_accuracy) == (h.epoch_loss[epoch], h.epoch_accuracy[epoch])
+        seen = np.diff([epoch * N, *(p.examples for p in steps)])
+        assert (seen > 0).all() and seen.sum() == N
+        assert np.average([p.batch_loss for p in steps], weights=seen) == pytest.approx(end.batch_loss, rel=1e-6)
 
 
-def test_callback_may_compile_another_part_of_the_graph():
-    """Compiling moves the parameters during the run."""
-
-    def run(meddle):
-        g = mlgraph.Graph()
-        inputs = g.inputs(INPUTS)
-        rng = np.random.default_rng(0)
-        hidden = [g.add_neuron(inputs, "tanh", weights=rng.normal(size=INPUTS)) for _ in range(12)]
-        model = mlgraph.Model(g, [g.add_neuron(hidden, weights=rng.normal(size=12))])
-        other = mlgraph.Model(g, hidden[5:6])
-
-        moves = set()
-
-        def look(progress):
-            other.forward(X[:3])
-            moves.add(g.storage.moves)
-
-        model.fit(X, Y, epochs=2, batch_size=5, learning_rate=0.001, callback=look if meddle else None)
-        assert len(moves) > 2 or not meddle
-        return model.forward(X)
-
-    np.testing.assert_array_equal(run(True), run(False))
-
-
-def test_layer_added_by_another_thread_is_an_error(monkeypatch):
-    net, real = network(), fitting.read_with_targets
+def test_layer_added_while_a_run_begins_is_an_error(monkeypatch):
+    real = fitting.read_with_targets
 
     def read(model, *arguments):
         found = real(model, *arguments)
@@ -223,48 +167,35 @@ def test_layer_added_by_another_thread_is_an_error(monkeypatch):
 
     monkeypatch.setattr(fitting, "read_with_targets", read)
     with pytest.raises(RuntimeError, match="fit: a layer was added to the network"):
-        net.fit(X, Y, epochs=1)
+        network().fit(X, Y, epochs=1)
 
 
 def test_exception_in_a_callback_ends_the_run():
     net = network()
-
-    def stop(progress):
-        raise KeyError("enough")
-
-    with pytest.raises(KeyError, match="enough"):
-        net.fit(X, Y, epochs=3, callback=stop)
+    with pytest.raises(ZeroDivisionError):
+        net.fit(X, Y, epochs=3, callback=lambda progress: 1 / 0)
     assert len(net.history.batch_loss) and np.isfinite(net.evaluate(X, Y)["loss"])
 
 
-@pytest.mark.parametrize("kind", ["steps", "epoch"])
-def test_callback_ends_the_run_by_stop_iteration(kind):
+@pytest.mark.parametrize(("kind", "epochs"), [("steps", 1), ("epoch", 2)])
+def test_callback_ends_the_run_by_stop_iteration(kind, epochs):
     net, whole, told = network(), network(), []
 
     def enough(progress):
-        told.append((progress.kind, progress.epoch, progress.examples))
-        if told[-1][:2] == (kind, 1):
+        told.append(progress)
+        if (progress.kind, progress.epoch) == (kind, 1):
             raise StopIteration
 
-    history = net.fit(X, Y, epochs=3, batch_size=20, validation=(X, Y), callback=enough)
-    epochs = 2 if kind == "epoch" else 1
-    assert history is net.history and told[-1][:2] == (kind, 1) and history.batch_examples[-1] == told[-1][2]
+    options = {"epochs": 3, "batch_size": 20, "validation": (X, Y)}
+    history, longer = net.fit(X, Y, **options, callback=enough), whole.fit(X, Y, **options)
+    assert history is net.history and history.batch_examples[-1] == told[-1].examples
     assert len(history.epoch_loss) == len(history.validation_loss) == epochs
-    whole.fit(X, Y, epochs=3, batch_size=20, validation=(X, Y))
-    assert history.batch_loss.tolist() == whole.history.batch_loss[: len(history.batch_loss)].tolist()
+    assert history.batch_loss.tolist() == longer.batch_loss[: len(history.batch_loss)].tolist()
     if kind == "epoch":
-        assert net.evaluate(X, Y)["loss"] == whole.history.validation_loss[1] == history.validation_loss[-1]
+        assert net.evaluate(X, Y)["loss"] == longer.validation_loss[1] == history.validation_loss[-1]
 
 
-@pytest.mark.parametrize("rates", [5, 1001])
-def test_stop_iteration_never_leaves_fit(rates):
-    """In a loop over an iterator it would end the loop of the caller."""
-    left = iter([0.1] * rates)
-    with pytest.raises(RuntimeError, match=r"^learning_rate: the function raised StopIteration$"):
-        network().fit(X, Y, epochs=3, batch_size=20, learning_rate=lambda p: next(left))
-
-
-@pytest.mark.parametrize("momentum", [0.0, 0.9, 1 - 1e-5, 1 - 1e-6, 1 - 1e-7])
+@pytest.mark.parametrize("momentum", [0.0, 0.9, 1 - 1e-7])
 def test_first_step_of_adam_has_the_length_of_its_rate(sweep, momentum):
     """Even when float32 rounds its momentum."""
     g = mlgraph.Graph()

@@ -1,16 +1,16 @@
 """Infinities and NaN reach no parameter: what each policy does with a step that overflows."""
 
-import itertools
-
 import numpy as np
 import pytest
 from editable import everything
-from faulty import OPTIMIZERS
 from overflowing import FLOATS, RNG, TARGETS, N, X, Y, bits, is_finite, network, one_neuron
 
 import mlgraph
 from mlgraph.training import nonfinite
 from mlgraph.training.nonfinite import Limits
+
+OPTIMIZERS = {"sgd": {"momentum": 0.0}, "momentum": {"momentum": 0.9}, "adam": {"optimizer": "adam"}}
+with_each_optimizer = pytest.mark.parametrize("options", OPTIMIZERS.values(), ids=OPTIMIZERS)
 
 
 def history(model):
@@ -27,19 +27,16 @@ MODELS = {
 
 
 @pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
-@pytest.mark.parametrize("options", OPTIMIZERS.values(), ids=OPTIMIZERS)
+@with_each_optimizer
 def test_steps_taken_alone_give_same_bits(monkeypatch, make, options):
     """Whether a step is certain to be finite decides only how it is taken."""
-    x = X * (RNG.random(X.shape) < 0.3)
-    made, steps = [], []
+    x, made, alone, step = X * (RNG.random(X.shape) < 0.3), [], [], nonfinite.Guard.step
+    monkeypatch.setattr(nonfinite.Guard, "step", lambda *given: alone.append(given) or step(*given))
     for limits in (nonfinite.limits, lambda *_: Limits(0.0, 0.0, 0.0), lambda *_: Limits(1e-3, 1e-3, 1e-6)):
-        with monkeypatch.context() as context:
-            context.setattr(nonfinite, "limits", limits)
-            step = nonfinite.Guard.step
-            context.setattr(nonfinite.Guard, "step", lambda *given, step=step: steps.append(given) or step(*given))
-            net = make()
-            net.fit(x, Y, epochs=4, batch_size=(50, 20), learning_rate=0.003, n_threads=len(made) + 1, **options)
-        made.append((bits(net), history(net), len(steps)))
+        monkeypatch.setattr(nonfinite, "limits", limits)
+        net = make()
+        net.fit(x, Y, epochs=4, batch_size=(50, 20), learning_rate=0.003, n_threads=len(made) + 1, **options)
+        made.append((bits(net), history(net), len(alone)))
     assert made[0][:2] == made[1][:2] == made[2][:2]
     assert made[0][2] == 0 and made[1][2] == len(net.history.batch_loss)
 
@@ -64,7 +61,7 @@ LAST_STEPS = {
 }
 
 
-@pytest.mark.parametrize("options", OPTIMIZERS.values(), ids=OPTIMIZERS)
+@with_each_optimizer
 @pytest.mark.parametrize("how", LAST_STEPS)
 def test_overflowing_step_leaves_parameters_and_state_as_before(sweep, options, how):
     factor, weight, rate, before, after = LAST_STEPS[how]
@@ -80,80 +77,67 @@ def test_overflowing_step_leaves_parameters_and_state_as_before(sweep, options, 
 
 
 @pytest.mark.parametrize("example", [0, 15, 32])
-def test_single_infinite_adjoint_is_found(sweep, example):
-    """Wherever it stands among those that are swept together, though data, values and all other adjoints are small."""
-    net, x = chain(1e30, 1e20), np.tile(np.float32([1, 0, 0]), (33, 1))
-    x[example] = 0, 1, 1
-    before = net.graph.get_parameters().tobytes()
+@pytest.mark.parametrize(("where", "weight", "data"), [("forward", 1.0, (1, 0, 1e20)), ("backward", 1e20, (0, 1, 1))])
+def test_single_overflow_is_found(sweep, example, where, weight, data):
+    """Wherever the example stands among those that are swept together."""
+    net, x = chain(1e30, weight), np.tile(np.float32([1, 0, 0]), (33, 1))
+    x[example] = data
+    before = net.graph.get_parameters()
     with pytest.raises(mlgraph.NonFiniteError) as error:
         net.fit(x, epochs=1, batch_size=33, shuffle=False, learning_rate=1e-3, momentum=0)
-    assert error.value.sweep == "backward" and error.value.example == example
-    assert net.graph.get_parameters().tobytes() == before
-
-
-@pytest.mark.parametrize("example", [0, 32, 63])
-def test_single_infinite_loss_is_found(sweep, example):
-    g = mlgraph.Graph()
-    x = g.inputs(2)
-    n = g.add_neuron([x[0]], weights=[0.5])
-    model, before = mlgraph.Model(g, n, loss=n + x[1] * 3e38 + x[1] * 2e38), g.get_parameters().tobytes()
-    data = np.tile(np.float32([1, 0]), (64, 1))
-    data[example, 1] = 1
-    with pytest.raises(mlgraph.NonFiniteError) as error:
-        model.fit(data, epochs=1, batch_size=64, shuffle=False, learning_rate=1e-3, momentum=0)
-    assert error.value.sweep == "forward" and error.value.example == example
-    assert g.get_parameters().tobytes() == before
+    assert (error.value.sweep, error.value.example) == (where, example)
+    np.testing.assert_array_equal(net.graph.get_parameters(), before)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", OPTIMIZERS.values(), ids=OPTIMIZERS)
+@with_each_optimizer
 @pytest.mark.parametrize("policy", ["raise", "skip"])
 def test_parameters_stay_finite_for_numbers_of_any_size(options, policy):
     """Data, weights, targets and rates of all magnitudes."""
-    rng, ends = np.random.default_rng(3), []
-    for _ in range(150):
+    rng, ends = np.random.default_rng(3), set()
 
-        def size(most):
-            return np.float32(10.0 ** rng.uniform(-most, most))
+    def size(most):
+        return np.float32(10.0 ** rng.uniform(-most, most))
 
+    for _ in range(100):
         net = network(
             rng.choice(["softmax", "identity", "tanh"]),
             width=int(rng.choice([4, 20, 40])),
             activation="relu",
-            dropout=float(rng.choice([0, 0.5])),
             weight_dropout=float(rng.choice([0, 0.3])),
         )
-        for layer in net.layers:
-            for neuron in layer.neurons:
-                neuron.weights *= size(30)
-        with np.errstate(over="ignore"):
-            x = np.clip(FLOATS * size(38), -3e38, 3e38) * (rng.random(FLOATS.shape) < rng.choice([0.2, 1]))
-        y = Y if net.probability_ids else np.clip(TARGETS.astype(float) * size(38), -3e38, 3e38)
-        assert is_finite(net)
+        for neuron in (neuron for layer in net.layers for neuron in layer):
+            neuron.weights *= size(30)
+        x, y = (np.clip(values.astype(float) * size(38), -3e38, 3e38) for values in (FLOATS, TARGETS))
+        given = {"epochs": 3, "batch_size": 40, "learning_rate": min(size(38), 3e38), "on_nonfinite": policy}
         try:
-            net.fit(x, y, epochs=3, batch_size=40, learning_rate=min(size(38), 3e38), on_nonfinite=policy, **options)
-            ends.append("finite" if net.history.batch_skipped.sum() == 0 else "skipped")
+            net.fit(x, Y if net.probability_ids else y, **given, **options)
+            ends.add("skipped" if net.history.batch_skipped.any() else "finite")
         except mlgraph.NonFiniteError as error:
-            ends.append(error.sweep)
+            ends.add(error.sweep)
         assert is_finite(net)
-    assert {"raise": {"finite", "forward", "update"}, "skip": {"finite", "skipped"}}[policy] <= set(ends), set(ends)
+    assert {"raise": {"finite", "forward", "update"}, "skip": {"finite", "skipped"}}[policy] <= ends
 
 
-@pytest.mark.parametrize(
-    ("optimizer", "rate"), [("sgd", 1e4), *itertools.product(["sgd", "adam"], [1e10, 1e20, 1e30, 3e38])]
-)
+@pytest.mark.parametrize(("optimizer", "rate"), [("sgd", 1e4), ("sgd", 3e38), ("adam", 1e10), ("adam", 3e38)])
 def test_huge_learning_rate_raises_and_keeps_parameters_finite(sweep, optimizer, rate):
     net = network("identity")
     message = r"^epoch \d+, step \d+: layer \d neuron \d+ .*; a lower learning rate"
-    with pytest.raises(mlgraph.NonFiniteError, match=message) as error:
+    with pytest.raises(mlgraph.NonFiniteError, match=message):
         net.fit(X, np.eye(3)[Y], epochs=300, batch_size=20, learning_rate=rate, optimizer=optimizer)
     assert is_finite(net) and np.isfinite(net.history.batch_loss).all()
-    assert len(net.history.batch_loss) or error.value.sweep == "update"
+
+
+def test_limits_hold_for_the_highest_rate_of_an_epoch():
+    g = mlgraph.Graph()
+    w = g.parameter(1.0)
+    model = mlgraph.Model(g, w * g.input(), w * 1e20)
+    with pytest.raises(mlgraph.NonFiniteError):
+        model.fit(np.ones((50, 1)), batch_size=1, epochs=1, momentum=0, learning_rate=(1e-30, 1e25))
+    assert np.isfinite(g.parameters).all()
 
 
 BAD = [3, 50, 51, 120]
-
-
 GOOD = np.delete(np.arange(N), BAD)
 SPOILT = FLOATS.copy()
 SPOILT[:, 0] = 0
@@ -167,108 +151,71 @@ def sensitive():
     return net
 
 
-@pytest.mark.parametrize("options", OPTIMIZERS.values(), ids=OPTIMIZERS)
+@with_each_optimizer
 def test_skip_trains_as_if_bad_examples_were_absent(sweep, options):
-    net, other = sensitive(), sensitive()
-    net.fit(SPOILT, Y, on_nonfinite="skip", batch_size=N, epochs=3, shuffle=False, n_threads=2, **options)
-    other.fit(SPOILT[GOOD], Y[GOOD], batch_size=N, epochs=3, shuffle=False, n_threads=1, **options)
-    assert bits(net) == bits(other)
+    net, other, events = sensitive(), sensitive(), []
+    given = {"batch_size": N, "epochs": 3, "shuffle": False, **options}
+    h = net.fit(SPOILT, Y, on_nonfinite="skip", callback=events.append, **given)
+    other.fit(SPOILT[GOOD], Y[GOOD], **given)
+    assert bits(net) == bits(other) and not other.history.batch_skipped.any()
     for name in ("batch_loss", "batch_accuracy", "epoch_loss", "epoch_accuracy"):
-        assert getattr(net.history, name).tobytes() == getattr(other.history, name).tobytes(), name
-    h = net.history
+        assert getattr(h, name).tobytes() == getattr(other.history, name).tobytes(), name
+    assert events[-1].batch_loss == h.epoch_loss[-1] and events[-1].batch_accuracy == h.epoch_accuracy[-1]
     assert h.batch_skipped.tolist() == [4, 4, 4] and h.batch_size.tolist() == [N] * 3
     assert h.nonfinite_step.tolist() == [0] * 4 + [1] * 4 + [2] * 4 and h.nonfinite_example.tolist() == BAD * 3
     assert set(h.nonfinite_sweep) == {0} and set(h.nonfinite_node) == {net.layers[0].neurons[5].id}
-    assert not other.history.batch_skipped.any() and len(other.history.nonfinite_step) == 0
 
 
-def test_callback_and_history_report_skipped_examples():
-    events = []
-    history = sensitive().fit(SPOILT, Y, on_nonfinite="skip", batch_size=20, epochs=2, callback=events.append)
-    assert history.batch_skipped.sum() == 8 and sorted(history.nonfinite_example) == sorted(BAD * 2)
-    assert np.isfinite(history.batch_loss).all() and np.isfinite(history.epoch_loss).all()
-    assert all(np.isfinite(event.batch_loss) and 0 <= event.batch_accuracy <= 1 for event in events)
-    assert history.to_dict()["batch_skipped"] == history.batch_skipped.tolist()
-
-
-@pytest.mark.parametrize("targets", [Y, None])
-def test_batch_with_all_examples_skipped(targets):
-    x = np.full((6, 12), 3e38, np.float32)
-    net = network() if targets is not None else one_neuron(lambda n: n, np.full(12, 10.0))
-    events, given = [], (x,) if targets is None else (x, targets[:6])
-    net.evaluate(*given, *[()] * (targets is None))  # compiled
-    before = net.graph.parameters.copy()
-    history = net.fit(*given, on_nonfinite="skip", batch_size=3, epochs=2, callback=events.append, validation=None)
-    np.testing.assert_array_equal(net.graph.parameters, before)
-    assert history.batch_skipped.tolist() == [3] * 4
-    assert np.isnan(history.batch_loss).all() and np.isnan(history.epoch_loss).all()
-    assert history.to_dict()["epoch_loss"] == [None, None] and np.isnan(events[0].batch_loss)
+@pytest.mark.parametrize("labels", [True, False])
+def test_batch_with_all_examples_skipped(labels):
+    net = network() if labels else one_neuron(lambda n: n, np.full(12, 10.0))
+    data, events = [np.full((6, 12), 3e38, np.float32), Y[:6]][: 1 + labels], []
+    before = net.graph.get_parameters()
+    h = net.fit(*data, on_nonfinite="skip", batch_size=3, epochs=2, callback=events.append)
+    np.testing.assert_array_equal(net.graph.get_parameters(), before)
+    assert h.batch_skipped.tolist() == [3] * 4 and np.isnan(h.batch_loss).all()
+    assert h.to_dict()["epoch_loss"] == [None, None] and np.isnan(events[0].batch_loss)
 
 
 def test_step_whose_sum_overflows_is_skipped_whole():
-    model = one_neuron(lambda n: n * 1e8, [0.0], bias=None)
-    history = model.fit(
-        [[3e31]] * 20 + [[1]] * 20,
-        epochs=1,
-        batch_size=20,
-        shuffle=False,
-        momentum=0.0,
-        learning_rate=1e-9,
-        on_nonfinite="skip",
-    )
-    assert history.batch_skipped.tolist() == [20, 0] and history.nonfinite_example.tolist() == [-1]
-    assert history.nonfinite_sweep.tolist() == [2] and model.outputs[0].weights == [np.float32(-1e8) * np.float32(1e-9)]
+    model, x = one_neuron(lambda n: n * 1e8, [0.0], bias=None), np.repeat([[3e31], [1]], 20, axis=0)
+    options = {"epochs": 1, "batch_size": 20, "shuffle": False, "momentum": 0.0, "learning_rate": 1e-9}
+    h = model.fit(x, on_nonfinite="skip", **options)
+    assert h.batch_skipped.tolist() == [20, 0] and h.nonfinite_example.tolist() == [-1]
+    assert h.nonfinite_sweep.tolist() == [2] and model.outputs[0].weights == [np.float32(-1e8) * np.float32(1e-9)]
 
 
 def test_skip_repeats_until_the_step_is_finite():
     """Each remaining example weighs more."""
     model = one_neuron(lambda n: n * 1e8, [0.0], bias=None)
-    history = model.fit([[3e38], [3e30], [2e30], [1]], epochs=1, momentum=0.0, learning_rate=1e-31, on_nonfinite="skip")
-    assert 0 < history.batch_skipped[0] < 4 and len(set(history.nonfinite_example)) == history.batch_skipped[0]
+    h = model.fit([[3e38], [3e30], [2e30], [1]], epochs=1, momentum=0.0, learning_rate=1e-31, on_nonfinite="skip")
+    assert 0 < h.batch_skipped[0] < 4 and len(set(h.nonfinite_example)) == h.batch_skipped[0]
     assert np.isfinite(model.outputs[0].weights).all() and model.outputs[0].weights[0] < 0
 
 
-@pytest.mark.parametrize("options", OPTIMIZERS.values(), ids=OPTIMIZERS)
+@with_each_optimizer
 def test_disconnect_trains_as_if_the_neuron_had_been_pruned(sweep, options):
     net, other = sensitive(), sensitive()
+    neuron = net.layers[0].neurons[5]
     other.layers[0].neurons[5].prune()
-    history = net.fit(SPOILT, Y, on_nonfinite="disconnect", batch_size=N, epochs=3, n_threads=2, **options)
+    h = net.fit(SPOILT, Y, on_nonfinite="disconnect", batch_size=N, epochs=3, n_threads=2, **options)
     other.fit(SPOILT, Y, batch_size=N, epochs=3, n_threads=1, **options)
     assert net.predict_proba(SPOILT).tobytes() == other.predict_proba(SPOILT).tobytes()
-    assert net.history.batch_loss.tobytes() == other.history.batch_loss.tobytes()
-    neuron = net.layers[0].neurons[5]
+    assert h.batch_loss.tobytes() == other.history.batch_loss.tobytes() and not h.batch_skipped.any()
     assert not neuron.alive and sum(n.alive for n in net.layers[0].neurons) == 19
-    assert history.nonfinite_cut.tolist() == history.nonfinite_node.tolist() == [neuron.id]
-    assert (
-        history.nonfinite_step.tolist() == history.nonfinite_sweep.tolist() == [0]
-        and history.nonfinite_example[0] in BAD
-    )
-    assert not history.batch_skipped.any()
+    assert h.nonfinite_cut.tolist() == h.nonfinite_node.tolist() == [neuron.id]
+    assert h.nonfinite_step.tolist() == h.nonfinite_sweep.tolist() == [0] and h.nonfinite_example[0] in BAD
 
 
-@pytest.mark.parametrize("by", ["on_nonfinite", "callback"])
-def test_disconnect_and_callbacks_may_cut_frozen_neurons(by):
+def test_disconnect_may_cut_frozen_neurons():
     """Freezing protects edges only from `prune` and schedules during `fit`."""
     net = sensitive()
-    frozen = net.layers[0]
-    frozen.frozen = True
-    weights, neuron = frozen.weights.copy(), frozen.neurons[5]
-    if by == "callback":
-        neuron.weights[0] = weights[5, 0] = 0.25
-
-    def cut(_):
-        if neuron.alive:
-            neuron.prune()
-            frozen.neurons[2].edges[3].prune()
-
-    more = {"callback": cut} if by == "callback" else {"on_nonfinite": "disconnect"}
-    history = net.fit(SPOILT, Y, epochs=2, batch_size=N, **more)
-    assert not neuron.alive and history.nonfinite_cut.tolist() == [neuron.id] * (by != "callback")
+    layer, neuron, weights = net.layers[0], net.layers[0].neurons[5], net.layers[0].weights.copy()
+    layer.frozen = True
+    net.fit(SPOILT, Y, epochs=2, on_nonfinite="disconnect")
     weights[5] = 0
-    if by == "callback":
-        weights[2, 3] = 0
-    np.testing.assert_array_equal(frozen.weights, weights)
-    assert all(n.frozen for n in frozen if n.alive) and sum(n.alive for n in frozen) == 19
+    np.testing.assert_array_equal(layer.weights, weights)
+    assert [n for n in layer if not n.alive] == [neuron] and all(n.frozen for n in layer if n.alive)
 
 
 def test_disconnect_cuts_the_largest_contribution_to_an_operation():
@@ -276,26 +223,12 @@ def test_disconnect_cuts_the_largest_contribution_to_an_operation():
     x = g.inputs(2)
     small, large = (g.add_neuron(x, weights=w) for w in ([0.1, 0.2], [0.1, 90.0]))
     out = g.add_neuron([mlgraph.exp(small), mlgraph.exp(large)], weights=[1.0, 1.0])
-    model = mlgraph.Model(g, [out])
-    history = model.fit([[1, 0], [1, 1]], [1.0, 2.0], epochs=1, batch_size=2, on_nonfinite="disconnect")
-    assert history.nonfinite_cut.tolist() == [large.id] and g[history.nonfinite_node[0]].kind == "exp"
+    h = mlgraph.Model(g, [out]).fit([[1, 0], [1, 1]], [1.0, 2.0], epochs=1, on_nonfinite="disconnect")
+    assert h.nonfinite_cut.tolist() == [large.id] and g[h.nonfinite_node[0]].kind == "exp"
     assert not large.alive and small.alive and len(out.sources) == 1
 
 
-def test_disconnect_raises_if_nothing_can_be_cut():
-    net = sensitive()
-    for neuron in [*net.layers[0].neurons[:5], *net.layers[0].neurons[6:]]:
-        neuron.prune()
-    net.evaluate(SPOILT, Y)
-    before = bits(net)
-    with pytest.raises(
-        mlgraph.NonFiniteError, match=r"layer 0 neuron 5 is .*; no neuron that led to it may be disconnected$"
-    ):
-        net.fit(SPOILT, Y, epochs=1, on_nonfinite="disconnect", momentum=0.0)
-    assert bits(net) == before and net.layers[0].neurons[5].alive
-
-
-def test_failed_disconnect_undoes_all_cuts_of_the_step():
+def test_failed_disconnect_raises_and_undoes_all_cuts_of_the_step():
     net = sensitive()
     for neuron in net.layers[0].neurons:
         neuron.weights = net.layers[0].neurons[5].weights
@@ -308,47 +241,26 @@ def test_failed_disconnect_undoes_all_cuts_of_the_step():
 
 def test_history_repr_counts_skipped_and_cut():
     for policy, what in (("skip", f"{len(BAD)} examples left out"), ("disconnect", "1 neurons cut")):
-        history = sensitive().fit(SPOILT, Y, epochs=1, on_nonfinite=policy)
-        assert repr(history) == f"<History of 1 epochs, 2 batches, {what}, epoch loss {history.epoch_loss[-1]:.4g}>"
-
-
-def test_losses_of_both_infinities_have_mean_nan():
-    g = mlgraph.Graph()
-    ratio = 1 / g.input()
-    model = mlgraph.Model(g, [ratio], ratio)
-    assert np.isnan(model.evaluate([[0.0], [-0.0], [2.0]], ())["loss"])
+        h = sensitive().fit(SPOILT, Y, epochs=1, on_nonfinite=policy)
+        assert repr(h) == f"<History of 1 epochs, 2 batches, {what}, epoch loss {h.epoch_loss[-1]:.4g}>"
 
 
 def test_run_without_trainable_parameters_left_continues_and_resumes(tmp_path):
+    """Infinite losses are no fault if nothing trains, and losses of both infinities have the mean NaN."""
     g = mlgraph.Graph()
-    x = g.input()
+    x, data = g.input(), np.array([[3.0], [0.0], [-0.0], [2.0]], np.float32)
     loss = 1 / x + mlgraph.exp(g.add_neuron([x], weights=[100.0]))
-    x = np.array([[3.0], [0.0], [-0.0], [2.0]], np.float32)
-    run = {
-        "epochs": 2,
-        "batch_size": 1,
-        "shuffle": False,
-        "on_nonfinite": "disconnect",
-        "checkpoint": tmp_path / "run.npz",
-    }
+    run = {"epochs": 2, "batch_size": 1, "shuffle": False, "on_nonfinite": "disconnect"}
+    run["checkpoint"] = tmp_path / "run.npz"
 
     def stop(progress):
         if progress.kind == "epoch":
             raise StopIteration
 
-    mlgraph.Model(g, [loss], loss).fit(x, **run, callback=stop)
-    h = mlgraph.load(tmp_path / "run.npz").fit(x, **run, resume=True)
+    mlgraph.Model(g, [loss], loss).fit(data, **run, callback=stop)
+    h = mlgraph.load(tmp_path / "run.npz").fit(data, **run, resume=True)
     np.testing.assert_allclose(h.batch_loss, [4 / 3, np.inf, -np.inf, 1.5] * 2)
     assert np.isnan(h.epoch_loss).all()
-
-
-def test_limits_hold_for_the_highest_rate_of_an_epoch():
-    g = mlgraph.Graph()
-    w = g.parameter(1.0)
-    model = mlgraph.Model(g, w * g.input(), w * 1e20)
-    with pytest.raises(mlgraph.NonFiniteError):
-        model.fit(np.ones((50, 1)), batch_size=1, epochs=1, momentum=0, learning_rate=(1e-30, 1e25))
-    assert np.isfinite(g.parameters).all()
 
 
 @pytest.mark.parametrize("policy", ["raise", "skip", "disconnect"])

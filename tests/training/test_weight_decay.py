@@ -5,13 +5,11 @@ import pytest
 from overflowing import X, Y, network
 
 import mlgraph
-from mlgraph.models.running import engine_of
 
 
-@pytest.mark.parametrize(
-    "momentum", [0, 0.9, 1 - 1e-9]
-)  # with the last no step is certain to be finite: each is taken alone
+@pytest.mark.parametrize("momentum", [0, 0.9, 1 - 1e-9])
 def test_weights_decay_at_the_rate_of_each_step(momentum):
+    """With the last momentum no step is certain to be finite, and each is taken alone."""
     net = network()
     for layer in net.layers:
         layer.biases = np.arange(layer.size) + 1.0
@@ -41,13 +39,10 @@ def test_parameter_nodes_do_not_decay():
     """They do not, even where the plan runs them as weights of a neuron."""
     g = mlgraph.Graph()
     x = g.inputs(3)
-    weights = [g.parameter(w) for w in (1.0, 2.0, 3.0)]
+    *weights, lone = (g.parameter(w) for w in (1.0, 2.0, 3.0, 4.0))
     out = mlgraph.sum(*(w * s for w, s in zip(weights, x, strict=True)))
     beside = g.add_neuron(x, weights=[1.0, 2.0, 3.0])
-    model = mlgraph.Model(g, [out, beside, g.parameter(4.0) * x[0]])
-    before = g.get_parameters()
+    model = mlgraph.Model(g, [out, beside, lone * x[0]])
     model.fit(np.zeros((8, 3)), np.zeros((8, 3)), epochs=1, batch_size=8, learning_rate=0.1, weight_decay=5, momentum=0)
-    assert {ins.decays for _, ins in engine_of(model).plan.trained} == {0, 1}
-    moved = g.get_parameters() / np.where(before, before, 1)
-    assert beside.weights.tolist() == [0.5, 1.0, 1.5] and [w.value for w in weights] == [1.0, 2.0, 3.0]
-    assert sorted(moved[before != 0].tolist()) == [0.5] * 3 + [1.0] * 4
+    assert beside.weights.tolist() == [0.5, 1.0, 1.5] and lone.value == 4.0
+    assert [w.value for w in weights] == [1.0, 2.0, 3.0]
