@@ -138,7 +138,7 @@ def test_the_option_on_nonfinite(run):
     assert left_out > 0 == skipped.json["neurons_disconnected"]
 
 
-@pytest.mark.filterwarnings("default")
+@pytest.mark.filterwarnings("always")
 def test_a_warning_is_printed_once_as_one_line(run, tmp_path):
     folder = write_data(tmp_path / "binary", binary=True)
     model = "mnist-run/model.npz"
