@@ -1,6 +1,5 @@
 """Output on a terminal and in a window, and without the optional packages."""
 
-import builtins
 import os
 import sys
 from pathlib import Path
@@ -76,32 +75,6 @@ def test_without_matplotlib_there_is_no_picture(run, monkeypatch, words):
     assert (result.status, len(result.err.splitlines())) == (0, 1)
     assert result.err.startswith("no live picture: " if "--live" in words else "no picture: ")
     assert result.err.endswith("pip install 'mlgraph[app]'\n")
-
-
-@pytest.mark.usefixtures("model")
-@pytest.mark.parametrize("words", ["train", "inspect trained/model.npz"])
-def test_with_an_unknown_backend_there_is_no_picture(run, monkeypatch, words):
-    def no_backend(name, *rest, **options):
-        if name.startswith("matplotlib"):
-            raise ValueError("Key backend: 'spam' is not a valid value")
-        return real(name, *rest, **options)
-
-    real = builtins.__import__
-    monkeypatch.setattr(builtins, "__import__", no_backend)
-    result = run(*words.split())
-    assert result.status == 0
-    assert result.err.startswith("no picture: matplotlib cannot be imported: Key backend: 'spam'")
-
-
-def test_the_picture_shows_the_history_under_a_title(run, monkeypatch):
-    drawn = []
-
-    def draw(history, path, **options):
-        drawn.append((len(history.epoch_loss), path.name, options))
-
-    monkeypatch.setattr("mlgraph.app.learning.draw_training", draw)
-    assert run("--epochs", 2).status == 0
-    assert drawn == [(2, "training.png", {"title": TITLE, "epoch_size": 90})]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux names its display in the environment")

@@ -21,20 +21,15 @@ def assert_refused(result, message):
     ("words", "message"),
     [
         ("--batch-size=128:0", "argument --batch-size: expected N or A:B with integers from 1"),
-        ("--batch-size=1:2:3", "argument --batch-size: expected N or A:B with integers from 1"),
-        ("--learning-rate=0.1:", "argument --learning-rate: expected X or A:B with finite numbers above 0"),
         ("--learning-rate=1e300", "argument --learning-rate: expected X or A:B with finite numbers above 0"),
         ("--momentum=0.999999999", "argument --momentum: expected a number from 0 to below 1 (also when rounded"),
         ("--weight-decay=nan", "argument --weight-decay: expected a finite number of at least 0, got 'nan'"),
         ("--dropout=50%", "argument --dropout: expected a number from 0 to below 1, got '50%'"),
-        ("--epochs=1.5", "argument --epochs: expected an integer from 1 to 1000000000, got '1.5'"),
         (f"--epochs={'9' * 5000}", "argument --epochs: expected an integer from 1 to 1000000000, got '999"),
         ("--hidden=32,", "argument --hidden: expected integers from 1 to 1000000000 such as 32 or 300,100, or none"),
         ("--threads=0", "argument --threads: expected an integer from 1 to 1024, got '0'"),
         ("--seed=18446744073709551616", "argument --seed: expected an integer from 0 to 2**64 - 1"),
-        ("--checkpoint-every=-1", "argument --checkpoint-every: expected a number of seconds from 0"),
         ("--activation=softmax", "argument --activation: expected identity, relu, leaky_relu, sigmoid or tanh"),
-        ("--nonsense", "unrecognized arguments: --nonsense"),
         # Abbreviations are not accepted, since they would break when options are added.
         ("--epoch 1", "unrecognized arguments: --epoch 1 (did you mean --epochs?)"),
         ("train --z --hiden=4", "unrecognized arguments: --z --hiden=4 (did you mean --hidden?)"),
@@ -47,10 +42,8 @@ def assert_refused(result, message):
         ("--method set", f"argument --method: {NEEDS_SPARSITY}"),
         ("--sparsity 0.5 --method set --by random", "argument --by: works only with --method gradual, got set"),
         ("evaluate", "the following arguments are required: MODEL"),
-        ("evaluate a --epochs 1", "unrecognized arguments: --epochs 1"),
         ("inspect a --layer 0 --neuron 0.1", "argument --neuron: not allowed with argument --layer"),
         ("inspect a --neuron 0.-1", "argument --neuron: expected LAYER.INDEX such as 0.7, got '0.-1'"),
-        ("prune a", "the following arguments are required: --sparsity"),
     ],
 )
 def test_incorrect_command_lines(run, words, message):

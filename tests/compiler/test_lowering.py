@@ -8,7 +8,6 @@ from planned import kinds, plan_of
 import mlgraph
 from mlgraph.compiler.plan import Plan
 from mlgraph.graph import ops
-from mlgraph_ext import _topology
 
 X = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
 
@@ -154,16 +153,3 @@ def test_a_network_written_in_scalars_learns_the_same():
     histories = [m.fit(data, labels, epochs=3, batch_size=(50, 7), learning_rate=0.1) for m in (net, model)]
     np.testing.assert_array_equal(histories[0].batch_loss, histories[1].batch_loss)
     assert model.n_parameters == net.n_parameters and model.n_edges == 0  # its weights are nodes, not edges
-
-
-def test_equal_lists_of_sources_are_found():
-    rng = np.random.default_rng(0)
-    lists = [rng.integers(0, 3, rng.integers(0, 6)).astype(np.int32) for _ in range(2000)]
-    count = np.array([len(one) for one in lists], np.int32)
-    start, pool, first = (np.cumsum(count) - count).astype(np.int64), np.concatenate(lists), np.empty(2000, np.int64)
-    _topology.same_lists(start, count, pool, first)
-    seen = {}
-    assert first.tolist() == [seen.setdefault(one.tobytes(), i) for i, one in enumerate(lists)]
-    for wrong in (start - 1, start + 10):
-        with pytest.raises(ValueError, match="expected 2000 runs"):
-            _topology.same_lists(wrong, count, pool, first)
