@@ -6,7 +6,7 @@ from planned import X, affine, kinds, neurons, plan_of
 
 import mlgraph
 from mlgraph.compiler.grouping import DENSE_AMONG_OTHERS, DENSE_FROM
-from mlgraph.compiler.instructions import KINDS
+from mlgraph.compiler.plan import Plan
 from mlgraph.engine.examples import Examples
 from mlgraph.graph.ops import ACTIVATIONS
 from mlgraph.models.running import engine_of
@@ -92,32 +92,10 @@ def test_neurons_with_the_same_sources_are_neighbours():
     np.testing.assert_allclose(g.compile(hidden)(X), np.hstack(want), rtol=1e-5, atol=1e-5)
 
 
-def test_a_neuron_next_to_a_layer_is_computed_with_it_unless_one_of_them_drops():
-    net = mlgraph.Network(20, seed=0)
-    for dropout in (0.5, 0.0):
-        net.add_layer(16, "tanh", dropout=dropout)
-    net.add_layer(3, "softmax")
-    extra = [
-        net.graph.add_neuron(sources, "tanh", weights=np.ones(len(sources)))
-        for sources in (list(net.graph)[:20], net.layers[0].neurons)
-    ]
-    for neuron in extra:
-        net.graph.add_edge(neuron, net.outputs[0], 1.0)
-    assert [ins.size for ins in engine_of(net).plan.instructions if ins.kind == KINDS["dense"]][:2] == [16, 17]
-
-
-def test_layers_of_one_level_that_drop_different_fractions_stay_apart():
-    """The second, all of whose edges from the first have been cut, reads the data."""
-    net = mlgraph.Network(6, seed=0)
-    net.add_layer(9, "tanh", dropout=0.5)
-    net.add_layer(9, "tanh", dropout=0.25)
-    net.add_layer(3)
-    g, first, second = net.graph, net.layers[0], net.layers[1]
-    for target in second.neurons:
-        for source in list(g)[:6]:
-            g.add_edge(source, target, 1.0)
-    for source in first.neurons:
-        g.add_edge(source, net.outputs[0], 1.0)
-    g.prune([(source, target) for target in second.neurons for source in first.neurons])
-    [one, other] = [ins for ins in engine_of(net).plan.instructions if ins.drop]
-    assert (one.size, other.size) == (9, 9) and {one.drop, other.drop} == {2**31, 2**30}
+def test_neurons_that_drop_different_fractions_stay_apart():
+    g = mlgraph.Graph()
+    x = g.inputs(6)
+    half, quarter, none = (neurons(g, x, n, activation="tanh") for n in (9, 9, 10))
+    dropout = [([node.id for node in half], 0.5, 0.0), ([node.id for node in quarter], 0.25, 0.0)]
+    plan = Plan(g, [node.id for node in [*half, *quarter, *none]], dropout)
+    assert sorted((ins.size, ins.drop) for ins in plan.instructions) == [(9, 2**30), (9, 2**31), (10, 0)]

@@ -1,7 +1,7 @@
 """Lightly pruned layers are computed as dense blocks with holes, which give the results of sparse rows."""
 
 import signal
-from functools import cached_property, partial
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from swept import data
 
 import mlgraph
 from mlgraph.compiler import holes
-from mlgraph.compiler.holes import HoleMap, candidates, with_holes, worth_holes
+from mlgraph.compiler.holes import HoleMap, candidates, worth_holes
 from mlgraph.compiler.plan import Plan
 from mlgraph.engine import choice, engine, reference
 from mlgraph.engine.engine import Engine
@@ -156,19 +156,6 @@ def test_the_more_examples_the_fewer_edges_a_block_needs(share):
     for n in (1, 399, 400, 900, 10_000):
         assert bool(worth_holes(found, 0.2, n)) == (n * (1 - 1 / cost) >= 400)
         assert worth_holes(found + others, 0.2, n) == worth_holes(found, 0.2, n)
-
-
-def test_a_plan_with_holes_has_its_own_properties():
-    """Whatever has been asked of the plan that it was made from."""
-    plan = engine_of(masked(130, 30, 10)).plan
-    names = [name for name, value in vars(Plan).items() if isinstance(value, cached_property)]
-    numbers = worth_holes(candidates(plan), 0.27)
-    fresh, _ = with_holes(plan, numbers)
-    before = {name: getattr(plan, name) for name in names}
-    later, _ = with_holes(plan, numbers)
-    for name in names:
-        np.testing.assert_equal(getattr(later, name), getattr(fresh, name))
-    assert later.largest_blocks != before["largest_blocks"] and later.threads_ahead != before["threads_ahead"]
 
 
 # --- training -------------------------------------------------------------------------------------
