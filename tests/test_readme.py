@@ -32,27 +32,16 @@ def id_of(path):
     return str(path.relative_to(ROOT))
 
 
-def statements(block):
-    """The top-level statements of a block, each with its source and the comment at the end of its last line."""
-    tokens = tokenize.generate_tokens(io.StringIO(block).readline)
-    comments = {token.start[0]: token.string[2:] for token in tokens if token.type == tokenize.COMMENT}
-    for statement in ast.parse(block).body:
-        yield statement, ast.unparse(statement), comments.get(statement.end_lineno, "")
-
-
-def promise_of(statement, comment):
-    """The result that a comment states, or None."""
-    expected = comment.partition(": (")[0].replace("...", "")
-    return expected if isinstance(statement, ast.Expr) and OUTPUT.match(expected) else None
-
-
-def promises_of(page):
-    return [
-        promise_of(statement, comment)
-        for block in BLOCK.findall(page.read_text())
-        for statement, _, comment in statements(block)
-        if promise_of(statement, comment) is not None
-    ]
+def statements(page):
+    """The statements of a page's Python, each as code, with the result that the comment at its end states, if any."""
+    for block in BLOCK.findall(page.read_text()):
+        tokens = tokenize.generate_tokens(io.StringIO(block).readline)
+        comments = {token.start[0]: token.string[2:] for token in tokens if token.type == tokenize.COMMENT}
+        for statement in ast.parse(block).body:
+            comment, code = comments.get(statement.end_lineno, ""), ast.unparse(statement)
+            stated = comment.partition(": (")[0].replace("...", "")
+            is_stated = isinstance(statement, ast.Expr) and (OUTPUT.match(stated) or code.startswith("print("))
+            yield code, stated if is_stated else None
 
 
 def shown(value):
@@ -74,24 +63,22 @@ def ends_within_ten_minutes():
 def test_python_blocks_run_and_give_the_stated_results(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = {}
-    for block in BLOCK.findall(page.read_text()):
-        for statement, code, comment in statements(block):
-            expected = promise_of(statement, comment)
-            if expected is None and not code.startswith("print("):
-                exec(code, names)
-                continue
-            printed = io.StringIO()
-            with contextlib.redirect_stdout(printed):
-                got = shown(eval(code, names))
-            got, expected = printed.getvalue().strip() or got, expected or comment
-            numbers = ([float(x) for x in NUMBER.findall(text)] for text in (got, expected))
-            np.testing.assert_allclose(*numbers, rtol=1e-6, atol=TRAINED.get(expected[0], 0.0), err_msg=code)
-            assert NUMBER.sub("", got).replace("np.float32()", "") == NUMBER.sub("", expected), code
+    for code, stated in statements(page):
+        if stated is None:
+            exec(code, names)
+            continue
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            got = shown(eval(code, names))
+        got = printed.getvalue().strip() or got
+        numbers = ([float(x) for x in NUMBER.findall(text)] for text in (got, stated))
+        np.testing.assert_allclose(*numbers, rtol=1e-6, atol=TRAINED.get(stated[0], 0.0), err_msg=code)
+        assert NUMBER.sub("", got).replace("np.float32()", "") == NUMBER.sub("", stated), code
 
 
 def test_stated_results_are_recognised():
-    assert [len(promises_of(page)) for page in PAGES[:1]] == [3]
-    assert sum(len(promises_of(page)) for page in PAGES) >= 12
+    counts = [sum(stated is not None for _, stated in statements(page)) for page in PAGES]
+    assert counts[0] == 3 and sum(counts) >= 12
 
 
 def test_readme_is_short():

@@ -1,8 +1,6 @@
 """The command ``inspect``: its table, the description of a neuron, and the pictures."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +12,6 @@ from mlgraph.app import inspect
 from mlgraph.datasets import load_mnist
 
 PNG = b"\x89PNG"
-
-
-def line_of(text, start):
-    return next(line for line in text.splitlines() if line.startswith(start)).removeprefix(start)
 
 
 @pytest.fixture
@@ -42,33 +36,40 @@ def test_table_and_picture_of_a_layer(run, model):
     assert all((row["loss"] is None) == (row["layer"] == 1) for row in record["neurons"])
 
 
-def test_description_of_a_neuron(run, net, model, data):
+@pytest.mark.parametrize("k", [0, 7])
+def test_description_of_a_neuron(run, net, model, data, k):
     images = load_mnist(data)
-    x, y = images.test_x, images.test_y
-    whole = net.evaluate(x, y)
-    for k, neuron in enumerate(net.layers[0].neurons):
-        picture = ["--out", "a.png"] if k == 0 else ["--no-plot"]
-        result = run("inspect", model, "--neuron", f"0.{k}", "--json", *picture)
-        assert (result.status, result.err, len(result.json["neurons"])) == (0, "", 1)
-        out = result.out
-        assert f"neuron 0.{k}: leaky_relu, node {neuron.id}, alive" in out
-        assert f"  20 sources, bias {neuron.bias:.4f}, norm of the weights {np.linalg.norm(neuron.weights):.4f}" in out
-        largest = int(np.argmax(np.abs(neuron.weights)))
-        assert f"the largest: pixel {largest // 5},{largest % 5} {neuron.weights[largest]:+.3f}, " in out
-        weights = sorted((float(o.weights[k]) for o in net.outputs), key=abs, reverse=True)
-        assert re.findall(r"1\.\d (\S+?)(?:,|$)", line_of(out, "  3 targets, ")) == [f"{w:+.3f}" for w in weights]
-        without = net.ablate(neuron, x, y)
-        loss, points = without["loss"] - whole["loss"], 100 * (without["accuracy"] - whole["accuracy"])
-        found = re.search(r"without it: loss (\S+), accuracy (\S+) points", out)
-        np.testing.assert_allclose([float(number) for number in found.groups()], [loss, points], atol=0.006)
-        assert "-0.00 points" not in out
-        want = {c: float(o.weights[k]) for c, o in enumerate(net.outputs)}
-        logits = [f"{c} {want[c]:+.3f}" for c in sorted(want, key=want.__getitem__, reverse=True)]
-        assert line_of(out, "  logits: ") == ", ".join(logits)
-        means = [float(m) for m in re.findall(r"\d (-?\d+\.\d+)", line_of(out, "  mean value by class: "))]
-        assert len(means) == 3 and means == sorted(means, reverse=True)
-        assert line_of(out, "  test images that excite it most: ")
+    neuron = net.layers[0].neurons[k]
+    result = run("inspect", model, "--neuron", f"0.{k}", "--json", "--out", "a.png")
+    assert (result.status, result.err, len(result.json["neurons"])) == (0, "", 1)
+    out = result.out
+
+    def line_of(start):
+        return re.search(f"^  {start}(.*)$", out, re.MULTILINE)[1]
+
+    assert f"neuron 0.{k}: leaky_relu, node {neuron.id}, alive" in out
+    largest = int(np.argmax(np.abs(neuron.weights)))
+    assert line_of("20 sources, ").startswith(
+        f"bias {neuron.bias:.4f}, norm of the weights {np.linalg.norm(neuron.weights):.4f}"
+        f"; the largest: pixel {largest // 5},{largest % 5} {neuron.weights[largest]:+.3f}, "
+    )
+    wanted = {c: float(output.weights[k]) for c, output in enumerate(net.outputs)}
+    targets = [f"1.{c} {wanted[c]:+.3f}" for c in sorted(wanted, key=lambda c: -abs(wanted[c]))]
+    assert line_of("3 targets, ").endswith(f"; the largest: {', '.join(targets)}")
+    assert line_of("logits: ") == ", ".join(f"{c} {wanted[c]:+.3f}" for c in sorted(wanted, key=lambda c: -wanted[c]))
+    whole = net.evaluate(images.test_x, images.test_y)
+    without = net.ablate(neuron, images.test_x, images.test_y)
+    loss, points = re.fullmatch(r"loss (\S+), accuracy (\S+) points", line_of("without it: ")).groups()
+    assert points != "-0.00"
+    changes = without["loss"] - whole["loss"], 100 * (without["accuracy"] - whole["accuracy"])
+    np.testing.assert_allclose([float(loss), float(points)], changes, atol=0.006)
+    means = [float(mean) for mean in re.findall(r"\d (-?\d+\.\d+)", line_of("mean value by class: "))]
+    assert len(means) == 3 and means == sorted(means, reverse=True)
+    assert line_of("test images that excite it most: ")
     assert Path("a.png").read_bytes().startswith(PNG) and not Path("trained/model.png").exists()
+
+
+def test_description_of_an_output(run, model):
     output = run("inspect", model, "--neuron", "1.2", "--no-plot")
     assert output.status == 0 and "  0 targets, norm of the weights 0.0000\n" in output.out
 
@@ -77,12 +78,7 @@ def test_only_classes_with_test_images_have_a_mean_value(run, model, tmp_path):
     folder = write_data(tmp_path / "two")
     write_idx(folder / "t10k-labels-idx1-ubyte", np.arange(30, dtype=np.uint8) % 2 * 2)  # none of class 1
     out = run("inspect", model, "--neuron", "0.3", "--no-plot", data=folder).out
-    assert sorted(re.findall(r"(\d) -?\d+\.", line_of(out, "  mean value by class: "))) == ["0", "2"]
-
-
-def test_portraits_are_computed_only_if_they_are_shown(run, model, monkeypatch):
-    monkeypatch.setattr(inspect, "neuron_portraits", lambda *_: pytest.fail("there is no picture"))
-    assert run("inspect", model, "--no-plot").status == 0
+    assert sorted(re.findall(r"(\d) -?\d+\.", re.search(r"mean value by class: (.*)", out)[1])) == ["0", "2"]
 
 
 def test_the_picture_is_written_even_if_the_reader_closes_the_pipe(run, model, monkeypatch):
@@ -98,26 +94,30 @@ def test_neurons_that_are_never_active_are_counted(run, net):
     for neuron in [*net.layers[0].neurons[:3], net.outputs[0]]:
         neuron.weights, neuron.bias = np.zeros(len(neuron.weights)), -1.0
     net.save("silent.npz")
-    assert "11 neurons alive of 11, 3 never active" in run("inspect", "silent.npz", "--no-plot").out.splitlines()[1]
+    assert "11 neurons alive of 11, 3 never active\n" in run("inspect", "silent.npz", "--no-plot").out
 
 
 def test_pictures_start_with_the_neurons_that_the_loss_needs_most(run, model, monkeypatch):
     drawn = []
     monkeypatch.setattr(inspect, "draw_portraits", lambda *_, titles, title: drawn.append((title, titles)))
-    for layer in (0, 1):
-        run("inspect", model, "--layer", layer)
-    ends = ["; layer 0, those that the loss needs most come first", "; layer 1, the outputs"]
-    assert [title[-len(end) :] for (title, _), end in zip(drawn, ends, strict=True)] == ends
-    losses = [float(title.partition("loss ")[2].partition(",")[0]) for title in drawn[0][1]]
+    monkeypatch.setattr(inspect, "MOST_SHOWN", 8)
+    run("inspect", model)
+    run("inspect", model, "--layer", 1)
+    monkeypatch.setattr(inspect, "MOST_SHOWN", 5)
+    run("inspect", model)
+    (first, titles), (outputs, _), (some, best) = drawn
+    assert first.endswith("; layer 0, those that the loss needs most come first")
+    assert outputs.endswith("; layer 1, the outputs")
+    assert some.endswith("; layer 0, the 5 of 8 neurons that the loss needs most") and best == titles[:5]
+    losses = [float(title.partition("loss ")[2].partition(",")[0]) for title in titles]
     assert len(losses) == 8 and losses == sorted(losses, reverse=True) != sorted(losses)
 
 
-def test_pruned_network(run, net):
+def test_neurons_that_are_cut_off_are_listed_but_not_drawn(run, net):
     net.layers[0].neurons[5].prune()
     net.save("cut.npz")
-    result = run("inspect", "cut.npz")
-    assert "sparsity 12.50%, 10 neurons alive of 11" in result.out
-    assert "0.5      cut" in result.out and "wrote cut.png" in result.out
+    table = run("inspect", "cut.npz", "--no-plot")
+    assert "sparsity 12.50%, 10 neurons alive of 11" in table.out and "0.5      cut" in table.out
     alone = run("inspect", "cut.npz", "--neuron", "0.5")
     assert (alone.status, alone.err) == (0, "no picture: the neuron is cut off\n")
     assert "cut off" in alone.out and "wrote" not in alone.out
@@ -132,48 +132,17 @@ def test_pruned_network(run, net):
     assert len(result.json["neurons"]) == 11 and not Path("dead.png").exists()
 
 
-@pytest.mark.parametrize("hidden", ["none", "6,4"])
-def test_other_networks(run, monkeypatch, hidden):
-    """Without a hidden layer, and with several, one of which has more neurons than a picture shows."""
-    monkeypatch.setattr(inspect, "MOST_SHOWN", 5)
+@pytest.mark.parametrize(("hidden", "layer"), [("none", 0), ("6,4", 1)])
+def test_networks_with_other_numbers_of_layers(run, hidden, layer):
     run("--epochs", 1, "--hidden", hidden, "--quiet", "--no-plot", "--out", "other")
-    for layer in range(1 + (hidden == "6,4")):
-        result = run("inspect", "other/model.npz", "--layer", layer, "--out", "a.png")
-        assert (result.status, result.err) == (0, "")
-        assert Path("a.png").read_bytes().startswith(PNG)
+    result = run("inspect", "other/model.npz", "--layer", layer, "--out", "a.png")
+    assert (result.status, result.err) == (0, "") and Path("a.png").read_bytes().startswith(PNG)
 
 
 @pytest.mark.parametrize(("weight", "bias"), [(np.nan, 0.0), (0.1, np.inf)])
-def test_weights_that_are_not_finite(run, net, weight, bias):
+def test_weights_that_are_not_finite_can_be_inspected(run, net, weight, bias):
     net.layers[0].neurons[0].weights[:] = weight
     net.layers[0].neurons[0].bias = bias
     net.save("nan.npz")
-    for words in (["--neuron", "0.0"], ["--layer", 1]):
-        result = run("inspect", "nan.npz", *words)
-        assert (result.status, result.err) == (0, "")
-
-
-def test_the_picture_does_not_replace_the_model(run, model):
-    before = Path(model).read_bytes()
-    Path("model.png").write_bytes(before)
-    message = "argument --out: 'model.png' would replace MODEL; choose another name"
-    assert run("inspect", "model.png") == (2, "", f"mlgraph.mnist: error: {message}\n")
-    assert Path("model.png").read_bytes() == before
-
-
-@pytest.mark.slow
-def test_inspect_while_another_process_trains(run, data):
-    """Checkpoints are replaced atomically, so each is whole at every moment."""
-    options = ["--epochs", "1000000", "--hidden", "8", "--sparsity", "0.5", "--checkpoint-every", "0", "--out", "live"]
-    words = [sys.executable, "-m", "mlgraph.mnist", *options, "--quiet", "--no-plot", "--data", str(data)]
-    seen = set()
-    with subprocess.Popen(words, stderr=subprocess.DEVNULL) as child:
-        try:
-            while child.poll() is None and len(seen) < 5:
-                if Path("live/checkpoint.npz").exists():
-                    result = run("inspect", "live/checkpoint.npz", "--no-plot", "--json")
-                    assert (result.status, result.err) == (0, "")
-                    seen.add(str(result.json["neurons"]))
-            assert child.poll() is None
-        finally:
-            child.kill()
+    for words in ("--neuron 0.0", "--layer 1"):
+        assert run("inspect", "nan.npz", *words.split())[::2] == (0, "")

@@ -1,4 +1,4 @@
-"""What a plan makes of a graph: instructions over slots, and what it leaves out."""
+"""What a plan costs and leaves out; its instructions stay within their arrays, and its units cover all parameters."""
 
 import pickle
 
@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 from bounds import assert_in_bounds
 from hypothesis import given
-from planned import graphs, kinds, neurons, parameters_of, plan_of
+from planned import graphs, neurons, plan_of
 
 import mlgraph
 from mlgraph.compiler import plan as plans
-from mlgraph.compiler.instructions import KINDS, Instruction
-from mlgraph.compiler.plan import ROW_WORK, Plan
+from mlgraph.compiler.plan import ROW_WORK
+from mlgraph.compiler.units import unit_floats, units_of
+from mlgraph.graph.storage import PANEL
 from mlgraph.models.running import engine_of
 
 
-def test_work_counts_what_costs_more_than_an_edge_of_a_block():
-    """By it threads are shared out: a graph of operations alone has no edges, and is no less work."""
+def test_work_counts_operations_and_rows_more_than_edges_of_blocks():
     g = mlgraph.Graph()
     x, y = g.inputs(2)
     assert plan_of(mlgraph.tanh(x * y)).work == 3 * ROW_WORK
@@ -26,120 +26,25 @@ def test_work_counts_what_costs_more_than_an_edge_of_a_block():
     assert plan_of(*net.outputs).work == 6 * 20
 
 
-def test_dead_nodes_cost_nothing():
-    def build(dead):
+def test_nodes_that_no_output_needs_cost_nothing():
+    made = []
+    for dead in (False, True):
         g = mlgraph.Graph()
         x = g.inputs(6)
         alive = neurons(g, x[1:3], 3)
         if dead:
             neurons(g, [*x, *alive], 20)
             mlgraph.exp(x[0] * g.parameter(1.0) + 3)
-        total = mlgraph.sum(*alive)
-        return plan_of(total), g
-
-    (lean, _), (plan, g) = build(False), build(True)
+        made.append(plan_of(mlgraph.sum(*alive)))
+    lean, plan = made
     assert plan.input_column.tolist() == [1, 2]
     assert (plan.n_slots, plan.n_edges, plan.n_extra) == (lean.n_slots, lean.n_edges, lean.n_extra) == (6, 6, 0)
     np.testing.assert_array_equal(plan.program, lean.program)
     np.testing.assert_array_equal(plan.index, lean.index)
-    assert (plan.slot >= 0).sum() == plan.n_slots < len(g)
 
 
-def test_the_dead_keep_their_parameters():
-    g = mlgraph.Graph()
-    x = g.inputs(6)
-    made, p = neurons(g, x, 50), g.parameter(7.0)
-    before = parameters_of(made)
-    g.compile(made[::5])
-    assert g.storage.moves == 1 and parameters_of(made) == before and p.value == 7.0
-
-
-@given(graphs())
-def test_instructions_read_what_is_written_before(case):
-    g, outputs = case
-    plan = plan_of(*outputs)
-    assert_in_bounds(plan, len(g.parameters))
-    assert (plan.slot[[node.id for node in outputs]] >= 0).all()
-
-
-def plan_of_every_kind():
-    """A plan with dropout, a block that reads the data and one that does not, quads and single rows."""
-    g = mlgraph.Graph()
-    first = neurons(g, g.inputs(6), 9)
-    second = neurons(g, first, 20)
-    rows = [*neurons(g, second[:4], 3), *neurons(g, second[3:7], 1), *neurons(g, first[2:5], 1)]
-    last = g.operation("sum", *(row * g.parameter(1.5) + 2.5 for row in rows))
-    dropout = [([node.id for node in layer], 0.5, 0.25) for layer in (first, second, rows)]
-    return Plan(g, [last.id, rows[0].id], dropout), len(g.parameters)
-
-
-def assert_seen(plan, n_parameters):
-    vars(plan).pop("instructions", None)
-    with pytest.raises(AssertionError):
-        assert_in_bounds(plan, n_parameters)
-
-
-@pytest.mark.parametrize(
-    ("kind", "fields"),
-    [
-        ("constant", "kind dst size weights"),
-        ("parameter", "kind dst size weights n_weights bias"),
-        ("operation", "kind op dst size arity args"),
-        ("dense", "kind op dst size arity args weights n_weights bias transposed halves mask kept masked holes"),
-        ("rows", "kind op dst size args weights n_weights bias back n_back mask kept masked"),
-    ],
-)
-def test_each_number_of_an_instruction_is_in_bounds(kind, fields):
-    plan, n = plan_of_every_kind()
-    assert_in_bounds(plan, n)
-    good = plan.program.copy()
-    for row in np.flatnonzero(good[:, 0] == KINDS[kind]):
-        for field in fields.split():
-            for wrong in (-2, 10**6):
-                plan.program = good.copy()
-                plan.program[row, Instruction._fields.index(field)] = wrong
-                assert_seen(plan, n)
-
-
-def test_each_number_of_the_index_is_in_bounds():
-    """The last belongs to no instruction: the index has it so as not to be empty."""
-    plan, n = plan_of_every_kind()
-    assert {name for name, _ in kinds(plan)} == {*KINDS} and any(ins.n_back for ins in plan.instructions)
-    good = plan.index
-    for at in range(len(good) - 1):
-        for wrong in (-1, 10**6):
-            plan.index = good.copy()
-            plan.index[at] = wrong
-            assert_seen(plan, n)
-
-
-@pytest.mark.parametrize("kind", ["operation", "dense", "rows"])
-def test_no_instruction_reads_what_it_writes(kind):
-    plan, n = plan_of_every_kind()
-    good = plan.index
-    for ins in plan.instructions:
-        if ins.kind == KINDS[kind]:
-            plan.index = good.copy()
-            plan.index[ins.args + (ins.size + 1) * (kind == "rows")] = ins.dst
-            assert_seen(plan, n)
-
-
-@pytest.mark.parametrize("kind", ["parameter", "dense", "rows"])
-def test_parameters_of_instructions_lie_apart(kind):
-    """Nor does the last one's padding lie past their end."""
-    plan, n = plan_of_every_kind()
-    good = plan.program.copy()
-    weights, bias = (Instruction._fields.index(field) for field in ("weights", "bias"))
-    for row in np.flatnonzero(good[:, 0] == KINDS[kind]):
-        for field in (weights, bias)[: 1 + (kind != "parameter")]:
-            for wrong in ({*good[:, weights], *good[:, bias]} - {good[row, field], -1}) | {n, n - 1}:
-                plan.program = good.copy()
-                plan.program[row, field] = wrong
-                assert_seen(plan, n)
-
-
-def test_a_constant_of_any_bits():
-    """Also of those that mean "an operation" where equal nodes are sought."""
+def test_a_constant_may_have_any_bits():
+    """Also those that mean "an operation" where equal nodes are sought."""
     g = mlgraph.Graph()
     a, b = (g.constant(np.frombuffer(b"\xff" * 8)[0]) for _ in range(2))
     plan = plan_of(a, b)
@@ -147,8 +52,7 @@ def test_a_constant_of_any_bits():
     assert np.isnan(g.compile([a, b, a * b])(np.zeros((1, 0)))).all()
 
 
-def test_more_edges_than_kernels_number(monkeypatch):
-    """Of rows: of a block each neuron has the same sources."""
+def test_more_edges_of_rows_than_kernels_can_number_are_refused(monkeypatch):
     g = mlgraph.Graph()
     x = g.inputs(4)
     rows = [g.add_neuron(sources) for sources in (x[:3], x[1:], x[:2])]
@@ -163,7 +67,42 @@ def test_more_edges_than_kernels_number(monkeypatch):
 def test_a_plan_holds_its_index_once():
     net = mlgraph.Network(60, seed=0)
     net.add_layer(40)
-    net.add_layer(9)
     net.prune(0.5)
     plan = engine_of(net).plan
     assert plan.index.nbytes < len(pickle.dumps(plan)) < 1.5 * plan.index.nbytes
+
+
+@given(graphs())
+def test_instructions_read_what_is_written_before(case):
+    g, outputs = case
+    plan = plan_of(*outputs)
+    assert_in_bounds(plan, len(g.parameters))
+    assert (plan.slot[[node.id for node in outputs]] >= 0).all()
+
+
+def test_units_of_rows_do_not_divide_neurons_with_the_same_sources():
+    rng, g = np.random.default_rng(0), mlgraph.Graph()
+    x = g.inputs(300)
+    lists = [[node for node in x if rng.random() < 0.3] for _ in range(20)]
+    plan = plan_of(*(g.add_neuron(lists[i // 5], weights=np.ones(len(lists[i // 5]))) for i in range(100)))
+    units = units_of(plan, False, 0)
+    bounds = units[units[:, 1] == 0][:, 2:4]
+    assert len(bounds) == 5 and set((bounds % 5).ravel()) == {0, 4}
+    assert bounds[0, 0] == 0 and bounds[-1, 1] == 100 and (bounds[1:, 0] == bounds[:-1, 1]).all()
+
+
+@pytest.mark.parametrize("ahead", [0, 1, 2, 3])
+@pytest.mark.parametrize("sizes", [(150, 600), (70, 9, 1100)], ids=str)
+def test_units_take_each_weight_and_bias_of_blocks_once(sizes, ahead):
+    net = mlgraph.Network(sizes[0], seed=0)
+    for size in sizes[1:]:
+        net.add_layer(size)
+    plan = engine_of(net).plan
+    units = units_of(plan, True, ahead)
+    taken = {i: np.zeros((-(-ins.size // PANEL), ins.arity + 1), int) for i, ins in plan.trained}
+    for i, content, first, last, panel, panels in units.tolist():  # content: 0 weights, 1 bias, 2 both
+        arity, own = plan.instructions[i].arity, taken[i][panel : panel + panels]
+        own[:, first:last] += content != 1
+        own[:, arity] += content == 1 or (content == 2 and first == 0)
+        assert content == 2 or panels * PANEL * (last - first) <= unit_floats(plan, units)
+    assert all((each == 1).all() for each in taken.values())

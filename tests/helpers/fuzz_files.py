@@ -1,11 +1,9 @@
-"""Damaged files: data, models, checkpoints; and how all fuzzers choose, damage, and check a model."""
+"""Damaged models and checkpoints; and how all fuzzers choose, damage bytes, and check a model."""
 
 import contextlib
 import functools
-import gzip
 import io
 import json
-import math
 import tempfile
 import tracemalloc
 import zipfile
@@ -13,31 +11,19 @@ from pathlib import Path
 
 import numpy as np
 from bounds import assert_in_bounds
-from savable import any_model, network
+from savable import any_model, members, network
 
 import mlgraph
-from mlgraph import datasets
 from mlgraph.models.model_file import ARRAYS
 from mlgraph.models.running import engine_of
 
 NAN, INF = float("nan"), float("inf")
 MEGABYTE = 2**20
-LEVELS = (0, 1, 255, 127, 128)
-
-
-class Bound:
-    """That what is done within it takes no more memory than this at any time."""
-
-    def __init__(self, limit):
-        self.limit = limit
-
-    def __enter__(self):
-        tracemalloc.reset_peak()
-        self.before = tracemalloc.get_traced_memory()[0]
-
-    def __exit__(self, *_):
-        taken = tracemalloc.get_traced_memory()[1] - self.before
-        assert taken <= self.limit, f"{taken} bytes were taken, at most {self.limit} expected"
+X = np.random.default_rng(0).integers(0, 256, (37, 6), np.uint8)
+LABELS = np.random.default_rng(1).integers(0, 3, 37)
+JUNK = (None, True, -1, 0, 1, 3, 2**31, 2**63, -(2**63), 10**30, 0.5, -0.0, 1e308, NAN, INF)
+JUNK += ("", "relu", "softmax", "squared_error", "node", "0", "²", "\n", "\ud800", "x" * 5000)
+JUNK += ([], {}, [[]], [0], [0, 1, 2], {"0": "x"}, {"x": 1}, [[6, 26, "tanh", 0, 0, []]])
 
 
 def pick(rng, values):
@@ -53,200 +39,43 @@ def one_line(error, start=""):
     assert text.startswith(start) and len(text) > len(start) and text.isprintable() and len(text) < 2000, repr(text)
 
 
+# --- damage ---------------------------------------------------------------------------------------
+
+
 def damage(rng, content, edges=()):
-    """The bytes with some of them changed, cut, moved, doubled or put in; more often near the `edges`."""
+    """The bytes, some of them changed, cut, doubled or inserted; more often near the `edges`."""
     content = bytearray(content)
     for _ in range(int(rng.integers(1, 4))):
         at = int(rng.integers(len(content) + 1))
         if len(edges) and chance(rng, 0.6):
             at = min(len(content), max(0, int(pick(rng, edges) + rng.integers(-4, 12))))
-        how, n = rng.integers(7), int(rng.integers(1, pick(rng, (2, 5, 40))))
-        if how == 0:
-            content[at : at + 1] = bytes([pick(rng, LEVELS)])
-        elif how == 1:
-            content[at : at + 1] = rng.bytes(1)
-        elif how == 2:
-            number = pick(rng, (0, 1, 2**31 - 1, 2**31, 2**32 - 1, 2**16))
-            content[at : at + 4] = number.to_bytes(4, pick(rng, ("big", "little")))
-        elif how == 3:
-            del content[at : at + n]
-        elif how == 4:
-            content[at:at] = content[at : at + n]
-        elif how == 5:
-            content[at:at] = rng.bytes(n)
-        elif chance(rng, 0.3):
-            del content[at:]
-    return bytes(content)
-
-
-# --- data -----------------------------------------------------------------------------------------
-
-
-def idx(array):
-    return bytes([0, 0, 8, array.ndim]) + b"".join(n.to_bytes(4, "big") for n in array.shape) + array.tobytes()
-
-
-def fuzz_idx(rng, folder):
-    """An IDX file, raw or compressed or both or with a wrong claim."""
-    shape = rng.integers(1, 5, rng.integers(1, 5)).tolist()
-    content = idx(rng.integers(0, 256, shape, np.uint8))
-    bound = 4 * MEGABYTE
-    if chance(rng, 0.05):  # a bomb: it may claim less than it holds, or more
-        claim = rng.integers(0, pick(rng, (2**5, 2**20)), len(shape))
-        content = gzip.compress(content[:4] + claim.astype(">u4").tobytes() + bytes(4 * MEGABYTE), 6, mtime=0)
-        bound += 2 * min(4 * MEGABYTE, math.prod(claim.tolist()))  # with the room that a growing buffer takes
-    else:
-        if chance(rng, 0.7):
-            content = damage(rng, content, [4])
-        if chance(rng, 0.5):
-            content = gzip.compress(content, int(rng.integers(10)), mtime=0)
-            if chance(rng, 0.6):
-                content = damage(rng, content, [0, len(content) - 8])
-    path = folder / "a"
-    path.write_bytes(content)
-    ndim = None if chance(rng, 0.7) else int(rng.integers(1, 5))
-    try:
-        with Bound(bound):
-            array = datasets.read_idx(path, ndim=ndim)
-    except datasets.DataError as error:
-        one_line(error, f"{path}: ")
-        return "refused"
-    assert array.dtype == np.uint8 and array.flags.c_contiguous and array.flags.writeable and ndim in (None, array.ndim)
-    assert idx(array) == (gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content)
-    return "read"
-
-
-def fuzz_dataset(rng, folder):
-    """Four files that may not fit together."""
-    shape, classes = rng.integers(1, 4, 2), int(rng.integers(1, 5))
-    arrays = {}
-    for prefix in ("train", "t10k"):
-        n = int(rng.integers(1, 6))
-        arrays[f"{prefix}-images-idx3-ubyte"] = rng.integers(0, 256, (n, *shape), np.uint8)
-        arrays[f"{prefix}-labels-idx1-ubyte"] = rng.integers(0, classes, n).astype(np.uint8)
-    data = folder / "data"
-    data.mkdir(exist_ok=True)
-    for name, array in arrays.items():
-        if chance(rng, 0.05):
-            array = array[..., :-1]
-        if chance(rng, 0.03):
-            array = array[None]
-        content = idx(array)
-        if chance(rng, 0.07):
-            content = damage(rng, content, [4])
-        compressed = chance(rng, 0.2)
-        (data / f"{name}.gz").unlink(missing_ok=True)
-        (data / name).unlink(missing_ok=True)
-        if not chance(rng, 0.02):
-            (data / (f"{name}.gz" if compressed else name)).write_bytes(
-                gzip.compress(content) if compressed else content
-            )
-    try:
-        with Bound(4 * MEGABYTE):
-            found = datasets.load_mnist(data)
-    except datasets.DataError as error:
-        one_line(error, str(data))
-        return "refused"
-    assert (
-        found.train_x.shape == (len(found.train_y), np.prod(found.image_shape))
-        and found.train_y.max() < found.n_classes
-    )
-    assert (
-        found.test_x.shape == (len(found.test_y), np.prod(found.image_shape)) and found.test_y.max() < found.n_classes
-    )
-    return "read"
-
-
-# --- model files ----------------------------------------------------------------------------------
-
-X = np.random.default_rng(0).integers(0, 256, (37, 6), np.uint8)
-LABELS = np.random.default_rng(1).integers(0, 3, 37)
-
-
-def squared():
-    g = mlgraph.Graph()
-    ids = g.add_neurons(g.inputs(6), "sigmoid", weights=np.ones((17, 6)) / 4, biases=np.zeros(17))
-    return mlgraph.Model(g, [g[i] for i in ids][3:6])
-
-
-def members_of(write):
-    """What is in the archive that `write` makes."""
-    with tempfile.TemporaryDirectory() as folder:
-        write(path := Path(folder, "good.npz"))
-        with zipfile.ZipFile(path) as archive:
-            return {name: archive.read(name) for name in archive.namelist()}
-
-
-@functools.cache
-def models():
-    return [members_of(model.save) for model in (network(epochs=1), any_model(epochs=1), squared())]
-
-
-JUNK = (
-    None,
-    True,
-    False,
-    -1,
-    0,
-    1,
-    3,
-    2**31,
-    2**63,
-    -(2**63),
-    10**30,
-    0.5,
-    -0.0,
-    1e308,
-    NAN,
-    INF,
-    "",
-    "spam",
-    "relu",
-    "softmax",
-    "model",
-    "squared_error",
-    "softmax_cross_entropy",
-    "binary_cross_entropy",
-    "node",
-    "0",
-    "²",
-    "\n",
-    "\ud800",
-    "x" * 5000,
-    [],
-    {},
-    [[]],
-    [0],
-    [0, 1, 2],
-    {"0": "x"},
-    {"x": 1},
-    [[6, 26, "tanh", 0, 0, []]],
-)
+        n = int(rng.integers(1, pick(rng, (2, 5, 40))))
+        number = pick(rng, (0, 1, 127, 255, 2**16, 2**31 - 1, 2**31, 2**32 - 1)).to_bytes(4, "little")
+        end, new = pick(
+            rng,
+            [(n, b""), (n, rng.bytes(n)), (0, rng.bytes(n)), (0, content[at : at + n]), (1, number[:1]), (4, number)],
+        )
+        content[at : at + end] = new
+    return bytes(content[: int(rng.integers(len(content) + 1))] if chance(rng, 0.05) else content)
 
 
 def damaged_json(rng, value):
-    """A JSON value of which something has become another."""
-    if isinstance(value, dict | list) and len(value) and chance(rng, 0.8):
-        keys = list(value) if isinstance(value, dict) else range(len(value))
-        key = pick(rng, keys)
-        how = rng.random()
-        out = dict(value) if isinstance(value, dict) else list(value)
-        if how < 0.1:
-            del out[key]
-        elif how < 0.2 and isinstance(out, list):
-            out.append(out[key])
-        elif how < 0.3:
-            out[key] = out[pick(rng, keys)]
-        else:
-            out[key] = damaged_json(rng, out[key])
-        return out
-    if type(value) is int and chance(rng, 0.6):
-        return value + int(rng.integers(-3, 4))
-    return pick(rng, JUNK)
+    """A JSON value, a part of which has been replaced."""
+    if not (isinstance(value, dict | list) and len(value) and chance(rng, 0.8)):
+        return value + int(rng.integers(-3, 4)) if type(value) is int and chance(rng, 0.6) else pick(rng, JUNK)
+    out, keys = value.copy(), list(value) if isinstance(value, dict) else range(len(value))
+    key, how = pick(rng, keys), rng.random()
+    if how < 0.1:
+        del out[key]
+    elif how < 0.2 and isinstance(out, list):
+        out.append(out[key])
+    else:
+        out[key] = out[pick(rng, keys)] if how < 0.3 else damaged_json(rng, out[key])
+    return out
 
 
 def damaged_array(rng, array):
-    """An array of which some numbers are others, or of another length or type."""
+    """An array with other numbers, or of another length, type or shape."""
     how = rng.random()
     if how < 0.1 or not len(array):
         return np.resize(array, int(rng.integers(0, 2 * len(array) + 2)))
@@ -257,19 +86,39 @@ def damaged_array(rng, array):
             return array.astype(pick(rng, others if array.dtype.kind == "f" else (*others, "int8", ">i4", "M8[s]")))
     if how < 0.2:
         return array.reshape(pick(rng, ((1, -1), (-1, 1), (1, 1, -1))))
-    array = array.copy()
-    places = rng.integers(len(array), size=int(rng.integers(1, 4)))
-    if array.dtype.kind == "f":
+    array, places = array.copy(), rng.integers(len(array), size=int(rng.integers(1, 4)))
+    if how < 0.5:
+        array[places] = rng.choice(array, len(places))
+    elif array.dtype.kind == "f":
         array[places] = pick(rng, (0, -1, NAN, INF, -INF, 1e30, 1e-45))
-    elif how < 0.5:
+    elif how < 0.8:
         limits = np.iinfo(array.dtype)
         array[places] = pick(rng, (limits.min, limits.max, -1, 0, 1, len(array), len(array) - 1, 2**15 - 1))
-    elif how < 0.8:
-        array[places] = rng.choice(array, len(places))
     else:
         with np.errstate(over="ignore"):
             array[places] += rng.integers(-3, 4, len(places)).astype(array.dtype)
     return array
+
+
+# --- archives -------------------------------------------------------------------------------------
+
+
+def squared():
+    g = mlgraph.Graph()
+    ids = g.add_neurons(g.inputs(6), "sigmoid", weights=np.ones((17, 6)) / 4, biases=np.zeros(17))
+    return mlgraph.Model(g, [g[i] for i in ids][3:6])
+
+
+def members_of(write):
+    """The contents of the archive that `write` makes."""
+    with tempfile.TemporaryDirectory() as folder:
+        write(path := Path(folder, "good.npz"))
+        return members(path)
+
+
+@functools.cache
+def models():
+    return [members_of(model.save) for model in (network(epochs=1), any_model(epochs=1), squared())]
 
 
 def as_npy(array):
@@ -277,65 +126,55 @@ def as_npy(array):
     return buffer.getvalue()
 
 
-def packed(rng, members):
-    """The members as an archive, which may be odd."""
+def packed(contents, compressed=(), how=zipfile.ZIP_DEFLATED):
+    """An archive of these contents. A member named by a ZipInfo has no date, so the bytes are always the same."""
     buffer = io.BytesIO()
-    odd = chance(rng, 0.2)
-    names = [str(name) for name in rng.permutation(list(members))] if odd else list(members)
     with zipfile.ZipFile(buffer, "w") as archive:
-        for name in names:
-            method = zipfile.ZIP_DEFLATED if odd and chance(rng, 0.1) else zipfile.ZIP_STORED
-            # A ZipInfo of its own has no date; by its name alone a member would have the time of day.
-            archive.writestr(zipfile.ZipInfo(name), members[name], method)
-        if odd and chance(rng, 0.3):
-            archive.writestr(zipfile.ZipInfo("spam/"), b"")
-            archive.writestr(zipfile.ZipInfo("../spam"), b"spam")
+        for name, content in contents.items():
+            archive.writestr(zipfile.ZipInfo(name), content, how if name in compressed else zipfile.ZIP_STORED)
     return buffer.getvalue()
 
 
 def bomb(rng):
-    """An archive that is small, and says that it is large: a good directory, arrays that are zeros without end."""
-    members = {f"{name}.npy": as_npy(np.zeros(1, dtype)) for name, dtype in {"header": "uint8", **ARRAYS}.items()}
-    name = pick(rng, list(members))
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for member, content in members.items():
-            if member != name:
-                archive.writestr(zipfile.ZipInfo(member), content)
-        large = as_npy(np.zeros(8 * MEGABYTE, np.uint8))
-        archive.writestr(zipfile.ZipInfo(name), large, pick(rng, (zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2)), 9)
-    return buffer.getvalue()
+    """A small archive that claims to be large: one of its arrays is zeros without end."""
+    contents = {f"{name}.npy": as_npy(np.zeros(1, dtype)) for name, dtype in {"header": "uint8", **ARRAYS}.items()}
+    name = pick(rng, list(contents))
+    contents[name] = as_npy(np.zeros(8 * MEGABYTE, np.uint8))
+    return packed(contents, [name], pick(rng, (zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2)))
 
 
-def damaged_model(rng, members=None):
-    """The content of a file that had these members, or was a model."""
+def damaged_model(rng, contents=None):
+    """A damaged archive that had these contents, or was a model."""
     if chance(rng, 0.02):
         return bomb(rng)
-    members = dict(members or pick(rng, models()))
+    contents = dict(contents or pick(rng, models()))
     for _ in range(int(rng.integers(1, 3))):
-        name = pick(rng, list(members))
-        how = rng.random()
-        if how < 0.35:
+        name, how = pick(rng, list(contents)), rng.random()
+        if how < 0.8:
             with contextlib.suppress(Exception):  # damaged before: numpy reads headers as Python, which raises anything
-                header = json.loads(np.load(io.BytesIO(members["header.npy"])).tobytes())
-                text = json.dumps(damaged_json(rng, header)).encode()
-                if chance(rng, 0.1):
-                    text = damage(rng, text)
-                members["header.npy"] = as_npy(np.frombuffer(text, np.uint8))
-        elif how < 0.8:
-            name = pick(rng, [name for name in members if name != "header.npy"])
-            with contextlib.suppress(Exception):
-                members[name] = as_npy(damaged_array(rng, np.load(io.BytesIO(members[name]))))
+                array = np.load(io.BytesIO(contents[name]))
+                if how < 0.35:
+                    name = "header.npy"
+                    header = json.loads(np.load(io.BytesIO(contents[name])).tobytes())
+                    array = np.frombuffer(json.dumps(damaged_json(rng, header)).encode(), np.uint8)
+                contents[name] = as_npy(array if how < 0.35 else damaged_array(rng, array))
         elif how < 0.9:
-            members[name] = damage(rng, members[name], [8, 60, 128])
+            contents[name] = damage(rng, contents[name], [8, 60, 128])
         elif how < 0.95:
-            members[name] = members[pick(rng, list(members))]
-        elif how < 0.97 and len(members) > 1:
-            del members[name]
-    content = packed(rng, members)
+            contents[name] = contents[pick(rng, list(contents))]
+        elif how < 0.97 and len(contents) > 1:
+            del contents[name]
+    if chance(rng, 0.1):
+        contents = {str(name): contents[str(name)] for name in rng.permutation(list(contents))}
+    if chance(rng, 0.03):
+        contents |= {"spam/": b"", "../spam": b"spam"}
+    content = packed(contents, [name for name in contents if chance(rng, 0.02)])
     if chance(rng, 0.15):
         content = damage(rng, content, [content.index(b"PK\x01\x02"), len(content) - 20])
     return content
+
+
+# --- targets --------------------------------------------------------------------------------------
 
 
 def check_model(model, folder):
@@ -362,13 +201,16 @@ def fuzz_model(rng, folder):
     content = damaged_model(rng)
     path = folder / "model.npz"
     path.write_bytes(content)
+    tracemalloc.start()
     try:
-        with Bound(MEGABYTE + 20 * len(content)):
-            model = mlgraph.load(path)
+        model = mlgraph.load(path)
     except mlgraph.ModelFileError as error:
         one_line(error, f"{path}: ")
         return "refused"
     finally:
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak <= MEGABYTE + 20 * len(content), f"{peak} bytes of memory"
         assert path.read_bytes() == content
     check_model(model, folder)
     return "read"

