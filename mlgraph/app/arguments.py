@@ -12,24 +12,6 @@ import numpy as np
 from mlgraph._support.checks import FLOAT32_MAX, MOST_SEED
 from mlgraph._support.threads import MOST_THREADS
 
-__all__ = [
-    "COUNT",
-    "COUNTS",
-    "DECAY",
-    "FRACTION",
-    "INDEX",
-    "MOMENTUM",
-    "NEURON",
-    "RATES",
-    "SECONDS",
-    "SEED",
-    "SIZES",
-    "THREADS",
-    "Failure",
-    "Parser",
-    "one_of",
-]
-
 MOST = 10**9  # upper limit of every count: more than anybody needs, and far from overflow
 
 T = TypeVar("T")

@@ -15,23 +15,6 @@ from mlgraph._support.atomic_files import destination
 from mlgraph.app.arguments import THREADS, Failure
 from mlgraph.datasets import DataError, Dataset, load_mnist
 
-__all__ = [
-    "FAILED",
-    "INTERRUPTED",
-    "OK",
-    "READER_GONE",
-    "add_common_options",
-    "add_model_argument",
-    "check_output",
-    "complain",
-    "count",
-    "describe",
-    "finite",
-    "load",
-    "load_data",
-    "remark",
-]
-
 # Exit statuses. As in a shell, a process that a signal ends has 128 plus the number of the signal.
 OK, FAILED, INTERRUPTED, READER_GONE = 0, 1, 128 + 2, 128 + 13
 

@@ -13,8 +13,6 @@ from mlgraph.pictures import LivePicture
 if TYPE_CHECKING:
     from mlgraph.training.loop import Progress
 
-__all__ = ["Display"]
-
 
 class Display:
     """Callback of ``fit`` that prints a line for each epoch and updates the progress bar and the live picture.

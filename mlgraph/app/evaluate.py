@@ -14,8 +14,6 @@ from mlgraph._support.array_types import Int64
 from mlgraph.app.arguments import Failure
 from mlgraph.app.common import OK, add_common_options, add_model_argument, count, describe, finite, load
 
-__all__ = ["add_options", "run"]
-
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""

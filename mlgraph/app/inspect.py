@@ -29,8 +29,6 @@ from mlgraph.datasets import Dataset
 from mlgraph.pictures import Portrait, draw_portraits, neuron_portraits
 from mlgraph.pictures.plotting import picture_format
 
-__all__ = ["add_options", "run"]
-
 MOST_SHOWN = 40
 """Maximum number of neurons in the picture of a layer. Those that the loss needs most are shown."""
 

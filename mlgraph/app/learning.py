@@ -35,8 +35,6 @@ from mlgraph.datasets import Dataset
 from mlgraph.pictures import draw_training
 from mlgraph.training.fitting import checked_decay
 
-__all__ = ["CHECKPOINT", "MODEL", "add_run_options", "check_decay", "learn"]
-
 # Files in the output folder.
 MODEL, HISTORY, PICTURE, CHECKPOINT = "model.npz", "history.json", "training.png", "checkpoint.npz"
 

@@ -14,8 +14,6 @@ from mlgraph.app.common import add_model_argument, load
 from mlgraph.app.learning import CHECKPOINT, MODEL, add_run_options, check_decay, learn
 from mlgraph.app.recipe import PRUNING, add_recipe_options, given_of
 
-__all__ = ["add_options", "run"]
-
 NAMES = ("epochs", "batch_size", "learning_rate", "momentum", "weight_decay", "sparsity", "by", "block", "seed")
 """Fields of a recipe that are options of this command."""
 

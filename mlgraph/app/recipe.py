@@ -14,8 +14,6 @@ from mlgraph.sparsity.schedules import SET, GradualPruning, RigL, Schedule
 from mlgraph.sparsity.scores import CRITERIA
 from mlgraph.training.nonfinite import POLICIES
 
-__all__ = ["METHODS", "OPTIONS", "PRESETS", "PRUNING", "Recipe", "add_recipe_options", "begun_with", "given_of"]
-
 
 @dataclass(frozen=True)
 class Recipe:

@@ -10,8 +10,6 @@ from mlgraph.app.common import load_data
 from mlgraph.app.learning import add_run_options, check_decay, learn
 from mlgraph.app.recipe import OPTIONS, PRESETS, add_recipe_options, begun_with, given_of
 
-__all__ = ["add_options", "run"]
-
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""

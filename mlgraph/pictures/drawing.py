@@ -36,8 +36,6 @@ from mlgraph.pictures.svg import ADJOINT, COLOURS, VALUE, Box, Link, printable, 
 if TYPE_CHECKING:
     from mlgraph.models.model import Model
 
-__all__ = ["Drawing"]
-
 MOST_BOXES = 60
 """Default limit of boxes: about as many as a person can read."""
 

@@ -27,8 +27,6 @@ from mlgraph.models.model import Model
 from mlgraph.models.running import evaluate, read, read_with_targets
 from mlgraph_ext import _topology
 
-__all__ = ["ABLATED", "COLUMNS", "ablate", "ablation_table", "inspect"]
-
 Table = npt.NDArray[Any]
 
 COLUMNS = np.dtype(
@@ -183,19 +181,14 @@ def _ablated(
     # Setting a neuron to 0 differs from cutting it where it is the only source of another neuron.
     # Such neurons are cut one by one. So is a single neuron, which has no work to share.
     is_cut = is_only_source[ids[rows]] if len(rows) > 1 else np.ones(1, bool)
-    live_outputs = np.array(outputs)[graph.live()[outputs]]
-
-    def cuts_off_an_output(node: int) -> bool:
-        n_sources, topology.counts[node] = int(topology.counts[node]), 0
-        live = is_live(graph.codes, topology, order)
-        topology.counts[node] = n_sources
-        return not live[live_outputs].all()
-
     for i in rows[is_cut].tolist():
-        scores = {"loss": np.nan}
-        if not cuts_off_an_output(int(ids[i])):
-            edges = edges_named(graph, ids[i : i + 1], "ablation_table", outputs)
-            scores = evaluate(model, examples, objective, n_threads, _engine_without(model, *edges))
+        edges = edges_named(graph, ids[i : i + 1], "ablation_table", outputs)
+        try:
+            engine = _engine_without(model, *edges)
+        except ValueError:  # an output would be cut off
+            table["loss"][i] = table["accuracy"][i] = np.nan
+            continue
+        scores = evaluate(model, examples, objective, n_threads, engine)
         table["loss"][i], table["accuracy"][i] = scores["loss"], scores.get("accuracy", np.nan)
     rows = rows[~is_cut]
     if not len(rows):

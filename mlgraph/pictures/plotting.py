@@ -22,8 +22,6 @@ from mlgraph.models.history import History
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["LivePicture", "NoDisplayError", "draw_training"]
-
 Numbers = npt.NDArray[Any]
 
 SIZE = (9.0, 6.0)  # inches

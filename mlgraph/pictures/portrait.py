@@ -22,8 +22,6 @@ from mlgraph.pictures.plotting import new_figure, save_figure
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Portrait", "draw_portraits", "neuron_portraits"]
-
 Floats = npt.NDArray[np.floating[Any]]
 
 SAMPLE = 1000

@@ -13,8 +13,6 @@ import numpy as np
 
 from mlgraph._support.array_types import Int32
 
-__all__ = ["ADJOINT", "COLOURS", "VALUE", "Box", "Link", "printable", "to_svg"]
-
 Item = tuple[int, int]  # a box and a column: the column of the box, or one that edges out of the box pass through
 
 # Heights of a line and a label, padding of a box, gaps between columns and between boxes, in
