@@ -22,7 +22,7 @@ from mlgraph._support.atomic_files import write_atomically
 from mlgraph._support.checks import StrOrBytesPath, real_array, shown, whole
 from mlgraph.engine.examples import Examples
 from mlgraph.engine.losses import Objective, are_none, target_array, with_targets
-from mlgraph.engine.trace import trace
+from mlgraph.engine.trace import Trace, trace
 from mlgraph.graph import ops
 from mlgraph.graph.formula import formula
 from mlgraph.graph.graph import Graph
@@ -113,19 +113,17 @@ class Drawing:
     ) -> None:
         whole("limit", limit, 2)
         example = None if x is None else real_array("x", x)  # first: the conversion may edit the graph
-        if not (isinstance(nodes, Graph | Node) or is_iterable(nodes)) or isinstance(nodes, str):
-            raise TypeError(f"nodes: expected a graph or nodes, got {type(nodes).__name__}")
         is_whole_graph = isinstance(nodes, Graph)
-        listed = [nodes] if isinstance(nodes, Node) else [] if isinstance(nodes, Graph) else list(nodes)
-        if not listed and not is_whole_graph:
+        members = [nodes] if isinstance(nodes, Graph | Node) or not is_iterable(nodes) else list(nodes)
+        if not members:
             raise ValueError("nodes: expected a graph or at least one node, got none")
-        if not all(isinstance(node, Node) for node in listed):
-            raise TypeError("nodes: some items are not nodes")
-        self._graph = graph = nodes if isinstance(nodes, Graph) else listed[0].graph
+        if not isinstance(members[0], Graph | Node):
+            raise TypeError(f"nodes: expected a graph or nodes, got {type(members[0]).__name__}")
+        self._graph = graph = members[0] if isinstance(members[0], Graph) else members[0].graph
         given = _by_id(graph, "values", values), _by_id(graph, "adjoints", adjoints)
         with graph.lock:
             self._code, topology = graph.codes, graph.topology()
-            bold = np.array(range(len(graph)) if is_whole_graph else ids_of(graph, "nodes", listed), np.int32)
+            bold = np.array(range(len(graph)) if is_whole_graph else ids_of(graph, "nodes", members), np.int32)
             level, order = topological(graph, topology, bold)
             count = topology.counts[order]
             # Edges: their ends, and the position of the source among the arguments of the target.
@@ -349,14 +347,11 @@ def draw_model(model: Model, x: npt.ArrayLike | None, y: npt.ArrayLike | None, l
         order = order[graph.codes[order] != CONSTANT]
         if len(order):
             answers: Any = y if y is None or model.loss == "node" else np.asarray(y)[None]
-            traced = model.trace(example, answers, order, n_threads=1)
-            values = dict(zip(order.tolist(), traced.values[0].tolist(), strict=True))
-            if traced.adjoints is not None:
-                # The loss depends on the logits, not on the probabilities: nodes that it does not
-                # need show no adjoint.
-                needed = ancestors(graph, graph.topology(), model.sinks)
-                pairs = zip(order.tolist(), traced.adjoints[0].tolist(), strict=True)
-                adjoints = {node: adjoint for node, adjoint in pairs if needed[node]}
+            values, adjoints = _numbers(model.trace(example, answers, order, n_threads=1))
+            # The loss depends on the logits, not on the probabilities: nodes that it does not need
+            # show no adjoint.
+            needed = ancestors(graph, graph.topology(), model.sinks)
+            adjoints = {node: adjoint for node, adjoint in adjoints.items() if needed[node]}
     return Drawing(drawn, values=values, adjoints=adjoints, limit=MOST_BOXES if limit is None else limit)
 
 
@@ -425,9 +420,11 @@ def _trace(graph: Graph, order: Int32, outputs: Int32, x: npt.ArrayLike) -> tupl
     kept = order[graph.codes[order] != CONSTANT]
     ids = outputs.tolist()
     objective = Objective.cotangent(ids, np.ones((1, len(ids)), np.float32))
-    traced = trace(graph, Examples(example, graph.n_inputs), ids, kept, objective, n_threads=1)
-    assert traced.adjoints is not None
-    values, adjoints = (
-        dict(zip(kept.tolist(), rows[0].tolist(), strict=True)) for rows in (traced.values, traced.adjoints)
-    )
-    return values, adjoints
+    return _numbers(trace(graph, Examples(example, graph.n_inputs), ids, kept, objective, n_threads=1))
+
+
+def _numbers(traced: Trace) -> tuple[dict[int, float], dict[int, float]]:
+    """Values and adjoints of a trace of one example, by node."""
+    nodes = traced.nodes.tolist()
+    adjoints = [] if traced.adjoints is None else traced.adjoints[0].tolist()
+    return dict(zip(nodes, traced.values[0].tolist(), strict=True)), dict(zip(nodes, adjoints, strict=False))

@@ -134,7 +134,7 @@ SUM = mlgraph.Model(LOSS_NODE, A + B, loss=(A + B - TARGET) ** 2)
         (lambda: A.draw(values=[1.0]), "values: expected a mapping from nodes or ids to numbers, got "),
         (lambda: Drawing(3), "nodes: expected a graph or nodes, got int"),
         (lambda: Drawing([]), "nodes: expected a graph or at least one node, got none"),
-        (lambda: Drawing([A, 3]), "nodes: some items are not nodes"),
+        (lambda: Drawing([A, 3]), "nodes: expected nodes, got int"),
         (lambda: Drawing([A, mlgraph.Graph().input()]), "nodes: expected nodes of one graph"),
         (lambda: A.draw().save("y.png"), "path: expected a name that ends in .svg, .dot or .gv, got 'y.png'$"),
     ],
