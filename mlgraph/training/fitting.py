@@ -124,13 +124,10 @@ def fit(
                 from mlgraph.training.checkpoint import Checkpoint
 
                 arguments = {
-                    "epochs": course.epochs,
-                    "batch_size": sizes,
+                    **course._asdict(),
                     "learning_rate": _recorded_rates(rates, sampled_rates),
                     "momentum": momentum,
-                    "weight_decay": course.weight_decay,
                     "optimizer": optimizer,
-                    "shuffle": course.shuffle,
                     "seed": seed,
                     "on_nonfinite": on_nonfinite,
                     "sparsify": repr(sparsify),
