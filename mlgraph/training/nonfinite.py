@@ -10,7 +10,7 @@ its value.
 from __future__ import annotations
 
 import threading
-from contextlib import nullcontext
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -143,17 +143,10 @@ class Guard:
         NonFiniteError
             If the policy is "raise", or if it is "disconnect" and no neuron can be cut.
         """
-        graph = self._model.graph
-        with graph.lock:
-            edits, last_edit = graph.edits, graph.last_edit
-            # All cuts of a step are one edit, which is undone if the step fails.
-            with graph.one_edit() if self._policy == "disconnect" else nullcontext():
-                result = self._step(step, where)
-            if graph.edits == edits:  # nothing was cut, so `undo` must still undo the edit before the run
-                graph.last_edit = last_edit
-            return result
+        with self._model.graph.lock, ExitStack() as edit:
+            return self._step(step, where, edit)
 
-    def _step(self, step: Steps, where: str) -> tuple[Float32, UInt8 | None]:
+    def _step(self, step: Steps, where: str, edit: ExitStack) -> tuple[Float32, UInt8 | None]:
         rows = step.rows
         kept = np.ones(len(rows), bool)
         losses = np.full(len(rows), np.nan, np.float32)
@@ -179,6 +172,8 @@ class Guard:
                 raise NonFiniteError(message, SWEEPS[fault.sweep], fault.node, fault.example)
             cut, left_out = -1, np.array([fault.example])
             if self._policy == "disconnect":
+                # All cuts of a step are one edit, which is undone if the step fails.
+                edit.enter_context(self._model.graph.one_edit())
                 cut = self._disconnect(search, message, fault)
             else:
                 if fault.example >= 0:
