@@ -54,7 +54,9 @@ class Edit(NamedTuple):
     Attributes
     ----------
     changes : list of Rewired, Activated and Biased
-        In the order in which they were made.
+        In the order in which they were made, after those of the open edit that contains this one.
+    first : int
+        Index of the edit's own first change.
     nodes : int
         Number of nodes before the edit; later nodes are removed.
     edits : int
@@ -62,15 +64,13 @@ class Edit(NamedTuple):
         count, the graph has changed since, and the edit cannot be undone.
     values : dict of float32 arrays, or None
         `mlgraph.graph.arrays.values` before the edit, if `undo` is to restore them.
-    around : Edit, optional
-        The open edit that contains this one.
     """
 
     changes: list[Change]
+    first: int
     nodes: int
     edits: int
     values: dict[str, Float32] | None = None
-    around: Edit | None = None
 
 
 def edited(graph: Graph, changes: Sequence[Change] = (), *, nodes: int | None = None, **attributes: Any) -> None:
@@ -81,12 +81,11 @@ def edited(graph: Graph, changes: Sequence[Change] = (), *, nodes: int | None = 
     nodes : int, optional
         Number of nodes before the edit; by default the present number.
     """
-    own = vars(graph)
     if changes:
         attributes["_n_changes"] = graph._n_changes + 1
     if graph._open is None:
         edits = attributes.get("edits", graph.edits)
-        attributes["last_edit"] = Edit(list(changes), len(graph) if nodes is None else nodes, edits)
+        attributes["last_edit"] = Edit(list(changes), 0, len(graph) if nodes is None else nodes, edits)
     else:
         graph._open.changes.extend(changes)
-    own.update(attributes)
+    vars(graph).update(attributes)

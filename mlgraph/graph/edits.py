@@ -154,7 +154,7 @@ def cut(graph: Graph, edges: Wiring, gone: Bool, *, if_unneeded: Bool | None = N
     after = with_lists(graph.topology(), new, lists)
     lost = ~check_paths(graph, who, after)
     if if_unneeded is not None:
-        idle = ~_needed(graph, after)[edges.neurons]
+        idle = ~ancestors(graph, after, sorted(graph.sinks()))[edges.neurons]
         useless = if_unneeded & ~gone & np.repeat(idle, edges.counts) if idle.any() else idle
         if useless.any():  # cutting these may leave further nodes without a live source
             cut(graph, edges, gone | useless, who=who)
@@ -264,23 +264,13 @@ def check_paths(graph: Graph, who: str, topology: Topology) -> Bool:
     return live
 
 
-def _needed(graph: Graph, topology: Topology) -> Bool:
-    """Which nodes are needed with these sources."""
-    sinks = sorted(graph.sinks())
-    return ancestors(graph, topology, sinks) if sinks else np.ones(len(graph), bool)
-
-
 def note_needed_before(graph: Graph) -> None:
     """If the graph has several models, note which nodes each needs before an edit.
 
     Within `one_edit`, only its first change of edges does this.
     """
-    edit = graph._open
-    while edit is not None:
-        if any(isinstance(change, Rewired) for change in edit.changes):
-            return
-        edit = edit.around
-    if len(graph.models) > 1:
+    changes = [] if graph._open is None else graph._open.changes
+    if len(graph.models) > 1 and not any(isinstance(change, Rewired) for change in changes):
         topology = graph.topology()
         for model in graph.models:
             model.needed_before = model.ever_needed(topology)

@@ -10,7 +10,7 @@ import numpy as np
 from mlgraph._support.checks import plain
 from mlgraph._support.interrupts import uninterrupted
 from mlgraph.graph.arrays import parameter_places, values, wiring
-from mlgraph.graph.changes import Activated, Biased, Change, Edit, Rewired
+from mlgraph.graph.changes import Activated, Biased, Edit, Rewired
 from mlgraph.graph.compaction import compact, shared_lists
 from mlgraph.graph.edits import activate, check_paths, give_bias, rewire, with_lists
 from mlgraph.graph.graph import Graph
@@ -24,14 +24,13 @@ def one_edit(graph: Graph, *, parameters: bool) -> Iterator[None]:
     with graph.lock:
         around, last = graph._open, graph.last_edit
         kept = values(graph) if parameters else None
-        mine, over = Edit([], len(graph), graph.edits, kept, around), False
+        changes = [] if around is None else around.changes
+        mine, over = Edit(changes, len(changes), len(graph), graph.edits, kept), False
         try:
             graph._open = mine
             yield
             with uninterrupted():
                 graph.last_edit = mine._replace(edits=graph.edits)
-                if around is not None:
-                    around.changes.extend(mine.changes)
                 graph._open, over = around, True
         except BaseException:
             with uninterrupted():
@@ -42,8 +41,6 @@ def one_edit(graph: Graph, *, parameters: bool) -> Iterator[None]:
                         if last is not None and last.edits == mine.edits and len(graph) == mine.nodes:
                             kept_last = last._replace(edits=graph.edits)
                     finally:  # after a MemoryError, the edit around this one takes back the rest
-                        if around is not None:
-                            around.changes.extend(mine.changes)
                         graph.last_edit, graph._open = kept_last, around
             raise
 
@@ -69,11 +66,8 @@ def undo(graph: Graph) -> None:
 
 def forget_state(graph: Graph, names: Sequence[str]) -> None:
     """Drop the optimizer state of these names, also from what `undo` would restore, when a run begins."""
-    last, edit = graph.last_edit, graph._open
-    changes: list[Change] = [] if last is None else [*last.changes]
-    while edit is not None:
-        changes += edit.changes
-        edit = edit.around
+    last, edits = graph.last_edit, (graph.last_edit, graph._open)
+    changes = [change for edit in edits if edit is not None for change in edit.changes]
     # In place, because an open edit also holds the edit before it. The values of an open edit are
     # restored in full.
     kept = [graph.storage.state, None if last is None else last.values]
@@ -86,7 +80,7 @@ def forget_state(graph: Graph, names: Sequence[str]) -> None:
 def _as_before(graph: Graph, edit: Edit) -> Topology:
     """The sources of all nodes before an edit."""
     topology = graph.topology()
-    for change in reversed(edit.changes):
+    for change in reversed(edit.changes[edit.first :]):
         if isinstance(change, Rewired):
             topology = with_lists(topology, change.before, shared_lists(change.before))
     return topology
@@ -97,7 +91,7 @@ def take_back(graph: Graph, edit: Edit) -> None:
 
     If a node that the edit added is a sink of a model, all added nodes stay.
     """
-    while edit.changes:
+    while len(edit.changes) > edit.first:
         change = edit.changes[-1]
         if isinstance(change, Activated):
             activate(graph, *change)
