@@ -18,7 +18,7 @@ from mlgraph._support.checks import float_array, plain, real_array
 from mlgraph._support.interrupts import uninterrupted
 from mlgraph.graph.arrays import Edges, NewWiring, Wiring, edge_keys, ends_of, wiring
 from mlgraph.graph.changes import Activated, Biased, Rewired, edited
-from mlgraph.graph.compaction import Lists, compact, shared_lists
+from mlgraph.graph.compaction import compact, shared_lists
 from mlgraph.graph.graph import CycleError, Graph
 from mlgraph.graph.ids import check_sources, edge_name, id_of, ids_of, is_iterable
 from mlgraph.graph.ops import NEURON
@@ -150,8 +150,7 @@ def cut(graph: Graph, edges: Wiring, gone: Bool, *, if_unneeded: Bool | None = N
         If a sink would no longer be live; nothing has changed.
     """
     old, new = edges.without(gone)
-    lists = shared_lists(new)
-    after = with_lists(graph.topology(), new, lists)
+    after = with_edges(graph.topology(), new)
     lost = ~check_paths(graph, who, after)
     if if_unneeded is not None:
         idle = ~ancestors(graph, after, sorted(graph.sinks()))[edges.neurons]
@@ -171,8 +170,7 @@ def cut(graph: Graph, edges: Wiring, gone: Bool, *, if_unneeded: Bool | None = N
             useless &= graph.live()[edges.source]
         if useless.any():
             old, new = edges.without(gone | useless)
-            lists = shared_lists(new)
-    rewire(graph, old, new, lists, {})
+    rewire(graph, old, new, {})
 
 
 def grow(graph: Graph, edges: Edges, who: str) -> None:
@@ -195,9 +193,8 @@ def grow(graph: Graph, edges: Edges, who: str) -> None:
     previous = np.where(order < len(old.source), order, -1)
     counts = np.bincount(group, minlength=len(neurons)).astype(np.int32)
     new = NewWiring(old.neurons, counts, sources[order], previous)
-    lists = shared_lists(new)
-    check_paths(graph, who, with_lists(graph.topology(), new, lists))
-    rewire(graph, old, new, lists, {"": np.concatenate([np.zeros(len(old.source), np.float32), edges.weight])[order]})
+    check_paths(graph, who, with_edges(graph.topology(), new))
+    rewire(graph, old, new, {"": np.concatenate([np.zeros(len(old.source), np.float32), edges.weight])[order]})
 
 
 def activate(graph: Graph, neuron: int, code: int) -> None:
@@ -236,11 +233,11 @@ def give_bias(graph: Graph, neuron: int, values: dict[str, float] | None) -> Non
     compact(graph)
 
 
-def with_lists(topology: Topology, new: NewWiring, lists: Lists) -> Topology:
+def with_edges(topology: Topology, new: NewWiring) -> Topology:
     """The sources of all nodes after an edit; overwrites the arrays of `topology`."""
     start, count, pool = topology
-    start[new.neurons], count[new.neurons] = len(pool) + lists.start, new.counts
-    return Topology(start, count, np.concatenate([pool, lists.pool]))
+    start[new.neurons], count[new.neurons] = len(pool) + np.cumsum(new.counts) - new.counts, new.counts
+    return Topology(start, count, np.concatenate([pool, new.source]))
 
 
 def check_paths(graph: Graph, who: str, topology: Topology) -> Bool:
@@ -276,17 +273,13 @@ def note_needed_before(graph: Graph) -> None:
             model.needed_before = model.ever_needed(topology)
 
 
-def rewire(
-    graph: Graph, old: Wiring, new: NewWiring, lists: Lists, fresh: dict[str, Float32], most: Int64 | None = None
-) -> None:
+def rewire(graph: Graph, old: Wiring, new: NewWiring, fresh: dict[str, Float32], most: Int64 | None = None) -> None:
     """Replace the edges of some neurons, as an edit that `undo` can take back, even if there are no neurons.
 
     Parameters
     ----------
     old, new : Wiring, NewWiring
         All edges of these neurons before and after.
-    lists : Lists
-        `shared_lists` of `new`.
     fresh : dict of float32, shape (new edges,)
         The values of added edges by the name of the vector, 0 where missing.
     most : int64, shape (neurons,), optional
@@ -302,6 +295,7 @@ def rewire(
     before = {name: vector[old.place] for name, vector in graph.storage.vectors().items()}
     now = np.full(len(old.source) + 1, -1, np.int32)
     now[new.previous] = np.arange(len(new.previous), dtype=np.int32)  # new edges write to the extra element
+    lists = shared_lists(new)
     added, at = new.previous < 0, graph.storage.grow(len(new.source), align=PANEL)
     for name, vector in graph.storage.vectors().items():
         values = vector[at : at + len(new.source)]

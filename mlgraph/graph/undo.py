@@ -11,8 +11,8 @@ from mlgraph._support.checks import plain
 from mlgraph._support.interrupts import uninterrupted
 from mlgraph.graph.arrays import parameter_places, values, wiring
 from mlgraph.graph.changes import Activated, Biased, Edit, Rewired
-from mlgraph.graph.compaction import compact, shared_lists
-from mlgraph.graph.edits import activate, check_paths, give_bias, rewire, with_lists
+from mlgraph.graph.compaction import compact
+from mlgraph.graph.edits import activate, check_paths, give_bias, rewire, with_edges
 from mlgraph.graph.graph import Graph
 from mlgraph.graph.storage import FROZEN
 from mlgraph.graph.topology import Topology
@@ -82,7 +82,7 @@ def _as_before(graph: Graph, edit: Edit) -> Topology:
     topology = graph.topology()
     for change in reversed(edit.changes[edit.first :]):
         if isinstance(change, Rewired):
-            topology = with_lists(topology, change.before, shared_lists(change.before))
+            topology = with_edges(topology, change.before)
     return topology
 
 
@@ -98,8 +98,8 @@ def take_back(graph: Graph, edit: Edit) -> None:
         elif isinstance(change, Biased):
             give_bias(graph, *change)
         else:
-            now, lists = wiring(graph, change.before.neurons), shared_lists(change.before)
-            rewire(graph, now, change.before, lists, change.values, change.most)
+            now = wiring(graph, change.before.neurons)
+            rewire(graph, now, change.before, change.values, change.most)
         edit.changes.pop()  # only after it succeeded: it may have raised MemoryError
     if len(graph) > edit.nodes > max(graph.sinks(), default=-1):
         graph._n_changes, graph.edits = graph._n_changes + 1, graph.edits + 1
