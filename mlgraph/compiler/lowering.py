@@ -7,7 +7,7 @@ their numbers; a node that was dropped is missing from `Lowered.order`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,8 +24,7 @@ _COMMUTES = np.array([op.name in ("add", "mul") for op in ops.BY_CODE], np.uint8
 """Which operations commute. Maximum and minimum do not: of 0 and -0 they return the second."""
 
 
-@dataclass(frozen=True)
-class Lowered:
+class Lowered(NamedTuple):
     """A graph reduced to what some outputs need. Arrays have one entry for each node unless stated.
 
     Attributes
@@ -87,7 +86,7 @@ def lower(graph: Graph, outputs: Int32, given: Int32 | None = None, *, split: bo
     """
     n = len(graph)
     topology, code, data = graph.topology(), graph.codes, graph.records
-    start, count = topology.start, topology.counts  # changed in place
+    count = topology.counts  # changed in place
     if given is not None:
         data[code == INPUT] = -1
         code[given], count[given], data[given] = INPUT, 0, np.arange(len(given))
@@ -100,75 +99,77 @@ def lower(graph: Graph, outputs: Int32, given: Int32 | None = None, *, split: bo
     missing = order[(code[order] == INPUT) & (data[order] < 0)]
     if len(missing):
         raise ValueError(f"inputs: the outputs need {plain(graph[missing[0]].name)}, which is not among the inputs")
+    same, none = np.arange(n, dtype=np.int32), np.zeros(0, np.int32)
+    fused, begin = np.full(n, -1, np.int32), np.zeros(1, np.int64)
+    low = Lowered(code, code, topology, data, level, order, same, fused, begin, none, none)
     if split:
-        return _split(graph, code, topology, data, level, order, outputs)
-
-    # Operations are equal if their arguments are, constants if their bits are. Other nodes equal only themselves.
-    same = np.arange(n, dtype=np.int32)
-    identity = np.where(ops.is_operation(code), -1, np.arange(n))
-    constants = np.flatnonzero(code == CONSTANT)
-    bits = np.append(graph.constants, 0.0)[data[constants]].view(np.int64)
-    identity[constants] = np.where(bits == -1, constants, bits)  # -1 means "not merged" and is also a NaN
-    _topology.merge(code, *topology, order, identity, _COMMUTES, same)
-    if (same != np.arange(n)).any():
-        order = order[same[order] == order]
-        topology, outputs = topology._replace(pool=same[topology.pool]), same[outputs]
-
-    fused = np.full(n, -1, np.int32)
-    begin, weight, bias = np.zeros(1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.int32)
-    kind = np.zeros(n, np.int8)
-    # What find_neurons looks for: sums (1), products (2), parameters (3).
-    for number, op in ((1, ops.OPS["add"].code), (1, ops.OPS["sum"].code), (2, ops.OPS["mul"].code), (3, PARAMETER)):
-        kind[code == op] = number
-    if (kind[order] == 3).any() and (kind[order] == 1).any():
-        is_output = np.zeros(n, np.uint8)
-        is_output[outputs] = 1
-        root, bias, readers = (np.empty(n, np.int32) for _ in range(3))
-        begin, (source, weight) = np.empty(n + 1, np.int64), np.empty((2, len(topology.pool)), np.int32)
-        found = _topology.find_neurons(kind, *topology, order, is_output, root, begin, source, weight, bias, readers)
-        root, bias, begin = root[:found], bias[:found], begin[: found + 1]
-        source, weight = source[: begin[-1]], weight[: begin[-1]]
-        fused[root] = np.arange(found)
-        # An activation that is the only reader of a fused sum becomes the neuron's activation.
-        active = order[(code[order] > 0) & (code[order] < len(ops.ACTIVATIONS))]
-        inner = topology.pool[start[active]]
-        fits = (fused[inner] >= 0) & (readers[inner] == 1) & (is_output[inner] == 0)
-        active, inner = active[fits], inner[fits]
-        code[root] = NEURON
-        code[active] += NEURON
-        root[fused[inner]] = active
-        fused[active], fused[inner] = fused[inner], -1
-        start[root], count[root] = len(topology.pool) + begin[:-1], np.diff(begin)
-        topology = topology._replace(pool=np.concatenate([topology.pool, source]))
-        level, order = topological(graph, topology, outputs)
-    return Lowered(code, code, topology, data, level, order, same, fused, begin, weight, bias)
+        return _split(graph, low, outputs)
+    low = _merge(graph, low)
+    return _fuse(graph, low, low.same[outputs])
 
 
-def _split(
-    graph: Graph,
-    code: npt.NDArray[np.int16],
-    topology: Topology,
-    data: Int64,
-    level: Int32,
-    order: Int32,
-    outputs: Int32,
-) -> Lowered:
-    active = np.sort(order[code[order] > NEURON])  # sorted: the sums need the order of their neurons
+def _split(graph: Graph, low: Lowered, outputs: Int32) -> Lowered:
+    """Make the weighted sum of each neuron that has an activation a node of its own."""
+    code, (start, count, pool) = low.code, low.topology
+    active = np.sort(low.order[code[low.order] > NEURON])  # sorted: the sums need the order of their neurons
     sums = len(code) + np.arange(len(active))
     like = np.concatenate([code, code[active]])
     code = np.concatenate([code, np.full(len(active), NEURON, np.int16)])
-    start, count, data = (np.concatenate([column, column[active]]) for column in (*topology[:2], data))
+    start, count, data = (np.concatenate([column, column[active]]) for column in (start, count, low.data))
     code[active] -= NEURON
-    start[active], count[active] = len(topology.pool) + np.arange(len(active)), 1
+    start[active], count[active] = len(pool) + np.arange(len(active)), 1
     like[active] = code[active]
-    topology = Topology(start, count, np.concatenate([topology.pool, sums.astype(np.int32)]))
+    topology = Topology(start, count, np.concatenate([pool, sums.astype(np.int32)]))
     # Levels are doubled: a sum keeps its neuron's level, and the activation goes to the level after it.
-    level = np.maximum(2 * level, -1)
+    level = np.maximum(2 * low.level, -1)
     level = np.concatenate([level, level[active]])
     level[active] += 1
     _, order = topological(graph, topology, outputs)
-    same = np.arange(len(code), dtype=np.int32)
-    none = np.zeros(0, np.int32)
-    return Lowered(
-        code, like, topology, data, level, order, same, np.full_like(same, -1), np.zeros(1, np.int64), none, none
-    )
+    same, fused = np.arange(len(code), dtype=np.int32), np.full(len(code), -1, np.int32)
+    return Lowered(code, like, topology, data, level, order, same, fused, low.begin, low.weight, low.bias)
+
+
+def _merge(graph: Graph, low: Lowered) -> Lowered:
+    """Merge nodes of equal value: operations with equal arguments, and constants with equal bits."""
+    n, code, same = len(low.code), low.code, low.same
+    identity = np.where(ops.is_operation(code), -1, np.arange(n))
+    constants = np.flatnonzero(code == CONSTANT)
+    bits = np.append(graph.constants, 0.0)[low.data[constants]].view(np.int64)
+    identity[constants] = np.where(bits == -1, constants, bits)  # -1 means "not merged" and is also a NaN
+    _topology.merge(code, *low.topology, low.order, identity, _COMMUTES, same)
+    if (same == np.arange(n)).all():
+        return low
+    topology = low.topology._replace(pool=same[low.topology.pool])
+    return low._replace(topology=topology, order=low.order[same[low.order] == low.order])
+
+
+def _fuse(graph: Graph, low: Lowered, outputs: Int32) -> Lowered:
+    """Turn neurons that were written out as expressions into neurons; changes some arrays in place."""
+    code, topology, order, fused = low.code, low.topology, low.order, low.fused
+    kind = np.zeros(len(code), np.int8)
+    # What find_neurons looks for: sums (1), products (2), parameters (3).
+    for number, op in ((1, ops.OPS["add"].code), (1, ops.OPS["sum"].code), (2, ops.OPS["mul"].code), (3, PARAMETER)):
+        kind[code == op] = number
+    if not ((kind[order] == 3).any() and (kind[order] == 1).any()):
+        return low
+    is_output = np.zeros(len(code), np.uint8)
+    is_output[outputs] = 1
+    root, bias, readers = (np.empty(len(code), np.int32) for _ in range(3))
+    begin, (source, weight) = np.empty(len(code) + 1, np.int64), np.empty((2, len(topology.pool)), np.int32)
+    found = _topology.find_neurons(kind, *topology, order, is_output, root, begin, source, weight, bias, readers)
+    root, bias, begin = root[:found], bias[:found], begin[: found + 1]
+    source, weight = source[: begin[-1]], weight[: begin[-1]]
+    fused[root] = np.arange(found)
+    # An activation that is the only reader of a fused sum becomes the neuron's activation.
+    active = order[(code[order] > 0) & (code[order] < len(ops.ACTIVATIONS))]
+    inner = topology.pool[topology.start[active]]
+    fits = (fused[inner] >= 0) & (readers[inner] == 1) & (is_output[inner] == 0)
+    active, inner = active[fits], inner[fits]
+    code[root] = NEURON
+    code[active] += NEURON
+    root[fused[inner]] = active
+    fused[active], fused[inner] = fused[inner], -1
+    topology.start[root], topology.counts[root] = len(topology.pool) + begin[:-1], np.diff(begin)
+    topology = topology._replace(pool=np.concatenate([topology.pool, source]))
+    level, order = topological(graph, topology, outputs)
+    return low._replace(topology=topology, level=level, order=order, begin=begin, weight=weight, bias=bias)
