@@ -89,8 +89,10 @@ def expand(arrays: Arrays) -> Int32:
         raise ValueError("array coded: expected lists in their order, and nodes of the graph with a bit for each")
     coded = np.zeros(len(begin), bool)
     coded[which] = True
-    if length[~coded].sum() != len(pool) or length[coded].sum() > len(arrays["parameters"]):
+    if length[~coded].sum() != len(pool):
         raise ValueError(f"array pool: expected {length[~coded].sum()} sources, got {len(pool)}")
+    if length[coded].sum() > len(arrays["parameters"]):
+        raise ValueError(f"array parameters: expected at least {length[coded].sum()}, got {len(arrays['parameters'])}")
     at = np.flatnonzero(np.unpackbits(arrays["bits"], count=int(span.sum()), bitorder="little"))
     owner = np.searchsorted(np.cumsum(span), at, side="right")
     if not np.array_equal(np.bincount(owner, minlength=len(which)), length[which]):

@@ -21,7 +21,7 @@ def read_only(x):
     return copy
 
 
-FORMS = {  # tests/models/test_misuse.py has more forms of floats
+FORMS = {  # tests/models/test_arguments.py has more forms of floats
     "float32": lambda x: (x / 255).astype(np.float32),
     "float64": lambda x: x / 255,
     "Fortran order of bytes": np.asfortranarray,
@@ -125,7 +125,7 @@ def test_fit_refuses_data_that_are_not_finite(trained, x, message):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [  # tests/models/test_misuse.py has other wrong values of each
+    [  # tests/models/test_arguments.py has other wrong values of each
         ({"momentum": 0.99999998, "optimizer": "adam"}, r"momentum: Adam needs .* float32, got 0\.99999998"),
         ({"weight_decay": 20.1}, "weight_decay: expected a number from 0 to 1 / learning_rate, 20, got"),
         ({"optimizer": "lion"}, "optimizer: expected sgd or adam, got 'lion'"),
