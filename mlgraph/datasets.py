@@ -21,6 +21,8 @@ __all__ = ["DataError", "Dataset", "load_mnist", "read_idx"]
 EMBEDDED = Path(__file__).parent / "data"
 
 MAX_BYTES = 2**33  # a header with a larger size is more likely damaged than true
+SMALL_BYTES = 2**26  # data that any gzip file may hold
+MAX_RATIO = 100  # of larger data and their gzip file; images are 2 to 20, and zeros alone are 1000
 MAX_NDIM = 32  # the limit of numpy 1; numpy 2 allows 64
 CHUNK = 2**20  # read() allocates as much as it is asked for, so a false size may cost at most one chunk
 
@@ -177,14 +179,17 @@ def read_idx(path: StrOrBytesPath, *, ndim: int | None = None) -> UInt8:
             raise DataError(f"{path}: expected a file, got a pipe")
         with open(path, "rb") as file:
             compressed = file.peek(len(GZIP_MAGIC)).startswith(GZIP_MAGIC)
-            return _parse(gzip.GzipFile(fileobj=file) if compressed else file, path, ndim)
+            if not compressed:
+                return _parse(file, path, ndim, MAX_BYTES)
+            most = max(SMALL_BYTES, MAX_RATIO * os.fstat(file.fileno()).st_size)
+            return _parse(gzip.GzipFile(fileobj=file), path, ndim, min(most, MAX_BYTES))
     except (gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise DataError(f"{path}: damaged gzip file: {error}") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _parse(stream: io.BufferedIOBase, path: str, ndim: int | None) -> UInt8:
+def _parse(stream: io.BufferedIOBase, path: str, ndim: int | None, most: int) -> UInt8:
     magic = _read(stream, 4)
     if len(magic) < 4 or magic[:2] != b"\0\0":
         raise DataError(
@@ -203,8 +208,8 @@ def _parse(stream: io.BufferedIOBase, path: str, ndim: int | None) -> UInt8:
         raise DataError(f"{path}: expected a header of {4 + 4 * n_dims} bytes, got {4 + len(sizes)}")
     shape = tuple(np.frombuffer(sizes, ">u4").tolist())
     n_bytes = math.prod(shape)
-    if not 0 < n_bytes <= MAX_BYTES:
-        raise DataError(f"{path}: expected 1 to {MAX_BYTES} bytes of data, got the shape {shape} in the header")
+    if not 0 < n_bytes <= most:
+        raise DataError(f"{path}: expected 1 to {most} bytes of data, got the shape {shape} in the header")
 
     # Asking for one more byte reveals a file that is too long, and makes gzip verify the checksum.
     data = _read(stream, n_bytes + 1)

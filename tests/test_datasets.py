@@ -141,6 +141,13 @@ def test_memory_is_bounded(tmp_path, content):
         tracemalloc.stop()
 
 
+def test_gzip_file_of_zeros_is_refused_before_it_fills_the_memory(tmp_path):
+    """Its header is true."""
+    path = tmp_path / "a"
+    path.write_bytes(gzip.compress(header(2**27) + bytes(2**27), 1))
+    assert_refused(lambda: read_idx(path), path, f"expected 1 to {datasets.SMALL_BYTES} bytes of data")
+
+
 @given(
     content=st.sampled_from([VALID, ZIPPED]),
     edits=st.lists(st.tuples(st.integers(0, 63), st.integers(0, 255)), max_size=4),
