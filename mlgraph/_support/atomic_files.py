@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import glob
 import os
 import secrets
 import stat
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -32,6 +34,7 @@ def write_atomically(path: StrOrBytesPath, write: Callable[[IO[bytes]], Any], *,
         every moment.
     """
     target = destination(Path(checks.path("path", path)))
+    remove_parts(target, older_than=3600)
     temporary = part_of(target)
     try:
         file = open(temporary, "xb")  # noqa: SIM115
@@ -71,6 +74,14 @@ def write_atomically(path: StrOrBytesPath, write: Callable[[IO[bytes]], Any], *,
 def part_of(target: Path) -> Path:
     """A temporary name in the same folder as `target`."""
     return target.with_name(f".{target.name}.{secrets.token_hex(4)}{TEMPORARY}")
+
+
+def remove_parts(target: Path, older_than: float) -> None:
+    """Remove the temporary files that killed processes have left, if they are older than so many seconds."""
+    for part in target.parent.glob(f".{glob.escape(target.name)}.????????{TEMPORARY}"):
+        with suppress(OSError):  # removed meanwhile, or not removable
+            if time.time() - part.stat().st_mtime >= older_than:
+                part.unlink()
 
 
 def destination(path: Path) -> Path:

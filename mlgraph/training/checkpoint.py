@@ -8,14 +8,12 @@ belongs to the run has its own format version.
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
 import signal
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
@@ -26,7 +24,7 @@ import numpy.typing as npt
 
 from mlgraph._support import checks
 from mlgraph._support.array_types import Bool
-from mlgraph._support.atomic_files import TEMPORARY, destination, followed, part_of
+from mlgraph._support.atomic_files import destination, followed, part_of, remove_parts
 from mlgraph._support.checks import StrOrBytesPath, level_outside, shown
 from mlgraph._support.interrupts import Waiting, uninterrupted
 from mlgraph.engine.engine import STATE
@@ -269,10 +267,7 @@ class Checkpoint:
     # --- Ctrl-C -----------------------------------------------------------------------------------
 
     def __enter__(self) -> Checkpoint:
-        path = followed(self.path)
-        for stale in path.parent.glob(f".{glob.escape(path.name)}.????????{TEMPORARY}"):
-            with suppress(OSError):  # a killed process left it; if it cannot be removed, `write` warns
-                stale.unlink()
+        remove_parts(followed(self.path), older_than=0)
         return self
 
     def __exit__(

@@ -6,6 +6,7 @@ import os
 import stat
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -215,6 +216,18 @@ def test_replaced_file_keeps_its_mode_and_a_link_stays_a_link(tmp_path):
     assert link.is_symlink() and stat.S_IMODE(path.stat().st_mode) == 0o600
     assert mlgraph.load(path).layers[0].neurons[0].bias == 7.0
     assert sorted(os.listdir(tmp_path)) == ["latest.npz", "model.npz"]
+
+
+def test_parts_that_killed_saves_left_are_removed_after_an_hour(path):
+    """A newer one may be the work of another process."""
+    names = f"{path.name}.0123abcd", f"{path.name}.89abcdef", "other.npz.0123abcd"
+    old, new, other = (path.with_name(f".{name}.mlgraph-part") for name in names)
+    for part in (old, new, other):
+        part.write_bytes(b"half")
+    for part in (old, other):
+        os.utime(part, (time.time() - 4000,) * 2)
+    network().save(path)
+    assert (old.exists(), new.exists(), other.exists()) == (False, True, True)
 
 
 def test_save_into_an_unreadable_folder(path, monkeypatch):
