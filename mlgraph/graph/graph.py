@@ -771,7 +771,10 @@ class Graph(NodeTable):
 
     @locked
     def copy(self) -> Graph:
-        """A copy of the graph, its parameters and its optimizer state; it cannot undo the last edit."""
+        """A copy of the graph, its parameters and its optimizer state; it cannot undo the last edit.
+
+        Nor can one made by `copy.deepcopy` or `pickle`, which would be as large as before the edit.
+        """
         other = Graph()
         for name, value in vars(self).items():
             if isinstance(value, array):
@@ -819,7 +822,11 @@ class Graph(NodeTable):
 
     @locked
     def __getstate__(self) -> dict[str, Any]:
-        state = {**vars(self), **vars(self.copy()), "last_edit": self.last_edit}
+        from mlgraph.graph.compaction import compact
+
+        other = self.copy()
+        compact(other, most=0.25)
+        state = {**vars(self), **vars(other)}
         return {name: value for name, value in state.items() if name not in ("lock", "_training", "models", "_open")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

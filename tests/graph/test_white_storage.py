@@ -60,6 +60,14 @@ def test_pickle_leaves_out_what_is_compiled():
     assert pickle.loads(pickle.dumps(net)).forward(X).tobytes() == net.forward(X).tobytes()
 
 
+def test_pickle_of_a_pruned_network_is_smaller():
+    net = network(hidden=(40, 30))
+    dense = len(pickle.dumps(net))
+    net.prune(0.9)
+    assert len(pickle.dumps(net)) < 0.7 * dense
+    assert len(pickle.dumps(copy.deepcopy(net))) < 0.7 * dense
+
+
 def test_added_neurons_have_no_state_and_padding_is_zero():
     """For neurons next to trained ones, rows and blocks, some read by no output."""
     net = network(hidden=(9, 5))
