@@ -32,7 +32,9 @@ class Parser(argparse.ArgumentParser):
         """Raise a `Failure`; argparse calls this method for every mistake."""
         message = message.replace("ignored explicit argument", "expected no value, got")
         for word in message.partition("unrecognized arguments: ")[2].split():
-            close = get_close_matches(word.partition("=")[0], self._option_string_actions, 1, 0.75)
+            name = word.partition("=")[0]
+            close = [option for option in self._option_string_actions if name == f"--{_initials(option)}"]
+            close += get_close_matches(name, self._option_string_actions, 1, 0.75)
             if word.startswith("-") and close:
                 raise Failure(f"{message} (did you mean {close[0]}?)")
         raise Failure(message)
@@ -46,15 +48,24 @@ class Parser(argparse.ArgumentParser):
         return given
 
 
-def _type(expected: str, parse: Callable[[str], T], valid: Callable[[T], bool]) -> Callable[[str], T]:
+def _initials(option: str) -> str:
+    """``lr`` of ``--learning-rate``."""
+    return "".join(word[0] for word in option.strip("-").split("-"))
+
+
+def _type(
+    expected: str, parse: Callable[[str], T], valid: Callable[[T], bool], hint: Callable[[T], str] = lambda value: ""
+) -> Callable[[str], T]:
     def convert(text: str) -> T:
+        more = ""
         try:
             value = parse(text)
             if valid(value):
                 return value
+            more = hint(value)
         except ValueError:
             pass
-        raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}{more}")
 
     return convert
 
@@ -86,7 +97,12 @@ INDEX = _type(f"an integer from 0 to {MOST}", int, lambda n: 0 <= n <= MOST)
 SEED = _type("an integer from 0 to 2**64 - 1", int, lambda n: 0 <= n <= MOST_SEED)
 THREADS = _type(f"an integer from 1 to {MOST_THREADS}", int, lambda n: 1 <= n <= MOST_THREADS)
 DECAY = _type("a finite number of at least 0", float, lambda x: 0 <= x <= FLOAT32_MAX)
-FRACTION = _type("a number from 0 to below 1", float, lambda x: 0 <= x < 1)
+FRACTION = _type(
+    "a number from 0 to below 1",
+    float,
+    lambda x: 0 <= x < 1,
+    lambda x: f"; {x:g} % is {x / 100:g}" if 1 < x < 100 else "",
+)
 MOMENTUM = _type(
     "a number from 0 to below 1 (also when rounded to float32)", float, lambda x: bool(0 <= np.float32(x) < 1)
 )

@@ -285,6 +285,8 @@ def _prepare_folder(name: str) -> Path:
     if not name:  # pathlib would take it for the working folder; an unset shell variable is more likely
         raise Failure("argument --out: expected a folder, got ''")
     folder = Path(name)
+    if folder.suffix == Path(MODEL).suffix and not folder.is_dir():
+        raise Failure(f"argument --out: expected a folder, in which {MODEL} is written, got {name!r}")
     probe = folder / f"probe.{os.getpid()}.tmp"
     try:
         folder.mkdir(parents=True, exist_ok=True)

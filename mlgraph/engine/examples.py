@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Any
 
@@ -54,6 +55,8 @@ class Examples:
         array = real_array(what, x)
         if array.ndim != 2 or array.shape[1] != n_inputs:
             hint = "; a single example is [x]" if array.shape == (n_inputs,) else ""
+            if array.ndim > 2 and math.prod(array.shape[1:]) == n_inputs:
+                hint = f"; {what}.reshape(len({what}), -1) has that shape"
             raise ValueError(f"{what}: expected shape (examples, {n_inputs}), got {array.shape}{hint}")
         self._type = array.dtype
         if array.dtype not in (BYTE, FLOAT):

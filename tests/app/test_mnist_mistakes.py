@@ -32,6 +32,9 @@ def assert_refused(result, message):
         ("--activation=softmax", "argument --activation: expected identity, relu, leaky_relu, sigmoid or tanh"),
         # Abbreviations are not accepted, since they would break when options are added.
         ("--epoch 1", "unrecognized arguments: --epoch 1 (did you mean --epochs?)"),
+        ("--lr 0.1 --bs=4", "unrecognized arguments: --lr 0.1 --bs=4 (did you mean --learning-rate?)"),
+        ("--sparsity 90", "argument --sparsity: expected a number from 0 to below 1, got '90'; 90 % is 0.9"),
+        ("--out a/model.npz", "argument --out: expected a folder, in which model.npz is written, got 'a/model.npz'"),
         ("train --z --hiden=4", "unrecognized arguments: --z --hiden=4 (did you mean --hidden?)"),
         ("--json evaluate", "unrecognized arguments: evaluate (the command must come first)"),
         ("--epochs", "argument --epochs: expected one argument"),

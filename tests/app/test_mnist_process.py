@@ -1,6 +1,7 @@
 """What needs a process of its own: the exit status, streams that are closed or full, and Ctrl-C."""
 
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -32,6 +33,11 @@ def test_status_and_output_of_a_command(start, tmp_path):
     process = start("evaluate", "none")
     _, err = process.communicate(timeout=300)
     assert process.returncode == 2 and err.startswith("mlgraph.mnist: error: argument MODEL: none: cannot be read")
+
+
+def test_the_package_itself_names_its_application():
+    with pytest.raises(SystemExit, match=r"python -m mlgraph.mnist --help"):
+        runpy.run_module("mlgraph", run_name="__main__")
 
 
 def test_a_closed_pipe_is_not_an_error(start, tmp_path):

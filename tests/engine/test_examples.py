@@ -92,6 +92,7 @@ MASKED = np.ma.array(X, mask=X > 100)
     [
         (X[:, 1:], ValueError, r"expected shape \(examples, 12\), got \(200, 11\)"),
         (X[0], ValueError, r"expected shape \(examples, 12\), got \(12,\); a single example is \[x\]"),
+        (X.reshape(-1, 3, 4), ValueError, r"expected .*, got \(200, 3, 4\); x.reshape\(len\(x\), -1\) has that shape"),
         (X[0, 1:], ValueError, r"expected shape \(examples, 12\), got \(11,\)$"),
         (X.astype(str), TypeError, "expected numbers, got an array of <U3"),
         (X * 1j, TypeError, "expected numbers, got an array of complex128"),
