@@ -274,7 +274,7 @@ cdef void power_adjoint(int64_t count, const int32_t* index, const float* x, con
         node = i * LANES
         lanes_pow(x + a, x + b, 1, lower)
         for lane in range(LANES):
-            dx[a + lane] += dy[node + lane] * _ops.pow_derivative_a(x[b + lane], lower[lane])
+            dx[a + lane] += dy[node + lane] * _ops.pow_derivative_a(x[a + lane], x[b + lane], lower[lane])
         for lane in range(LANES):
             dx[b + lane] += dy[node + lane] * _ops.pow_derivative_b(x[a + lane], x[b + lane], y[node + lane])
 

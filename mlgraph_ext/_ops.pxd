@@ -15,7 +15,7 @@
 #    exp and log over all float32, for the others over every 61st.
 # e) Every op propagates NaN, so that it can be traced to its origin, except that `where` treats NaN as false.
 
-from libc.math cimport INFINITY, NAN, fabsf, powf, sqrtf
+from libc.math cimport INFINITY, NAN, copysignf, fabsf, powf, sqrtf
 from libc.stdint cimport int32_t, uint32_t
 
 cdef extern from *:
@@ -257,8 +257,10 @@ cdef inline float pow(float a, float b) noexcept nogil:
     return powf(a, b)
 
 
-cdef inline float pow_derivative_a(float b, float lower) noexcept nogil:
-    """b a^(b - 1) for lower = a^(b - 1)."""
+cdef inline float pow_derivative_a(float a, float b, float lower) noexcept nogil:
+    """b a^(b - 1) for lower = a^(b - 1). All floats from 2^24 on are even, so the odd b - 1 was rounded to an even one."""
+    cdef float odd = copysignf(lower, a), size = fabsf(b)
+    lower = odd if (size >= <float>16777216) & (size < INFINITY) else lower
     return <float>0 if b == 0 else b * lower
 
 

@@ -169,6 +169,9 @@ class Sweeps:
         if op.name == "pow":
             a, b = x
             lower, log = self._power(a, _float32(b - 1)), self._value(ops.OPS["log"], [a])
+            # The sign of an even power is not that of the odd one below it, and floats from 2^24 on are even.
+            are_even = np.abs(b).max(axis=0) >= 2**24
+            lower = np.stack([np.where(are_even, -np.inf, lower[0]), np.where(are_even, np.inf, lower[1])])
             of_base = _hull(lambda b, lower: np.where(b == 0, 0.0, b * lower), b, lower)
             of_exponent = _hull(lambda y, log, a, b: np.where((a == 0) & (b > 0), 0.0, y * log), y, log, a, b)
             return [self._rounded(of_base), self._rounded(of_exponent)]
