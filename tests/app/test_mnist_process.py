@@ -37,7 +37,7 @@ def test_status_and_output_of_a_command(start, tmp_path):
 
 def test_the_package_itself_names_its_application():
     with pytest.raises(SystemExit, match=r"python -m mlgraph.mnist --help"):
-        runpy.run_module("mlgraph", run_name="__main__")
+        runpy.run_path(Path(mlgraph.__file__).with_name("__main__.py"), run_name="__main__")
 
 
 def test_a_closed_pipe_is_not_an_error(start, tmp_path):

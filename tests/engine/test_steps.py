@@ -67,7 +67,8 @@ def test_bits_do_not_depend_on_threads(
         net.layers[0].weight_dropout = 0.0  # else its sums are not made ahead of the tiles
         net.prune(sparsity, by="random")
         results.add(trained(net, x, y, n_threads, **options))
-    assert len(results) == 1 and (way in ways or "weight_dropout" in dropouts)
+    assert len(results) == 1
+    assert way in ways or "weight_dropout" in dropouts or mlgraph.ISA == "baseline"  # whose kernels are narrower
     check(net, x[:30], y[:30], n_threads=2)
 
 
