@@ -4,7 +4,8 @@ Read `_sweep.pyx` first: the design list at its head introduces the words used e
 the data that kernels share (`_vector.pxi`, `_program.pxi`), then the schedule (`_queue.pxi`;
 `_tiles.pxi` for phase 1, `_units.pxi` for phase 2), then the kernels: `_dense.pxi`; `_entries.pxi`
 and `_runs.pxi`; `_rows.pxi` and `_quads.pxi`; `_ops.pxd` and `_elementwise.pxi`; `_update.pxi`.
-`_topology.pyx` stands alone: graph algorithms for plans, edits and pruning.
+Two modules stand alone: `_topology.pyx`, graph algorithms for plans, edits and pruning, and
+`_interrupts.pyx`, which defers signals.
 
 MLGRAPH_ISA overrides the choice of the build. A build uses its instruction set from its first line
 on, initialisation included, so importing one that the processor lacks crashes without an exception.
