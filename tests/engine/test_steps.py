@@ -68,7 +68,8 @@ def test_bits_do_not_depend_on_threads(
         net.prune(sparsity, by="random")
         results.add(trained(net, x, y, n_threads, **options))
     assert len(results) == 1
-    assert way in ways or "weight_dropout" in dropouts or mlgraph.ISA == "baseline"  # whose kernels are narrower
+    # These builds sweep one tile at a time where others sweep a pack of two.
+    assert way in ways or "weight_dropout" in dropouts or (way == "wide 2" and mlgraph.ISA in ("baseline", "v2"))
     check(net, x[:30], y[:30], n_threads=2)
 
 
