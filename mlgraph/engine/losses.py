@@ -42,7 +42,8 @@ class Objective(NamedTuple):
         One of `NAMES`, "node", "none", or "cotangent", which is the sum of the outputs times `target`.
     nodes : sequence of int
         First the node from which the loss is computed: logsumexp, or the sum of softplus, or the first
-        output for the squared error. Then the outputs. For "node", the loss itself.
+        output for the squared error. Then the outputs; for the softmax cross-entropy, the terms of
+        the logsumexp, which are the outputs minus the highest. For "node", the loss itself.
     label : int32, shape (examples,), optional
     target : float32, shape (examples, outputs), optional
         Targets, or cotangents. The softmax cross-entropy takes either `label` or `target`.
@@ -100,43 +101,58 @@ def define_loss(graph: Graph, outputs: list[int], loss: str | Node) -> tuple[str
                 f"outputs: expected logits, because {loss} computes the {what} itself, got {node!r}, a probability"
             )
     if loss == "softmax_cross_entropy":
-        probabilities = graph.softmax(logits)
-        begin = probabilities[0].sources[0].sources[1]  # each is exp(z - logsumexp)
-    else:
-        probabilities = [graph.operation("sigmoid", z) for z in logits]
-        begin = graph.operation("sum", *(graph.operation("softplus", z) for z in logits))
-    return loss, [begin.id, *outputs], [node.id for node in probabilities]
+        probabilities = [node.id for node in graph.softmax(logits)]
+        return loss, _terms_of_softmax(graph, probabilities), probabilities
+    probabilities = [graph.operation("sigmoid", z).id for z in logits]
+    begin = graph.operation("sum", *(graph.operation("softplus", z) for z in logits))
+    return loss, [begin.id, *outputs], probabilities
 
 
-def loss_fits(graph: Graph, loss: str, nodes: list[int], probabilities: list[int]) -> bool:
-    """Whether `nodes` and `probabilities` are those that `define_loss` returns for the outputs ``nodes[1:]``."""
-    begin, outputs = nodes[0], nodes[1:]
+def loss_fits(graph: Graph, loss: str, outputs: list[int], nodes: list[int], probabilities: list[int]) -> bool:
+    """Whether `nodes` and `probabilities` are those that `define_loss` returns for these outputs."""
     if loss == "softmax_cross_entropy":
-        return are_probabilities(graph, "softmax", outputs, probabilities) and outputs == _read(
-            graph, "logsumexp", begin
-        )
+        fit = are_probabilities(graph, "softmax", outputs, probabilities)
+        return fit and nodes == _terms_of_softmax(graph, probabilities)
+    if loss == "node":
+        return len(nodes) == 1 and not probabilities
+    begin, *read = nodes
+    if read != outputs:
+        return False
     if loss == "binary_cross_entropy":
         terms = [_read(graph, "softplus", i) for i in _read(graph, "sum", begin)]
         return are_probabilities(graph, "sigmoid", outputs, probabilities) and terms == [[z] for z in outputs]
-    return not probabilities and (loss == "node" or begin == outputs[0])
+    return not probabilities and begin == outputs[0]
 
 
 def are_probabilities(graph: Graph, what: str, logits: list[int], nodes: list[int]) -> bool:
     """Whether each of these nodes is the softmax, or the sigmoid, of the logit at its place."""
     if what == "sigmoid":
         return [_read(graph, "sigmoid", i) for i in nodes] == [[z] for z in logits]
-    shifted = [_read(graph, "sub", i) for node in nodes for i in _read(graph, "exp", node)]
-    totals = {pair[-1] for pair in shifted if pair}
-    return (
-        len(totals) == 1
-        and shifted == [[z, *totals] for z in logits]
-        and _read(graph, "logsumexp", totals.pop()) == logits
-    )
+    total, *terms = _terms_of_softmax(graph, nodes)
+    if _read(graph, "logsumexp", total) != terms:
+        return False
+    highest, *minuends = _differences(graph, terms)
+    # In files of older versions the terms are the logits themselves.
+    return terms == logits or (minuends == logits and _read(graph, "max", highest) == logits)
+
+
+def _terms_of_softmax(graph: Graph, probabilities: list[int]) -> list[int]:
+    """The logsumexp that all these probabilities read, then the term of each; [-1] if they are no softmax."""
+    exponents = [i for node in probabilities for i in _read(graph, "exp", node)]
+    return _differences(graph, exponents)
+
+
+def _differences(graph: Graph, nodes: list[int]) -> list[int]:
+    """What is subtracted in all of these nodes, then what it is subtracted from; [-1] if they are no such nodes."""
+    pairs = [_read(graph, "sub", node) for node in nodes]
+    if not all(pairs) or len({subtrahend for _, subtrahend in pairs}) != 1:
+        return [-1]
+    return [pairs[0][1], *(minuend for minuend, _ in pairs)]
 
 
 def _read(graph: Graph, kind: str, node: int) -> list[int]:
-    """The sources of a node of this kind; none if it is of another kind."""
-    return graph.sources_of(node).tolist() if graph[node].kind == kind else []
+    """The sources of a node of this kind; none if it is of another kind, or -1."""
+    return graph.sources_of(node).tolist() if node >= 0 and graph[node].kind == kind else []
 
 
 def _is_probability(node: Node, what: str) -> bool:

@@ -135,10 +135,10 @@ def max(*nodes: Node | float) -> Node:
 
 
 def logsumexp(*nodes: Node | float) -> Node:
-    """Log of the sum of the exponentials, finite for finite nodes; see `Graph.softmax` for its accuracy."""
+    """Log of the sum of the exponentials, finite for finite nodes."""
     return _apply("logsumexp", *nodes)
 
 
 def softmax(*nodes: Node | float) -> list[Node]:
-    """Probabilities ``exp(z - logsumexp(z))`` of any number of nodes; see `Graph.softmax`."""
+    """Probabilities of any number of nodes, which add up to 1; see `Graph.softmax`."""
     return _graph("softmax", nodes).softmax(nodes)

@@ -321,10 +321,10 @@ class Graph(NodeTable):
 
     @adds_nodes
     def softmax(self, nodes: Iterable[Node | float]) -> list[Node]:
-        """Add ``exp(z - logsumexp(z))`` for each z of `nodes`: probabilities, finite for finite z.
+        """Add the softmax of `nodes`: probabilities, which add up to 1 for finite nodes.
 
-        In float32 the relative error may be |z| / 10^7: two equal logits of a million get 0.503
-        each.
+        They are ``exp(d - logsumexp(d))``, where d is z minus the highest z. Without that subtraction
+        two equal z of 3e7 would get the probability 1 each, since z + log(2) rounds to z in float32.
 
         Parameters
         ----------
@@ -343,8 +343,10 @@ class Graph(NodeTable):
             been added.
         """
         terms = listed("nodes", nodes)
-        total = self.operation("logsumexp", *terms)
-        return [self.operation("exp", self.operation("sub", z, total)) for z in terms]
+        highest = self.operation("max", *terms)
+        below = [self.operation("sub", z, highest) for z in terms]
+        total = self.operation("logsumexp", *below)
+        return [self.operation("exp", self.operation("sub", d, total)) for d in below]
 
     # --- reading ----------------------------------------------------------------------------------
 

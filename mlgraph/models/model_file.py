@@ -267,10 +267,6 @@ def _model(header: Any, arrays: dict[str, npt.NDArray[Any]]) -> Model:
     require(kind in ("network", "model"), f"header: kind: expected network or model, got {kind!r}")
     model: Model = object.__new__(Network if kind == "network" else Model)
     outputs, loss_nodes = _ids(header, "outputs", n, 1), _ids(header, "loss_nodes", n, 1)
-    require(
-        len(loss_nodes) == 1 if loss == "node" else loss_nodes[1:] == outputs,
-        "header: loss_nodes do not belong to the outputs",
-    )
     probabilities = _ids(header, "probabilities", n)
     model._restore(graph, outputs, loss, loss_nodes, probabilities)
     if isinstance(model, Network):
@@ -279,7 +275,7 @@ def _model(header: Any, arrays: dict[str, npt.NDArray[Any]]) -> Model:
         require(are_inputs, "header: reads: expected inputs, none of them twice")
         _add_layers(model, header.get("layers"))
     require(
-        losses.loss_fits(graph, loss, loss_nodes, probabilities),
+        losses.loss_fits(graph, loss, outputs, loss_nodes, probabilities),
         "header: probabilities or loss_nodes do not belong to the outputs",
     )
     return model

@@ -118,9 +118,10 @@ class Search:
         # The losses of classes add to a total; the squared error does not read the first slot.
         read, errors, total = outputs, self._values[outputs] - answer, ""
         if loss == "softmax_cross_entropy":
+            errors = np.where(answer != 0, answer * (self._values[slots[0]] - self._values[slots[1:]]), 0)
+            outputs = self._plan.slot[np.array(self._model.output_ids)]  # the loss reads them minus the highest
             read = outputs[answer != 0]  # outputs of other classes may be infinite
-            errors = np.where(answer != 0, answer * (self._values[slots[0]] - self._values[outputs]), 0)
-            total = f", the logsumexp of all {self._values[slots[0]]:.6g}"
+            total = f", the highest of all {self._values[outputs].max():.6g}"
         fault = self._behind(read if loss == "squared_error" else [slots[0], *read])
         if fault:
             return fault

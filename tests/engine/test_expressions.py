@@ -55,8 +55,11 @@ def test_softmax_adds_up_to_one_for_any_logits():
     g = mlgraph.Graph()
     softmax = g.compile(mlgraph.softmax(*g.inputs(3)))
     np.testing.assert_allclose(softmax([[1, 2, 3]]), [[0.09003057, 0.24472847, 0.66524096]], rtol=1e-6)
-    # The exponent is a difference of two numbers of the size of the logits.
-    np.testing.assert_allclose(softmax([[1000, 1000, -1000]]), [[0.5, 0.5, 0]], rtol=1000 * 2.0**-24)
+    for size in (1000, 3e7, 3e38):
+        of_equals = [[1 / 2, 1 / 2, 0], [1 / 3] * 3]
+        np.testing.assert_allclose(softmax([[size, size, -size], [-size] * 3]), of_equals, rtol=2e-7)
+    logits = np.random.default_rng(0).normal(size=(1000, 3)) * 10 ** np.linspace(-3, 38, 1000)[:, None]
+    np.testing.assert_allclose(softmax(logits).sum(axis=1), 1, rtol=3e-7)
 
 
 def test_nodes_compare_by_identity():

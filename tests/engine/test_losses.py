@@ -105,6 +105,12 @@ def test_logits_of_any_size(sweep):
     model = model_of_inputs(2, "softmax_cross_entropy")
     for z, t in (([1000.1, 0], [1.3, 0]), ([1e38, 0], [10, 0])):
         assert model.evaluate(np.array([z], np.float32), [t])["loss"] == 0  # a certain class
+    for size in (1.0, 3e7, 3e38):  # two equal classes
+        x = np.full((1, 2), size, np.float32)
+        for y in ([1], [[0.5, 0.5]]):
+            assert model.evaluate(x, y)["loss"] == pytest.approx(np.log(2), rel=1e-6)
+        np.testing.assert_array_equal(model.predict_proba(x), [[0.5, 0.5]])
+        np.testing.assert_array_equal(model.trace(x, [1], model.outputs).adjoints, [[0.5, -0.5]])
 
 
 def test_an_impossible_class_may_have_target_zero():

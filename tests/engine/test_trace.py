@@ -24,7 +24,7 @@ def network(activation="leaky_relu"):
 def test_values_and_adjoints_are_those_of_compiled_functions(sweep, n, activation, kind):
     net, x = network(activation), X[:n] if kind == np.uint8 else (X[:n] / 255).astype(np.float32)
     trace, cotangent = net.trace(x, Y[:n]), net.predict_proba(x) - np.eye(3)[Y[:n]]
-    assert len(trace) == 20 + 9 + 3 + 1 and trace.values.shape == (n, 33)
+    assert trace.values.shape == (n, len(trace)) == (n, 20 + 9 + 3 + 5)  # five of the loss
     inputs = [net.graph[i] for i in range(12)]
     for nodes, part in [(inputs, net.trace(x, Y[:n], inputs)), *((some, trace.of(some)) for some in net.layers)]:
         values = net.graph.compile(nodes)(x)
@@ -39,7 +39,7 @@ def test_values_and_adjoints_are_those_of_compiled_functions(sweep, n, activatio
 def test_a_trace_without_targets_has_values_only():
     net = network()
     trace = net.trace(X)
-    assert repr(trace) == "<Trace of 33 nodes, 70 examples: values>"
+    assert repr(trace) == "<Trace of 37 nodes, 70 examples: values>"
     np.testing.assert_array_equal(trace.values, net.trace(X, Y).values)
     for attempt in (trace.deltas, lambda: trace.adjoint(net.outputs[0])):
         with pytest.raises(ValueError, match=r"trace .*values"):
@@ -92,7 +92,7 @@ def test_any_nodes_can_be_traced():
     np.testing.assert_allclose(trace[net.outputs[1]], net.forward(X)[:, 1], rtol=1e-6)
     with pytest.raises(ValueError, match=f"^node: .*{g[4].name}"):
         trace[g[4]]
-    assert net.trace(X[:0], Y[:0]).adjoints.shape == (0, 32)
+    assert net.trace(X[:0], Y[:0]).adjoints.shape == (0, 36)
 
 
 @pytest.mark.parametrize(

@@ -154,6 +154,8 @@ def test_layers_become_boxes():
         ["784 inputs"],
         ["32 leaky_relu neurons", "784 sources each"],
         ["10 identity neurons", "32 sources each"],
+        ["max"],
+        ["10 × sub"],
         ["logsumexp"],
         ["10 × sub"],
         ["10 × exp"],

@@ -23,7 +23,7 @@ def tear(path):
 
 def flip(path):
     data = bytearray(path.read_bytes())
-    data[len(data) // 3] ^= 1
+    data[data.index(b"parameters.npy") + 1000] ^= 1  # a number of this array
     path.write_bytes(data)
 
 

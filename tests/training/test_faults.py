@@ -83,10 +83,10 @@ MESSAGES = {
     "neuron n# gives the loss inf in example 1 (forward): the output is 2e+20, its target 3": lambda: refused(
         one_neuron(lambda n: "squared_error", [1e10]), [[1], [2e10]], [0, 3]
     ),
-    "layer 1 neuron 1 gives the loss inf in example 2 (forward): the output is -3e+38, the logsumexp of all 3e+38": (
+    "layer 1 neuron 1 gives the loss inf in example 2 (forward): the output is -3e+38, the highest of all 3e+38": (
         lambda: refused(classes(), X[:3], [2, 2, 1])
     ),
-    "in example 1 (forward): the output is -3e+38, the logsumexp of all 3e+38, its target 0.5": lambda: refused(
+    "in example 1 (forward): the output is -3e+38, the highest of all 3e+38, its target 0.5": lambda: refused(
         classes(), X[:3], [[0, 0, 1], [0, 0.5, 0.5], [0, 1, 0]]
     ),
     "in example 1 (forward): the output is -3e+38, its target 1": lambda: refused(
