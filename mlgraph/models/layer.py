@@ -15,6 +15,9 @@ from mlgraph.graph.edits import cut, edges_named, grow, new_edges
 from mlgraph.graph.graph import Graph
 from mlgraph.graph.views import Freezable, Neuron
 
+HIDDEN_ACTIVATION = "leaky_relu"
+"""The activation of a hidden layer for which none was chosen."""
+
 
 class Layer(Freezable):
     """Neurons of one layer of a `Network`."""
@@ -34,7 +37,7 @@ class Layer(Freezable):
         self,
         graph: Graph,
         ids: list[int],
-        activation: str,
+        activation: str | None,
         dropout: float,
         weight_dropout: float,
         probabilities: list[int],
@@ -50,10 +53,20 @@ class Layer(Freezable):
     def activation(self) -> str:
         """The activation that `Network.add_layer` was given; assigning another to a neuron does not change it.
 
+        If it was given none, identity while this is the last layer, and leaky_relu afterwards.
+
         Before a cross-entropy (after "softmax", or "sigmoid" with that loss) the neurons themselves
         are "identity" neurons.
         """
-        return self._activation
+        return self._activation or "identity"
+
+    def become_hidden(self) -> None:
+        """Another layer follows: if no activation was chosen, the neurons get that of a hidden layer."""
+        if self._activation is None:
+            for neuron in self.neurons:
+                if neuron.activation == "identity":  # and not another, which a user assigned
+                    neuron.activation = HIDDEN_ACTIVATION
+            self._activation = HIDDEN_ACTIVATION
 
     @property
     def dropout(self) -> float:

@@ -121,7 +121,7 @@ def header_of(model: Model) -> dict[str, Any]:
         "probabilities": model.probability_ids,
         "names": {str(node): name for node, name in model.graph.names.items()},
         "layers": [
-            [_ranges(layer.ids), layer.activation, layer.dropout, layer.weight_dropout, layer.probability_ids]
+            [_ranges(layer.ids), layer._activation, layer.dropout, layer.weight_dropout, layer.probability_ids]
             for layer in layers
         ],
         "reads": layers[0].source_ids if layers else [],
@@ -313,7 +313,8 @@ def _add_layers(net: Network, layers: Any) -> None:
         in_layers[members] = True
         require(bool((graph.codes[members] >= NEURON).all()), "header: layers: expected neurons")
         require(
-            activation in (*ops.ACTIVATIONS, "softmax"), f"header: layers: expected an activation, got {activation!r}"
+            activation in (*ops.ACTIVATIONS, "softmax") or (activation is None and layer is layers[-1]),
+            f"header: layers: expected an activation, got {activation!r}",
         )
         shares = all(type(v) in (int, float) and 0 <= v < 1 for v in (dropout, weight_dropout))
         require(shares, f"header: layers: expected dropout fractions, got {dropout!r} and {weight_dropout!r}")

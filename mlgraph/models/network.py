@@ -68,7 +68,7 @@ class Network(Model):
     def add_layer(
         self,
         size: int,
-        activation: str = "leaky_relu",
+        activation: str | None = None,
         *,
         dropout: float = 0.0,
         weight_dropout: float = 0.0,
@@ -85,8 +85,10 @@ class Network(Model):
         Parameters
         ----------
         size : int
-        activation : str
-            identity, relu, leaky_relu (of slope 0.01 below 0), sigmoid, tanh or softmax.
+        activation : str, optional
+            identity, relu, leaky_relu (of slope 0.01 below 0), sigmoid, tanh or softmax. By default
+            leaky_relu for a hidden layer and identity for the last one: a layer is the last one
+            until another is added.
         dropout : float
             Share of the neurons dropped in training (inverted dropout: the others are scaled up).
             They are chosen anew for each step, or for each 128 examples of a larger step.
@@ -111,7 +113,8 @@ class Network(Model):
             If the loss does not fit the activation or the size (a softmax needs two outputs), or
             neurons whose values become probabilities are to be dropped.
         """
-        size, activation = whole("size", size), one_of("activation", activation, (*ops.ACTIVATIONS, "softmax"))
+        size, chosen = whole("size", size), activation is not None
+        activation = one_of("activation", activation, (*ops.ACTIVATIONS, "softmax")) if chosen else "identity"
         fitting = {"softmax": CROSS_ENTROPIES[:1], "sigmoid": ("squared_error", CROSS_ENTROPIES[1])}
         fits = fitting.get(activation, ("squared_error",))
         wanted = dict(zip(CROSS_ENTROPIES, fitting, strict=True)).get(str(loss), activation)
@@ -126,10 +129,14 @@ class Network(Model):
             self.graph.require_not_training("add_layer")
             weights = first_weights(self._random, size, len(self._ends))
             sources = np.array(self._ends, np.int32)
-            with uninterrupted():  # with outputs that are in no layer it could not be saved
+            # With outputs that are in no layer the network could not be saved.
+            with self.graph.one_edit(), uninterrupted():
                 ids = self.graph.add_neurons(sources, inner, weights=weights, biases=0.0 if bias else None)
                 self._define([Neuron(self.graph, i) for i in ids], loss)
-                layer = Layer(self.graph, list(ids), activation, dropout, weight_dropout, self.probability_ids)
+                given = activation if chosen else None
+                layer = Layer(self.graph, list(ids), given, dropout, weight_dropout, self.probability_ids)
+                if self._layers:
+                    self._layers[-1].become_hidden()
                 self._add(layer)
         return layer
 
@@ -241,7 +248,9 @@ class Network(Model):
             kept = [i for i in number[layer.ids].tolist() if i >= 0]
             if kept:
                 probabilities = number[layer.probability_ids].tolist() if layer.probability_ids else []
-                self._add(Layer(self.graph, kept, layer.activation, layer.dropout, layer.weight_dropout, probabilities))
+                self._add(
+                    Layer(self.graph, kept, layer._activation, layer.dropout, layer.weight_dropout, probabilities)
+                )
 
     def _add(self, layer: Layer) -> None:
         self._layers.append(layer)

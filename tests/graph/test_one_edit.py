@@ -26,7 +26,7 @@ def test_exception_takes_back_the_edit(ends, parameters):
     with pytest.raises(ValueError if ends == "prune" else ends):
         fail()
     assert everything(net.graph) == before and net.forward(X).tobytes() == values.tobytes()
-    with pytest.raises(ValueError, match="undo: nothing to undo"):
+    with pytest.raises(ValueError, match="undo: the last edit added"):
         net.undo()
 
 

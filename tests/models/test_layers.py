@@ -220,3 +220,29 @@ def test_dropout_just_below_1_keeps_few_and_stays_finite(name):
     before = layer.weights
     net.fit(FLOATS[:16], Y[:16], epochs=20)
     assert np.isfinite(net.graph.parameters).all() and (layer.weights != before).mean() < 0.05
+
+
+def test_a_layer_without_a_chosen_activation_is_linear_while_it_is_the_last(tmp_path):
+    net = mlgraph.Network(2, seed=0)
+    net.add_layer(3)
+    net.add_layer(2, "tanh")
+    net.add_layer(1)
+    assert [layer.activation for layer in net.layers] == ["leaky_relu", "tanh", "identity"]
+    net.layers[2].biases = [-5]
+    assert net.predict([[0.5, 1.0]]) < -1
+    net.save(tmp_path / "net.npz")
+    for longer in (net, net.compact(), mlgraph.load(tmp_path / "net.npz")):
+        first = longer.layers[2][0]
+        longer.add_layer(1, "identity")
+        longer.add_layer(1)
+        assert [layer.activation for layer in longer.layers[2:]] == ["leaky_relu", "identity", "identity"]
+        assert first.activation == "leaky_relu"
+    with pytest.raises(ValueError, match="undo"):
+        net.undo()
+
+
+def test_an_activation_that_was_assigned_stays_when_another_layer_follows():
+    net = mlgraph.Network(2, seed=0)
+    net.add_layer(2)[1].activation = "tanh"
+    net.add_layer(1)
+    assert [neuron.activation for neuron in net.layers[0]] == ["leaky_relu", "tanh"]
