@@ -835,7 +835,9 @@ class Model(Freezable):
         -----
         UserWarning
             If the data seem to be in the wrong unit: bytes that are all 0 or 1, or floats that are
-            whole numbers from 0 to 255.
+            whole numbers from 0 to 255. If the outputs cannot reach the targets, or labels are
+            learnt without softmax. If the mean loss of the last epoch is more than ten times that of
+            the first step; the text names columns or targets that are too large.
         RuntimeWarning
             If a checkpoint cannot be written, or if it is damaged and the previous one is used.
 

@@ -35,6 +35,7 @@ from mlgraph.graph.undo import forget_state
 from mlgraph.models.history import History
 from mlgraph.models.running import engine_of, evaluate, execute, read_with_targets
 from mlgraph.sparsity.schedules import Schedule, ScheduleRunner
+from mlgraph.training.advice import warn_of_divergence, warn_of_targets
 from mlgraph.training.loop import Progress, RunState, train
 from mlgraph.training.nonfinite import POLICIES, Guard
 
@@ -101,6 +102,7 @@ def fit(
     warned = raw.warn_of_units()
     examples = raw.in_bytes(n_threads)
     examples.check_trainable()
+    warn_of_targets(model, objective)
     held_out: list[Any] = []
     validate: Callable[[], dict[str, float]] | None = None
     if validation is not None:
@@ -155,6 +157,7 @@ def fit(
                 n_edges=lambda: model.n_edges,
                 sparse=acting,
             )
+    warn_of_divergence(state.history, examples, objective)
     return model.history
 
 

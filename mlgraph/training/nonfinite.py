@@ -23,6 +23,7 @@ from mlgraph.engine.losses import empty_answers
 from mlgraph.engine.steps import Learning, Steps
 from mlgraph.graph.views import Neuron
 from mlgraph.models.running import engine_of
+from mlgraph.training.advice import LOWER_RATE, scale_to_blame
 from mlgraph.training.faults import SWEEPS, Fault, Search
 
 if TYPE_CHECKING:
@@ -168,7 +169,7 @@ class Guard:
             if self._policy == "raise":
                 # Before the first update, nothing was learnt that a lower rate would have avoided.
                 if (step.number > 0 or SWEEPS[fault.sweep] == "update") and np.isfinite(vectors[0]).all():
-                    message += "; a lower learning rate may help"
+                    message += f"; {scale_to_blame(self._examples, self._learning.objective) or LOWER_RATE}"
                 raise NonFiniteError(message, SWEEPS[fault.sweep], fault.node, fault.example)
             cut, left_out = -1, np.array([fault.example])
             if self._policy == "disconnect":

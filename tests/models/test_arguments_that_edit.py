@@ -70,7 +70,7 @@ CALLS = {
 FAST = ("fewer outputs", "neurons removed")
 
 
-@pytest.mark.filterwarnings("ignore:prune")
+@pytest.mark.filterwarnings("ignore:(prune|y. labels are learnt)")
 @pytest.mark.parametrize("edit", [pytest.param(edit, marks=[pytest.mark.slow] * (edit not in FAST)) for edit in EDITS])
 @pytest.mark.parametrize("call", CALLS)
 def test_call_whose_argument_edits_the_graph(call, edit):

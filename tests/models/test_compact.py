@@ -54,7 +54,7 @@ def test_compact_of_a_network_without_dead_nodes_is_a_copy():
     assert len(small.graph) == len(net.graph) and repr(small) == repr(net) and small.sparsity == 0
     assert [neuron.frozen for neuron in small.layers[0]] == [neuron.frozen for neuron in net.layers[0]]
     assert len(small.graph._pool) == 12 + 16, "neurons of a layer still share one list of sources"
-    small.fit(X, Y, epochs=1)
+    small.fit(X, np.eye(3)[Y], epochs=1)
     assert small.forward(X).tobytes() != net.forward(X).tobytes()
 
 

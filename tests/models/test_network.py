@@ -132,6 +132,7 @@ def test_zero_times_infinity_is_nan(sweep, value):
 # --- learning -------------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:y. labels are learnt as targets")
 @pytest.mark.parametrize("last", ["softmax", "sigmoid"])
 @pytest.mark.parametrize(
     "options", [{}, {"optimizer": "adam", "learning_rate": 0.02}, {"momentum": 0.0, "learning_rate": 0.5}], ids=str

@@ -106,6 +106,7 @@ def test_other_threads_run_a_graph_in_training():
     assert net.predict_proba(X).tobytes() == alone.predict_proba(X).tobytes()
 
 
+@pytest.mark.filterwarnings("ignore:y. outputs of tanh are")
 def test_only_one_run_trains_a_graph():
     alone, (net, _, model) = network(), shared()
     alone.fit(X, LABELS, epochs=2)

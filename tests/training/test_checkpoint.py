@@ -152,6 +152,7 @@ def test_views_and_functions_stay_valid_after_resume(path):
     assert np.isfinite(other(X)).all()
 
 
+@pytest.mark.filterwarnings("ignore:y. outputs of tanh are")
 def test_resume_when_parameters_end_within_a_panel(path):
     """Parameters read from a file end with a whole panel, unlike those of the run."""
 

@@ -68,12 +68,14 @@ def test_steps_are_taken_alone_while_a_velocity_is_large(alone):
     assert alone == list(range(LARGE_AT, 20)) and is_finite(net)
 
 
+@pytest.mark.filterwarnings("ignore:fit. the run diverged")
 def test_disconnected_neuron_does_not_slow_later_steps(alone):
     net, large = network()
     fit(net, on_nonfinite="disconnect")
     assert net.history.nonfinite_cut.tolist() == [large.id] and alone == [4, 5, 6, 7, 8]
 
 
+@pytest.mark.filterwarnings("ignore:fit. the run diverged")
 @pytest.mark.parametrize("calm", [freeze, cut])
 def test_callback_that_ends_a_large_velocity_makes_steps_fast_again(alone, tmp_path, calm):
     """A run resumed right after it ends with the same bits."""

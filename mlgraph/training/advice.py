@@ -1,0 +1,86 @@
+"""What `fit` says about targets out of reach, and about data whose scale made a run diverge."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mlgraph._support.array_types import Float32, Float64
+from mlgraph._support.checks import level_outside
+from mlgraph.engine.examples import Examples
+from mlgraph.engine.losses import Objective
+from mlgraph.graph.views import neuron_code
+from mlgraph.models.history import History
+
+if TYPE_CHECKING:
+    from mlgraph.models.model import Model
+
+GROWTH = 10
+"""A run has diverged if the loss of its last epoch is so many times that of its first step."""
+
+WIDE = 10
+"""Root mean square from which the numbers of a column count as large; of standardized columns it is 1."""
+
+LOWER_RATE = "a lower learning rate may help"
+
+BOUNDS = {"relu": (0, np.inf), "sigmoid": (0, 1), "tanh": (-1, 1)}
+"""Lowest and highest output of the activations that do not reach all numbers."""
+
+
+def warn_of_targets(model: Model, objective: Objective, what: str = "y") -> None:
+    """Warn of targets that the outputs cannot reach, and of labels for outputs without softmax."""
+    target, graph = objective.target, model.graph
+    if objective.loss != "squared_error" or target is None or not target.size:
+        return
+    if objective.label is not None:
+        hint = f'add_layer({target.shape[1]}, "softmax") is made for labels'
+        _warn(f"{what}: labels are learnt as targets 0 and 1 of the squared error; {hint}")
+        return
+    for activation, (lowest, highest) in BOUNDS.items():
+        outputs = target[:, graph.codes[model.output_ids] == neuron_code(activation)]
+        far = outputs[(outputs < lowest) | (outputs > highest)]
+        if far.size:
+            reach = f"at least {lowest}" if highest == np.inf else f"from {lowest} to {highest}"
+            found = f"{far.size} of {outputs.size} targets are not, for example {far[0]:.6g}"
+            _warn(f'{what}: outputs of {activation} are {reach}, and {found}; the activation "identity" has no bounds')
+
+
+def warn_of_divergence(history: History, examples: Examples, objective: Objective) -> None:
+    """Warn if the loss has grown by more than `GROWTH` since the first step."""
+    if not len(history.epoch_loss):
+        return
+    first, last = history.batch_loss[0], history.epoch_loss[-1]
+    if last > GROWTH * first:
+        cause = scale_to_blame(examples, objective) or LOWER_RATE
+        growth = f"the loss of the first step was {first:.3g}, that of the last epoch is {last:.3g}"
+        _warn(f"fit: the run diverged: {growth}; {cause}")
+
+
+def scale_to_blame(examples: Examples, objective: Objective) -> str:
+    """Which columns or targets have large numbers, and what to do about them; "" if none has."""
+    size = root_mean_square(examples.floats)
+    order = np.argsort(-size)[: np.count_nonzero(size > WIDE)]
+    if len(order):
+        columns = ", ".join(f"{i} (about {size[i]:.3g})" for i in order[:3]) + ", ..." * (len(order) > 3)
+        plural = "s" * (len(order) > 1)
+        name = examples.given[0]
+        way = f"(x - mean) / std, with mean = {name}.mean(axis=0) and std = {name}.std(axis=0)"
+        return f"the numbers in column{plural} {columns} of {name} are large: fit and predict {way}"
+    size = root_mean_square(objective.target)
+    if (size > WIDE).any():
+        return f"the targets are large (about {size.max():.3g}): divide them by that"
+    return ""
+
+
+def root_mean_square(x: Float32 | None) -> Float64:
+    """Of each column; empty if there is no column."""
+    if x is None or not x.size:
+        return np.zeros(0)
+    size: Float64 = np.sqrt(np.mean(np.square(x, dtype=np.float64), axis=0))
+    return size
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, UserWarning, stacklevel=level_outside())

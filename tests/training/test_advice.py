@@ -1,0 +1,80 @@
+"""Warnings of targets out of reach, and of runs that diverge: they name the columns whose scale is to blame."""
+
+import re
+import warnings
+
+import numpy as np
+import pytest
+
+import mlgraph
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(60, 4))
+LABELS = X[:, :3].argmax(axis=1)
+WIDE = X * [1, 30, 1, 1000]
+
+
+def network(*layers):
+    net = mlgraph.Network(4, seed=0)
+    for layer in ((20, "relu"), *layers):
+        net.add_layer(*layer)
+    return net
+
+
+def told(fit):
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        fit()
+    return [str(warning.message) for warning in found]
+
+
+@pytest.mark.parametrize(
+    ("activation", "targets", "text"),
+    [
+        ("relu", X[:, 0], r"y: outputs of relu are at least 0, and \d\d of 60 targets are not, for example -"),
+        ("tanh", 50 * np.abs(X[:, 0]), r"y: outputs of tanh are from -1 to 1, and \d\d of 60 targets are not"),
+        ("sigmoid", 2 + X[:, 0] ** 2, "y: outputs of sigmoid are from 0 to 1, and 60 of 60 targets are not"),
+        ("relu", np.abs(X[:, 0]), None),
+        ("sigmoid", LABELS > 0, None),
+        ("identity", 5 * X[:, 0], None),
+    ],
+)
+def test_targets_out_of_reach(activation, targets, text):
+    net = network((1, activation))
+    if text is None:
+        assert not told(lambda: net.fit(X, targets, epochs=1, learning_rate=1e-4))
+    else:
+        with pytest.warns(UserWarning, match=text) as found:
+            net.fit(X, targets, epochs=1, learning_rate=1e-4)
+        assert found[0].filename == __file__
+
+
+def test_labels_for_outputs_without_softmax():
+    with pytest.warns(UserWarning, match=r'y: labels .* squared error; add_layer\(3, "softmax"\) is made for labels'):
+        network((3,)).fit(X, LABELS, epochs=1)
+
+
+@pytest.mark.parametrize(
+    ("x", "last", "y", "cause"),
+    [
+        (WIDE, (3, "softmax"), LABELS, r"columns 3 \(about .*\), 1 \(about .*\) of x are large: .* std = x.std"),
+        (X, (1,), 1000 * X[:, 0], r"the targets are large \(about .*\): divide them"),
+        (3 * X, (1,), 3 * X[:, 0], "a lower learning rate may help"),
+    ],
+)
+def test_a_run_that_diverges_says_so_and_what_to_do(x, last, y, cause):
+    for learning_rate in np.geomspace(0.01, 1e6, 60):  # the lowest at which it diverges
+        net = network(last)
+        try:
+            found = told(lambda net=net, rate=learning_rate: net.fit(x, y, epochs=3, batch_size=20, learning_rate=rate))
+        except mlgraph.NonFiniteError as error:
+            found = [str(error)]
+        if found:
+            break
+    (text,) = found
+    assert re.search(cause, text), text
+
+
+def test_a_nonfinite_error_names_the_columns():
+    with pytest.raises(mlgraph.NonFiniteError, match=r"column 3 \(about .*\) of x are large"):
+        network((1,)).fit(X * [1, 1, 1, 1e6], X[:, 0], learning_rate=1.0)
