@@ -115,8 +115,8 @@ def path(what: str, value: Any) -> str:
     return text
 
 
-def number(what: str, value: Any) -> float:
-    """`value` as a float that float32 can hold, possibly infinite or NaN; else a TypeError or ValueError."""
+def number(what: str, value: Any, *, nan: bool = False) -> float:
+    """`value` as a float that float32 can hold, possibly infinite, or NaN if `nan`; else a TypeError or ValueError."""
     if not isinstance(value, Real) or isinstance(value, bool):
         raise TypeError(f"{what}: expected a number, got {type(value).__name__}")
     try:
@@ -125,6 +125,8 @@ def number(what: str, value: Any) -> float:
         result = float(np.finfo(np.float64).max)
     if FLOAT32_MAX < abs(result) < np.inf:
         raise ValueError(f"{what}: expected a number that float32 can hold, got {shown(value)}")
+    if result != result and not nan:
+        raise ValueError(f"{what}: expected a number, got nan")
     return result
 
 
@@ -175,12 +177,18 @@ def integer_row(what: str, value: Any) -> Int64:
     return array.astype(np.int64)
 
 
-def float_array(what: str, value: npt.ArrayLike, shape: tuple[int | None, ...]) -> Float32:
-    """`value` as float32 of this shape, where None stands for any length; else a TypeError or ValueError."""
+def float_array(what: str, value: npt.ArrayLike, shape: tuple[int | None, ...], *, nan: bool = False) -> Float32:
+    """`value` as float32 of this shape, where None stands for any length; else a TypeError or ValueError.
+
+    A NaN is a ValueError, too, unless `nan`.
+    """
     array = real_array(what, value)
     if array.ndim != len(shape) or any(e is not None and e != s for e, s in zip(shape, array.shape, strict=True)):
         expected = ", ".join("n" if e is None else str(e) for e in shape) + "," * (len(shape) == 1)
         raise ValueError(f"{what}: expected shape ({expected}), got {array.shape}")
+    if not nan and array.dtype.kind == "f" and np.isnan(array).any():
+        at = ", ".join(str(i) for i in np.argwhere(np.isnan(array))[0])
+        raise ValueError(f"{what}: expected numbers, got nan at [{at}]")
     try:
         with np.errstate(over="raise", under="ignore"):
             return array.astype(np.float32, copy=False)

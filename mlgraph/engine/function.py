@@ -261,7 +261,9 @@ class Function:
         """
         examples = Examples(x, self.n_inputs)
         shape = (len(examples), len(self.output_ids))
-        given = np.ones(shape, np.float32) if cotangent is None else float_array("cotangent", cotangent, shape)
+        given = (
+            np.ones(shape, np.float32) if cotangent is None else float_array("cotangent", cotangent, shape, nan=True)
+        )
         weight = np.ascontiguousarray(given)
         with self.graph.lock:
             return self._vjp(examples, weight, n_threads)
@@ -306,7 +308,7 @@ class Function:
             If `x` or `tangent` are not real numbers, or not of this shape.
         """
         examples = Examples(x, self.n_inputs)
-        along = float_array("tangent", tangent, examples.array.shape).astype(np.float64)
+        along = float_array("tangent", tangent, examples.array.shape, nan=True).astype(np.float64)
         products = np.empty((len(examples), len(self.output_ids)), np.float32)
         with self.graph.lock, np.errstate(over="ignore", under="ignore", invalid="ignore"):
             for k, cotangent in enumerate(np.eye(len(self.output_ids), dtype=np.float32)):

@@ -122,7 +122,7 @@ class Graph(NodeTable):
         TypeError, ValueError
             If it is not a number, or float32 cannot hold it.
         """
-        v = number("value", value)
+        v = number("value", value, nan=True)
         with self.lock:
             self.constants.append(v)  # harmless if adding the node fails
             return Node(self, self._append(CONSTANT, (), len(self.constants) - 1))

@@ -207,7 +207,7 @@ class Layer(Freezable):
     def biases(self, biases: npt.ArrayLike) -> None:
         given = real_array("biases", biases)
         with self.graph.lock:
-            new = float_array("biases", given, (self.size,))
+            new = float_array("biases", given, (self.size,), nan=True)
             place = np.where(np.isnan(new), -1, self.bias_places())
             self.graph.parameters[place[place >= 0]] = new[place >= 0]
 

@@ -891,6 +891,8 @@ class Model(Freezable):
         ------
         OSError
             If it cannot be written; what stood at `path` is still there.
+        ValueError
+            If a weight or bias is NaN.
         """
         from mlgraph.models.model_file import save
 

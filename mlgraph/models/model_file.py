@@ -29,6 +29,7 @@ from mlgraph._support.atomic_files import write_atomically
 from mlgraph._support.checks import StrOrBytesPath
 from mlgraph.engine import losses
 from mlgraph.graph import ops
+from mlgraph.graph.arrays import parameter_places
 from mlgraph.graph.graph import CycleError, Graph
 from mlgraph.graph.ops import CONSTANT, INPUT, NEURON, PARAMETER
 from mlgraph.graph.storage import FROZEN, PANEL, extend, padded
@@ -99,7 +100,8 @@ def save(
         If the file cannot be written; what was at `path` is still there.
     """
     g = model.graph
-    topological(g, g.topology())  # raises for a graph that `load` would refuse
+    topological(g, g.topology())  # this and the next line raise for a graph that `load` would refuse
+    _check_numbers(model)
     text = np.frombuffer(json.dumps({**header_of(model), **more}).encode(), np.uint8)
     members = {"header": text, **arrays_of(g), **more_arrays}
     # Written in memory first: on a full disk, a ZipFile would report the error again when it is
@@ -107,6 +109,15 @@ def save(
     made = io.BytesIO()
     np.savez(made, **members)  # type: ignore[arg-type]
     write_atomically(path, lambda file: file.write(made.getbuffer()), previous=previous)
+
+
+def _check_numbers(model: Model) -> None:
+    """Raise ValueError for a parameter that is NaN, which only a write into a view of the parameters leaves there."""
+    graph = model.graph
+    if np.isnan(graph.get_parameters()).any():
+        owners = np.flatnonzero(graph.codes >= PARAMETER)
+        node = next(i for i in owners if np.isnan(graph.parameters[parameter_places(graph, np.array([i]))]).any())
+        raise ValueError(f"save: {model.name_of(int(node))} has a weight, bias or value that is nan; assign a number")
 
 
 def header_of(model: Model) -> dict[str, Any]:
@@ -394,6 +405,8 @@ def _graph(arrays: dict[str, npt.NDArray[Any]]) -> Graph:
     places = np.concatenate([runs(weights, stride, fan, len(vector)), bias[bias >= 0]])
     shared = np.bincount(places, minlength=1) > 1
     require(not shared.any(), f"arrays weights, stride, bias: several parameters are at place {np.argmax(shared)}")
+
+    every(vector == vector, "parameters", "a number")
 
     frozen = arrays["frozen"]
     require(len(frozen) in (0, len(vector)), f"array frozen: expected {len(vector)} numbers or none, got {len(frozen)}")

@@ -278,7 +278,7 @@ def _cotangent(f: Function, x: npt.ArrayLike, given: npt.ArrayLike | None, seed:
     """Return the given cotangent, or a random one."""
     shape = (len(_read(f, x)), len(f.output_ids))
     random = np.random.default_rng(whole("seed", seed, 0, MOST_SEED)).standard_normal(shape, np.float32)
-    return (random if given is None else float_array("cotangent", given, shape)).astype(np.float64)
+    return (random if given is None else float_array("cotangent", given, shape, nan=True)).astype(np.float64)
 
 
 def _compare(what: str, got: npt.NDArray[Any], want: Float64, error: Float64) -> None:

@@ -8,7 +8,8 @@ from mlgraph.graph import ops
 
 NAN, INF = np.nan, np.inf
 PARAMETERS = ["parameter", "neuron", "neurons"]
-SPECIAL = [0.0, -0.0, 1.0, -1.0, INF, -INF, NAN, 1e30, -1e30, 1e-30, 1e-42, 88.0, -104.0]
+WEIGHTS = [0.0, -0.0, 1.0, -1.0, INF, -INF, 1e30, -1e30, 1e-30, 1e-42, 88.0, -104.0]
+SPECIAL = [*WEIGHTS, NAN]
 
 
 class Case:
@@ -35,7 +36,7 @@ def cases(draw, tame=True):
     x = rng.normal(size=(draw(st.integers(1, 300) | st.sampled_from([1, 31, 32, 33, 64])), n_inputs)).astype(np.float32)
 
     def number():
-        return float(rng.choice(SPECIAL)) if not tame and rng.random() < 0.2 else float(np.float32(rng.normal()))
+        return float(rng.choice(WEIGHTS)) if not tame and rng.random() < 0.2 else float(np.float32(rng.normal()))
 
     if not tame:
         at = rng.random(x.shape) < 0.1

@@ -246,3 +246,36 @@ def test_an_activation_that_was_assigned_stays_when_another_layer_follows():
     net.add_layer(2)[1].activation = "tanh"
     net.add_layer(1)
     assert [neuron.activation for neuron in net.layers[0]] == ["leaky_relu", "tanh"]
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    "assign",
+    [
+        lambda net: setattr(net.layers[0][1], "bias", NAN),
+        lambda net: setattr(net.layers[0][1], "weights", [1.0, NAN]),
+        lambda net: setattr(net.layers[0], "weights", [[1.0, NAN]] * 3),
+        lambda net: setattr(net.layers[0][1].edges[0], "weight", NAN),
+        lambda net: net.graph.set_parameters([NAN] * net.n_parameters),
+        lambda net: net.graph.parameter(NAN),
+        lambda net: net.graph.add_neuron(net.outputs, weights=[NAN]),
+    ],
+)
+def test_nan_is_refused_where_it_is_assigned(assign):
+    net = mlgraph.Network(2, seed=0)
+    net.add_layer(3, "tanh")
+    net.add_layer(1)
+    before, size = net.graph.get_parameters(), len(net.graph)
+    with pytest.raises(ValueError, match=r": expected (a number|numbers), got nan"):
+        assign(net)
+    assert net.graph.get_parameters().tobytes() == before.tobytes() and len(net.graph) == size
+
+
+def test_nan_is_refused_by_save_which_names_the_neuron(tmp_path):
+    net = mlgraph.Network(2, seed=0)
+    net.add_layer(3, "tanh")
+    net.graph.parameters[net.layers[0].bias_places()[1]] = NAN
+    with pytest.raises(ValueError, match="save: layer 0 neuron 1 has a weight, bias or value that is nan"):
+        net.save(tmp_path / "net.npz")

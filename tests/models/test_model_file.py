@@ -54,7 +54,7 @@ def test_loaded_model_equals_the_saved_one_and_learns_the_same(model, path):
 def test_loaded_network_has_its_layers(path):
     net = network()
     net.graph.input("extra")  # which the first layer does not read
-    net.layers[0].neurons[3].weights[:3] = [np.inf, -np.inf, np.nan]
+    net.layers[0].neurons[3].weights[:3] = [np.inf, -np.inf, -0.0]
     net.save(path)
     back = mlgraph.load(path)
     assert [repr(layer) for layer in back.layers] == [repr(layer) for layer in net.layers]

@@ -67,7 +67,7 @@ def test_weights_and_biases_of_a_small_graph():
     assert [boxes(g.add_neuron(more[:n], bias=None).draw())[-1][1:] for n in (8, 9)] == [[], ["9 sources"]]
 
 
-@pytest.mark.parametrize("weights", [[1.0, np.nan], [np.inf, 1.0], [0.0, 0.0]])
+@pytest.mark.parametrize("weights", [[1.0, -np.inf], [np.inf, 1.0], [0.0, 0.0]])
 def test_every_edge_has_a_finite_width(weights):
     g = mlgraph.Graph()
     widths = re.findall(r'stroke-width="([^"]*)"', g.add_neuron(g.inputs(2), weights=weights).draw().to_svg())
