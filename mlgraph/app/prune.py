@@ -7,8 +7,6 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from mlgraph.app.arguments import FRACTION, Failure
 from mlgraph.app.common import add_model_argument, load
 from mlgraph.app.learning import CHECKPOINT, MODEL, add_run_options, check_decay, learn
@@ -47,7 +45,5 @@ def run(args: argparse.Namespace) -> int:
         path = Path(args.out) / name
         if os.path.exists(path) and path.samefile(args.model):  # `learn` reports a folder that cannot be entered
             raise Failure(f"argument --out: {args.out!r} would replace MODEL; choose another folder")
-    if np.isnan(net.graph.parameters).any():
-        raise Failure(f"argument MODEL: {args.model} has weights or biases that are NaN and cannot be ranked")
     configuration = {"model": args.model, **{name: getattr(recipe, name) for name in NAMES}}
     return learn(args, configuration, recipe, net, data, pretrained=True)
