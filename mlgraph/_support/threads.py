@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 import warnings
 from contextlib import suppress
 from functools import cache
@@ -11,7 +13,10 @@ import mlgraph_ext
 from mlgraph._support.checks import level_outside, whole
 
 MOST_THREADS = 1024
-"""The largest `n_threads`. If the system cannot start that many, libgomp ends the process."""
+"""The largest `n_threads`."""
+
+PROBE_AGAIN = 60.0
+"""Seconds after which threads that the system has refused are asked for again."""
 
 WORK_PER_THREAD = 400_000
 """Multiply-adds of a step that justify one more thread: about 10 microseconds, several times the cost of waiting."""
@@ -111,6 +116,76 @@ def threads_for(n_threads: int | None, work: float, steps: int = 1) -> int:
     if _forked or (chosen is None and work < WORK_OF_TWO):
         return 1
     if chosen is not None:
-        return chosen
+        return startable(chosen)
     justified = max(int(work // WORK_PER_THREAD), 2 if steps >= MANY_STEPS else 1)
-    return min(default_threads(), justified) if justified > 1 else 1
+    return startable(min(default_threads(), justified)) if justified > 1 else 1
+
+
+class _Started(threading.local):
+    """How many threads have run together with this thread, itself included. libgomp keeps threads for each thread."""
+
+    most = 1
+    limit = MOST_THREADS
+    until = 0.0
+
+
+_started = _Started()
+
+
+def startable(n: int) -> int:
+    """`n`, or the number of threads that the system lets this thread use, after a warning.
+
+    libgomp ends the process if the system refuses it a thread. So as many threads are started, and
+    ended, before it starts its own. Should another program take them in between, or other settings
+    such as OMP_STACKSIZE make libgomp's threads larger, the process still ends.
+    """
+    if n <= _started.most or not mlgraph_ext.sweep.PARALLEL:
+        return n
+    if n >= _started.limit and time.monotonic() < _started.until:
+        return _started.limit
+    _started.most = 1 + _start_together(n - 1)
+    if _started.most < n:
+        _started.limit, _started.until = _started.most, time.monotonic() + PROBE_AGAIN
+        _warn_of_few_threads(_started.most, n)
+    return _started.most
+
+
+def _start_together(n: int) -> int:
+    """Start up to `n` threads that wait for each other; the number that could be started, when all have ended."""
+    over, before = threading.Event(), _tasks()
+    threads = [threading.Thread(target=over.wait, daemon=True) for _ in range(n)]
+    count = 0
+    try:
+        for thread in threads:
+            thread.start()
+            count += 1
+    except (RuntimeError, MemoryError):  # refused
+        pass
+    finally:
+        over.set()
+    for thread in threads[:count]:
+        thread.join()
+    # A joined thread may still count for the limit of the system for a moment.
+    end = time.monotonic() + 1
+    while _tasks() > before and time.monotonic() < end:
+        time.sleep(0.001)
+    return count
+
+
+def _tasks() -> int:
+    """Threads of this process as the system counts them; 0 where it does not tell."""
+    try:
+        return len(os.listdir("/proc/self/task"))
+    except OSError:
+        return 0
+
+
+_told = False
+
+
+def _warn_of_few_threads(most: int, n: int) -> None:
+    global _told
+    if not _told:
+        _told = True
+        what = f"mlgraph uses {most} of {n} threads, because the system refused more (a limit on processes or memory)"
+        warnings.warn(f"{what}; results are the same", RuntimeWarning, stacklevel=level_outside())

@@ -3,6 +3,7 @@
 import copy
 import itertools
 import pickle
+import sys
 import threading
 import time
 import warnings
@@ -14,6 +15,7 @@ from locks import EditedBetween
 from processes import run
 
 import mlgraph
+import mlgraph_ext
 from mlgraph._support.locks import cached_property
 
 X = np.random.default_rng(0).integers(0, 256, (600, 40), np.uint8)
@@ -168,6 +170,41 @@ for n_threads in (4, 2, 3, 1):
 def test_late_and_missing_workers_do_not_change_bits(numbers, environment):
     results = run(SPARSE_BYTES, *map(str, numbers), **environment)
     assert len(results) == 4 and len(set(results)) == 1
+
+
+REFUSED = """
+import os, resource, sys, warnings
+import numpy as np, mlgraph
+
+def fitted(n_threads):
+    net = mlgraph.Network(40, seed=0)
+    net.add_layer(32)
+    net.add_layer(10, "softmax")
+    net.fit(x, np.arange(400) % 10, epochs=2, n_threads=n_threads)
+    net.evaluate(x, np.arange(400) % 10, n_threads=n_threads + 1)
+    return net.graph.get_parameters().tobytes()
+
+x = np.random.default_rng(0).normal(size=(400, 40)).astype(np.float32)
+expected = fitted(1)
+if os.geteuid() == 0:  # who may start threads without limit
+    os.setgid(65534)
+    os.setuid(65534)
+allowed = int(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_NPROC, (allowed, allowed))
+with warnings.catch_warnings(record=True) as told:
+    warnings.simplefilter("always")
+    assert fitted(6) == expected
+(warning,) = told
+assert warning.category is RuntimeWarning and "of 6 threads, because the system refused more" in str(warning.message)
+print("went on")
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the limit is that of Linux")
+@pytest.mark.skipif(not mlgraph_ext.sweep.PARALLEL, reason="one thread needs no other")
+@pytest.mark.parametrize("allowed", [1, 3])
+def test_refused_threads_are_done_without(allowed):
+    assert run(REFUSED, str(allowed)) == ["went", "on"]
 
 
 def test_sweeps_release_the_gil():
