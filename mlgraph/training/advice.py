@@ -52,7 +52,7 @@ def warn_of_divergence(history: History, examples: Examples, objective: Objectiv
     if not len(history.epoch_loss):
         return
     first, last = history.batch_loss[0], history.epoch_loss[-1]
-    if last > GROWTH * first:
+    if 0 < first < last / GROWTH:  # a loss that is a node may be negative
         cause = scale_to_blame(examples, objective) or LOWER_RATE
         growth = f"the loss of the first step was {first:.3g}, that of the last epoch is {last:.3g}"
         _warn(f"fit: the run diverged: {growth}; {cause}")

@@ -263,6 +263,7 @@ def test_wrong_arguments_are_refused_and_change_nothing(folder, name):
 FAST = ("Graph.add_neurons", "Model.fit")
 
 
+@pytest.mark.filterwarnings("ignore:y. outputs of tanh are")
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in FAST)) for name in NAMES])
 def test_arguments_in_other_forms_give_the_same_bits(folder, name):
     w = world(folder)

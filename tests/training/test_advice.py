@@ -75,6 +75,13 @@ def test_a_run_that_diverges_says_so_and_what_to_do(x, last, y, cause):
     assert re.search(cause, text), text
 
 
+def test_a_loss_that_is_negative_does_not_diverge_by_rising_towards_zero():
+    g = mlgraph.Graph()
+    w = g.parameter(1.0)
+    model = mlgraph.Model(g, [w * g.input()], loss=-mlgraph.exp(-w * w))
+    assert not told(lambda: model.fit(np.ones((4, 1)), epochs=2, learning_rate=-0.0))
+
+
 def test_a_nonfinite_error_names_the_columns():
     with pytest.raises(mlgraph.NonFiniteError, match=r"column 3 \(about .*\) of x are large"):
         network((1,)).fit(X * [1, 1, 1, 1e6], X[:, 0], learning_rate=1.0)

@@ -89,6 +89,8 @@ def test_single_overflow_is_found(sweep, example, where, weight, data):
     np.testing.assert_array_equal(net.graph.get_parameters(), before)
 
 
+@pytest.mark.filterwarnings("ignore:y. outputs of tanh are")
+@pytest.mark.filterwarnings("ignore:fit. the run diverged")
 @pytest.mark.slow
 @with_each_optimizer
 @pytest.mark.parametrize("policy", ["raise", "skip"])
