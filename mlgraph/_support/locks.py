@@ -13,6 +13,8 @@ from contextlib import contextmanager, nullcontext
 from typing import Any, Concatenate, ParamSpec, TypeVar
 from weakref import WeakSet, ref
 
+from mlgraph._support.attributes import Declared
+
 __all__ = ["Shared", "cached_property", "locked"]
 
 P = ParamSpec("P")
@@ -24,11 +26,12 @@ class _Trainer:
     """A token: a graph is being trained for as long as its token is alive."""
 
 
-class Shared:
+class Shared(Declared):
     """Base class of `Graph`: an object that several threads may use."""
 
     lock: threading.RLock
     """A reentrant lock: the thread that holds it is the only one to use the graph."""
+    _training: ref[_Trainer]
 
     def init_lock(self) -> None:
         """Create the lock, unlocked, and mark the graph as not being trained."""

@@ -65,7 +65,10 @@ class Graph(NodeTable):
     x * y + 1
     """
 
+    has_bare: bool
+    last_edit: Edit | None
     _open: Edit | None
+    _alive: tuple[tuple[int, frozenset[int]], Bool] | None
 
     def __init__(self) -> None:
         super().__init__()
@@ -73,7 +76,7 @@ class Graph(NodeTable):
         """Whether some neuron may have no sources; if not, all nodes are live."""
         self.last_edit: Edit | None = None
         self._open = None
-        self._alive: tuple[tuple[int, frozenset[int]], Bool] | None = None
+        self._alive = None
         self.init_lock()
 
     # --- building ---------------------------------------------------------------------------------

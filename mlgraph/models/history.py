@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 import mlgraph_ext
 from mlgraph._support.array_types import Float32, Float64, Int64, UInt8
+from mlgraph._support.attributes import Declared
 from mlgraph.engine.steps import Steps
 
 
@@ -24,7 +25,7 @@ def _no_doubles() -> Float64:
 
 
 @dataclass(repr=False, eq=False)
-class History:
+class History(Declared):
     """What happened in a run.
 
     Attributes

@@ -6,12 +6,13 @@ import threading
 import warnings
 from collections.abc import Callable, Iterable
 from copy import deepcopy
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from mlgraph._support.array_types import Bool, Float32, Ids, Int32, Int64
+from mlgraph._support.attributes import Declared
 from mlgraph._support.checks import StrOrBytesPath, level_outside, plain, real_array
 from mlgraph.compiler.grouping import Dropout
 from mlgraph.engine.engine import Engine
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from mlgraph.training.loop import Progress
 
 
-class Model(Freezable):
+class Model(Freezable, Declared):
     """A graph that can be trained: outputs and a loss.
 
     Parameters
@@ -95,6 +96,12 @@ class Model(Freezable):
     loss_ids: list[int]
     probability_ids: list[int]
     _loss: str
+    _layers: list[Layer]
+    needed_before: Bool
+    engines: dict[tuple[int, ...], Engine]
+    _counted: tuple[tuple[int, ...], int]
+    _tracing: Tracing
+    _elsewhere: ClassVar = {name: f"layer.{name}" for name in ("dropout", "weight_dropout", "activation", "weights")}
 
     def __init__(self, graph: Graph, outputs: Node | NodesLike, loss: str | Node = "squared_error") -> None:
         self._begin(checked_graph(graph))
@@ -104,11 +111,11 @@ class Model(Freezable):
     def _begin(self, graph: Graph) -> None:
         self.graph = graph
         self.history = History()
-        self._layers: list[Layer] = []  # only a `Network` has any
+        self._layers = []  # only a `Network` has any
         # Which nodes the model needed before an edit, recorded if the graph had other models then.
         self.needed_before = np.zeros(0, bool)
         # Compiled engines by the nodes that they compute.
-        self.engines: dict[tuple[int, ...], Engine] = {}
+        self.engines = {}
         # The last number of edges, and the edits and sinks that it belongs to.
         self._counted: tuple[tuple[int, ...], int] = (), 0
         self._tracing = Tracing()
@@ -289,8 +296,8 @@ class Model(Freezable):
         The remaining nodes are renumbered in the same order. A layer keeps its remaining neurons,
         and is gone if there are none (a layer of probabilities keeps all its neurons). The copy
         computes the same, shares nothing with this model, and has no history. Its `sparsity` counts
-        the neurons that it has. (Attributes that you have added are copied by `copy.deepcopy`:
-        nodes among them belong to a copy of the whole graph, not to the compact one.)
+        the neurons that it has. Attributes of a class that you have derived are copied as by
+        `copy.deepcopy`: nodes among them belong to a copy of the whole graph, not to the compact one.
         """
         with self.require_outputs():
             graph, edges = self.graph, wiring(self.graph)

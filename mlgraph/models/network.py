@@ -57,6 +57,9 @@ class Network(Model):
     25408
     """
 
+    _random: np.random.Generator
+    _ends: list[int]
+
     def __init__(self, n_inputs: int, *, seed: int = 0) -> None:
         n_inputs, seed = whole("n_inputs", n_inputs), whole("seed", seed, 0, MOST_SEED)
         self._begin(Graph())

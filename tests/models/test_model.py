@@ -285,8 +285,12 @@ def test_output_may_equal_the_loss():
         np.testing.assert_allclose(model.gradients([[1.0]]).flat, [np.e, np.e], rtol=1e-6)
 
 
+class OwnGraph(mlgraph.Graph):
+    """A class that a user derives may have attributes of its own."""
+
+
 def test_copies_and_pickles_of_a_graph_that_refers_to_its_model():
-    g = mlgraph.Graph()
+    g = OwnGraph()
     model = mlgraph.Model(g, g.add_neuron([g.input()], weights=[2.0]))
     g.of = model
     model.predict([[3.0]])
