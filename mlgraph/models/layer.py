@@ -13,7 +13,7 @@ from mlgraph._support.checks import float_array, plain, real_array, share, shown
 from mlgraph.graph.arrays import Edges, bias_places, biases, parameter_places, wiring
 from mlgraph.graph.edits import cut, edges_named, grow, new_edges
 from mlgraph.graph.graph import Graph
-from mlgraph.graph.views import Freezable, Neuron
+from mlgraph.graph.views import Freezable, Neuron, neuron_code
 
 HIDDEN_ACTIVATION = "leaky_relu"
 """The activation of a hidden layer for which none was chosen."""
@@ -52,6 +52,8 @@ class Layer(Freezable):
     @property
     def activation(self) -> str:
         """The activation that `Network.add_layer` was given; assigning another to a neuron does not change it.
+
+        `Network.is_layered` is False if a neuron has another one.
 
         If it was given none, identity while this is the last layer, and leaky_relu afterwards.
 
@@ -132,6 +134,8 @@ class Layer(Freezable):
     @property
     def weights(self) -> Float32:
         """Weights of all neurons, float32 of shape (neurons, nodes of the layer before), with 0 where there is no edge.
+
+        Edges from other nodes are not in it: `Network.is_layered` is False if there are any.
 
         A read-only copy: to change weights, assign a whole array. It sets the weights of existing
         edges; none comes or goes.
@@ -222,6 +226,14 @@ class Layer(Freezable):
         column = column[edges.source]
         inside = column >= 0
         return edges.place[inside], row[edges.target[inside]], column[inside]
+
+    def describes_its_neurons(self) -> bool:
+        """Whether each neuron reads only nodes of the layer before, and has the activation of the layer."""
+        ids, inside = np.array(self.ids, np.int32), np.zeros(len(self.graph), bool)
+        inside[self.source_ids] = True
+        code = neuron_code("identity" if self.probability_ids else self.activation)
+        sources = self.graph.topology().sources_of(ids)
+        return bool((self.graph.codes[ids] == code).all() and inside[sources].all())
 
     def bias_places(self) -> Int64:
         """Position of each neuron's bias in the parameter vector; -1 for a neuron without one."""

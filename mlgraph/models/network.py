@@ -261,7 +261,24 @@ class Network(Model):
         self._ends = layer.probability_ids or list(layer.ids)
         self.engines.clear()
 
+    @property
+    def is_layered(self) -> bool:
+        """Whether the layers describe the whole network.
+
+        True if each neuron of each layer reads only outputs of the layer before, and has the
+        activation of its layer. Then the weights, biases and activations of the layers are all that
+        the outputs depend on. Edges may have been cut. False after an edge that jumps over a layer,
+        leads back, or reads a node that is in no layer; or after another activation of a neuron.
+        """
+        with self.graph.lock:
+            return all(layer.describes_its_neurons() for layer in self._layers)
+
     def __repr__(self) -> str:
         inputs = self.layers[0].source_ids if self.layers else self._ends  # of the graph's, others may be targets
         sizes = "-".join(str(n) for n in (len(inputs), *(layer.size for layer in self.layers)))
-        return f"<Network {sizes}: {self.n_edges} edges>"
+        with self.graph.lock:
+            alive, layers = self.alive(), enumerate(self._layers)
+            counts = [(i, layer.size, int(np.count_nonzero(alive[layer.ids]))) for i, layer in layers]
+            notes = [f"{n} of {size} neurons of layer {i} alive" for i, size, n in counts if n < size]
+            notes += [] if self.is_layered else ["not layered"]
+        return f"<Network {'; '.join([f'{sizes}: {self.n_edges} edges', *notes])}>"

@@ -195,3 +195,47 @@ def test_fit_starts_without_state_of_an_earlier_run(first):
     assert bits(net) == bits(other)
     net.fit(X, Y, epochs=1, momentum=0.0)
     assert not net.graph.storage.state
+
+
+def three_layers():
+    net = mlgraph.Network(4, seed=0)
+    return net, [net.add_layer(size, name) for size, name in ((3, "tanh"), (3, "softmax"), (2, "relu"))]
+
+
+def jump(net, layers):
+    net.graph.add_edge(net.graph[0], layers[2][0])
+
+
+def within(net, layers):
+    net.graph.add_edge(layers[0][0], layers[0][1])
+
+
+def activate(net, layers):
+    layers[0][1].activation = "relu"
+
+
+def read_a_logit(net, layers):
+    net.graph.add_edge(layers[1][0], layers[2][1])
+
+
+def read_a_new_neuron(net, layers):
+    net.graph.add_edge(net.graph.add_neuron([net.graph[0]]), layers[0][1])
+
+
+@pytest.mark.parametrize("edit", [jump, within, activate, read_a_logit, read_a_new_neuron])
+def test_whether_layers_describe_the_whole_network(edit):
+    net, layers = three_layers()
+    layers[0][0].edges[1].prune()
+    net.widen(layers[0])
+    assert net.is_layered and "not layered" not in repr(net)
+    edit(net, layers)
+    assert not net.is_layered and repr(net).endswith("not layered>")
+    net.undo()
+    assert net.is_layered
+
+
+def test_repr_says_how_many_neurons_are_alive():
+    net = mlgraph.Network(4, seed=0)
+    hidden, _ = net.add_layer(3), net.add_layer(2, "softmax")
+    net.graph.prune(hidden[1:])
+    assert repr(net) == "<Network 4-3-2: 6 edges; 1 of 3 neurons of layer 0 alive>"
