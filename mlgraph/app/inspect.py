@@ -26,6 +26,7 @@ from mlgraph.app.common import (
     remark,
 )
 from mlgraph.datasets import Dataset
+from mlgraph.graph.views import name_of
 from mlgraph.pictures import Portrait, draw_portraits, neuron_portraits
 from mlgraph.pictures.plotting import picture_format
 
@@ -166,12 +167,11 @@ def _describe(
     lines = ["", f"neuron {row['layer']}.{row['index']}: {neuron.activation}, node {neuron.id}, {state}"]
     edges = sorted(neuron.edges, key=lambda edge: -abs(edge.weight))
     targets = sorted(neuron.out_edges, key=lambda edge: -abs(edge.weight))
-    places = {n.id: f"{i}.{k}" for i, layer in enumerate(net.layers) for k, n in enumerate(layer.neurons)}
 
     def name(node: mlgraph.Node) -> str:
         if node.kind == "input":
             return "pixel {},{}".format(*divmod(int(net.graph.records[node.id]), data.image_shape[1]))
-        return places.get(node.id, node.name)
+        return name_of(net.graph, node.id, short=True)
 
     bias = "no bias" if neuron.bias is None else f"bias {neuron.bias:.4f}"
     largest_in = ", ".join(f"{name(edge.source)} {edge.weight:+.3f}" for edge in edges[:LISTED])

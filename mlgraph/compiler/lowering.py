@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph._support.array_types import Int32, Int64
-from mlgraph._support.checks import plain
 from mlgraph.graph import ops
 from mlgraph.graph.graph import Graph
 from mlgraph.graph.ops import CONSTANT, INPUT, NEURON, PARAMETER
 from mlgraph.graph.topology import Topology, is_live, topological
+from mlgraph.graph.views import name_of
 from mlgraph_ext import _topology
 
 _COMMUTES = np.array([op.name in ("add", "mul") for op in ops.BY_CODE], np.uint8)
@@ -98,7 +98,7 @@ def lower(graph: Graph, outputs: Int32, given: Int32 | None = None, *, split: bo
         level, order = topological(graph, topology, outputs)
     missing = order[(code[order] == INPUT) & (data[order] < 0)]
     if len(missing):
-        raise ValueError(f"inputs: the outputs need {plain(graph[missing[0]].name)}, which is not among the inputs")
+        raise ValueError(f"inputs: the outputs need {name_of(graph, int(missing[0]))}, which is not among the inputs")
     same, none = np.arange(n, dtype=np.int32), np.zeros(0, np.int32)
     fused, begin = np.full(n, -1, np.int32), np.zeros(1, np.int64)
     low = Lowered(code, code, topology, data, level, order, same, fused, begin, none, none)

@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph._support.array_types import Float32, Int32
-from mlgraph._support.checks import plain
 from mlgraph._support.locks import cached_property
 from mlgraph.compiler.plan import Plan
 from mlgraph.engine.engine import NOTHING, Engine, Nodes
@@ -19,7 +18,7 @@ from mlgraph.graph import ops
 from mlgraph.graph.graph import Graph
 from mlgraph.graph.ids import id_of, ids_of
 from mlgraph.graph.ops import INPUT, NEURON
-from mlgraph.graph.views import Node, NodesLike
+from mlgraph.graph.views import Node, NodesLike, name_of
 
 __all__ = ["Trace", "trace"]
 
@@ -133,7 +132,7 @@ class Trace:
     def _column_of(self, node: int) -> int:
         born = self._graph.born
         if node not in self._column or node >= len(born) or born[node] >= self._edits:
-            name = plain(self._graph[node].name) if 0 <= node < len(born) else f"n{node}"
+            name = name_of(self._graph, node) if 0 <= node < len(born) else f"n{node}"
             raise ValueError(f"node: the trace does not have {name}; choose its nodes by trace(..., nodes=[...])")
         return self._column[node]
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from mlgraph._support.array_types import Bool, Float32, Int64
-from mlgraph._support.checks import float_array, plain, real_array
+from mlgraph._support.checks import float_array, real_array
 from mlgraph._support.interrupts import uninterrupted
 from mlgraph.graph.arrays import Edges, NewWiring, Wiring, edge_keys, ends_of, wiring
 from mlgraph.graph.changes import Activated, Biased, Rewired, edited
@@ -24,7 +24,7 @@ from mlgraph.graph.ids import check_sources, edge_name, id_of, ids_of, is_iterab
 from mlgraph.graph.ops import NEURON
 from mlgraph.graph.storage import FROZEN, PANEL, extend, written
 from mlgraph.graph.topology import Topology, ancestors, is_live, topological
-from mlgraph.graph.views import Edge, Neuron
+from mlgraph.graph.views import Edge, Neuron, name_of
 
 
 def edges_named(
@@ -68,7 +68,7 @@ def edges_named(
     fixed = graph.sinks() if outputs is None else set(outputs)
     for i in ids:
         if i in fixed:
-            raise ValueError(f"{who}: {plain(graph[i].name)} is an output of a model and cannot be cut")
+            raise ValueError(f"{who}: {name_of(graph, i)} is an output of a model and cannot be cut")
     return edges, found
 
 
@@ -256,7 +256,7 @@ def check_paths(graph: Graph, who: str, topology: Topology) -> Bool:
     sinks = graph.sinks()
     for i in sorted(sinks):
         if not live[i] and graph.alive_for(sinks)[i]:
-            name = plain(graph[i].name)
+            name = name_of(graph, i)
             raise ValueError(f"{who}: this would disconnect {name}, an output of a model, from all inputs")
     return live
 

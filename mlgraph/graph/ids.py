@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph._support.array_types import Int32
-from mlgraph._support.checks import plain, shown
+from mlgraph._support.checks import shown
 from mlgraph.graph.ops import is_leaf, is_operation
-from mlgraph.graph.views import Node, NodesLike
+from mlgraph.graph.views import Node, NodesLike, name_of
 
 if TYPE_CHECKING:
     from mlgraph.graph.graph import Graph
@@ -34,7 +34,7 @@ def id_of(graph: Graph, node: Any, what: str = "node") -> int:
 
 def edge_name(graph: Graph, source: int, target: int) -> str:
     """A description of an edge, which need not exist, for an error message."""
-    return f"{plain(graph[int(source)].name)} to {plain(graph[int(target)].name)}"
+    return f"{name_of(graph, int(source))} to {name_of(graph, int(target))}"
 
 
 def is_iterable(things: Any) -> bool:
@@ -88,7 +88,7 @@ def ids_of_different(graph: Graph, what: str, nodes: Any, least: int = 0) -> lis
     ids = ids_of(graph, what, nodes, least)
     if len(set(ids)) < len(ids):
         twice = int(np.argmax(np.bincount(ids) > 1))
-        raise ValueError(f"{what}: node {plain(graph[twice].name)} is given twice")
+        raise ValueError(f"{what}: node {name_of(graph, twice)} is given twice")
     return ids
 
 

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from mlgraph._support.checks import plain
 from mlgraph._support.interrupts import uninterrupted
 from mlgraph.graph.arrays import parameter_places, values, wiring
 from mlgraph.graph.changes import Activated, Biased, Edit, Rewired
@@ -16,6 +15,7 @@ from mlgraph.graph.edits import activate, check_paths, give_bias, rewire, with_e
 from mlgraph.graph.graph import Graph
 from mlgraph.graph.storage import FROZEN
 from mlgraph.graph.topology import Topology
+from mlgraph.graph.views import name_of
 
 
 @contextmanager
@@ -56,7 +56,7 @@ def undo(graph: Graph) -> None:
         raise ValueError("undo: the graph has changed since its last edit, for example by a new node")
     added = [i for i in graph.sinks() if i >= last.nodes]
     if added:
-        name = plain(graph[min(added)].name)
+        name = name_of(graph, min(added))
         raise ValueError(f"undo: the last edit added {name}, which is an output of a model")
     check_paths(graph, "undo", _as_before(graph, last))  # a model may have been made since
     with uninterrupted():  # an interrupted `take_back` would itself count as an edit

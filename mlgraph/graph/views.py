@@ -32,6 +32,32 @@ def neuron_code(activation: Any, what: str = "activation") -> int:
     return NEURON + ops.OPS[one_of(what, activation, ops.ACTIVATIONS)].code
 
 
+def place_of(graph: Graph, node: int) -> tuple[int, int] | None:
+    """The layer of a neuron and its index there, or None outside layers. It searches the layers."""
+    for model in graph.models:
+        for i, layer in enumerate(model.layers):
+            if node in layer.ids:
+                return i, layer.ids.index(node)
+    return None
+
+
+def name_of(graph: Graph, node: int, *, short: bool = False) -> str:
+    """What reprs, errors and pictures call a node: its own name if it has one, else its place in a layer, else its id.
+
+    The place is ``layer 0 neuron 7``, in short ``0.7``.
+    """
+    place = None if node in graph.names else place_of(graph, node)
+    if place is None:
+        return plain(graph.names.get(node, f"n{node}"))
+    return "{}.{}".format(*place) if short else "layer {} neuron {}".format(*place)
+
+
+def described(graph: Graph, node: int) -> str:
+    """The name of a node, after its kind unless its place in a layer says that."""
+    name = name_of(graph, node)
+    return name if node not in graph.names and name != f"n{node}" else f"{Node(graph, node).kind} {name}"
+
+
 class Freezable:
     """Base class of all that can be frozen: parameters, edges, neurons, layers and models.
 
@@ -143,12 +169,12 @@ class Node(Freezable):
         if code == PARAMETER:
             with self.graph.lock:
                 return float(self.graph.weights_of(node)[0])
-        raise AttributeError(f"value: expected a constant or parameter, got {self.kind} {plain(self.name)}")
+        raise AttributeError(f"value: expected a constant or parameter, got {described(self.graph, node)}")
 
     @value.setter
     def value(self, value: float) -> None:
         if self.graph._code[self._checked_id] != PARAMETER:
-            raise AttributeError(f"value: expected a parameter, got {self.kind} {plain(self.name)}")
+            raise AttributeError(f"value: expected a parameter, got {described(self.graph, self.id)}")
         with self.graph.lock:
             self.graph.weights_of(self._checked_id)[0] = number("value", value)
 
@@ -157,13 +183,13 @@ class Node(Freezable):
         node, storage = self._checked_id, self.graph.storage
         code, record = self.graph._code[node], self.graph._data[node]
         if code < PARAMETER:
-            raise AttributeError(f"frozen: expected a parameter or neuron, got {self.kind} {plain(self.name)}")
+            raise AttributeError(f"frozen: expected a parameter or neuron, got {described(self.graph, node)}")
         n, bias = (self.graph._count[node], storage.bias[record]) if code >= NEURON else (1, -1)
         places = storage.weights[record] + storage.stride[record] * np.arange(n)
         return np.append(places, bias) if bias >= 0 else places
 
     def __repr__(self) -> str:
-        return f"<{self.kind} {plain(self.name)}>"
+        return f"<{described(self.graph, self.id) if self.graph._has(self) else f'{self.kind} {self.name}'}>"
 
     def __str__(self) -> str:
         from mlgraph.graph.formula import formula
@@ -304,7 +330,11 @@ class Edge(Freezable):
         return hash((self.source, self.target))
 
     def __repr__(self) -> str:
-        return f"<edge {plain(self.source.name)} to {plain(self.target.name)}>"
+        names = (
+            name_of(self.graph, node.id) if self.graph._has(node) else node.name
+            for node in (self._source, self._target)
+        )
+        return f"<edge {' to '.join(names)}>"
 
     def prune(self) -> None:
         """Cut it; see `Graph.prune`."""

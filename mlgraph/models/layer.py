@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph._support.array_types import Bool, Float32, Int64
-from mlgraph._support.checks import float_array, plain, real_array, share, shown
+from mlgraph._support.checks import float_array, real_array, share, shown
 from mlgraph.graph.arrays import Edges, bias_places, biases, parameter_places, wiring
 from mlgraph.graph.edits import cut, edges_named, grow, new_edges
 from mlgraph.graph.graph import Graph
-from mlgraph.graph.views import Freezable, Neuron, neuron_code
+from mlgraph.graph.views import Freezable, Neuron, name_of, neuron_code
 
 HIDDEN_ACTIVATION = "leaky_relu"
 """The activation of a hidden layer for which none was chosen."""
@@ -186,7 +186,7 @@ class Layer(Freezable):
             cut(graph, *edges_named(graph, self._edges_at(there & ~wanted), "mask"), who="mask")
             differs = (self.mask != wanted).any(axis=0)
             if differs.any():
-                name = plain(graph[self.source_ids[int(np.argmax(differs))]].name)
+                name = name_of(graph, self.source_ids[int(np.argmax(differs))])
                 expected = "edges from nodes that have a live source"
                 raise ValueError(f"mask: expected {expected}, got one from {name}, which has none")
 

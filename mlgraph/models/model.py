@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from mlgraph._support.array_types import Bool, Float32, Ids, Int32, Int64
 from mlgraph._support.attributes import Declared
-from mlgraph._support.checks import StrOrBytesPath, level_outside, plain, real_array
+from mlgraph._support.checks import StrOrBytesPath, level_outside, real_array
 from mlgraph.compiler.grouping import Dropout
 from mlgraph.engine.engine import Engine
 from mlgraph.engine.function import Gradients, places_in
@@ -26,7 +26,7 @@ from mlgraph.graph.graph import Graph, checked_graph
 from mlgraph.graph.ids import ids_of
 from mlgraph.graph.ops import NEURON, PARAMETER
 from mlgraph.graph.topology import Topology, ancestors, levels_of
-from mlgraph.graph.views import Edge, Freezable, Neuron, Node, NodesLike
+from mlgraph.graph.views import Edge, Freezable, Neuron, Node, NodesLike, described, name_of
 from mlgraph.models.history import History
 from mlgraph.models.layer import Layer
 from mlgraph.models.running import engine_of, evaluate, execute, read, read_to_predict, read_with_targets
@@ -128,7 +128,7 @@ class Model(Freezable, Declared):
         for what, i in ends:
             if not alive[i]:
                 raise ValueError(
-                    f"{what}: no path leads from an input, parameter or constant to {plain(self.graph[i].name)}"
+                    f"{what}: no path leads from an input, parameter or constant to {name_of(self.graph, i)}"
                 )
         defined = define_loss(self.graph, ids, loss)
         self.output_ids, (self._loss, self.loss_ids, self.probability_ids) = ids, defined
@@ -1006,7 +1006,4 @@ class Model(Freezable, Declared):
 
     def name_of(self, node: int) -> str:
         """What an error calls a node."""
-        for i, layer in enumerate(self._layers):
-            if node in layer.ids:
-                return f"layer {i} neuron {layer.ids.index(node)}"
-        return f"{self.graph[node].kind} {plain(self.graph[node].name)}"
+        return described(self.graph, node)

@@ -29,7 +29,7 @@ from mlgraph.graph.graph import Graph
 from mlgraph.graph.ids import id_of, ids_of, is_iterable
 from mlgraph.graph.ops import CONSTANT, INPUT, NEURON, PARAMETER
 from mlgraph.graph.topology import ancestors, topological
-from mlgraph.graph.views import KIND_NAMES, Neuron, Node
+from mlgraph.graph.views import KIND_NAMES, Neuron, Node, name_of
 from mlgraph.models.running import engine_of
 from mlgraph.pictures.svg import ADJOINT, COLOURS, VALUE, Box, Link, printable, to_svg
 
@@ -218,7 +218,7 @@ class Drawing:
         code = int(self._code[node.id])
         lines = []
         if code >= NEURON:
-            title = f"{node.name} {_operation(code)}"
+            title = f"{name_of(graph, node.id, short=True)} {_operation(code)}"
             if graph.n_sources(node.id) > MANY:
                 lines.append((f"{graph.n_sources(node.id):,} sources", VALUE))
             if self._is_small and isinstance(node, Neuron) and node.bias is not None:
@@ -248,7 +248,7 @@ class Drawing:
             fan_in = np.unique(graph.counts[nodes])
             lines.append((f"{_range(fan_in)} source{'s' * bool(fan_in[-1] != 1)} each", VALUE))
         title = f"{len(nodes):,} " + (_plural(code) if len(codes) == 1 else "nodes")
-        tip = f"{len(nodes):,} nodes, {graph[int(nodes[0])].name} to {graph[int(nodes[-1])].name}"
+        tip = f"{len(nodes):,} nodes, {' to '.join(name_of(graph, int(i), short=True) for i in nodes[[0, -1]])}"
         return title, lines, tip
 
     def _link(self) -> None:

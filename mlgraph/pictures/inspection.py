@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph._support.array_types import Bool, Float64, Ids, Int32
-from mlgraph._support.checks import plain
 from mlgraph.compiler.plan import Plan
 from mlgraph.engine.engine import Engine
 from mlgraph.engine.examples import Examples
@@ -21,7 +20,7 @@ from mlgraph.graph.graph import Graph
 from mlgraph.graph.ids import ids_of
 from mlgraph.graph.ops import CONSTANT, NEURON, PARAMETER
 from mlgraph.graph.topology import Topology, is_live, levels_of, topological
-from mlgraph.graph.views import Neuron
+from mlgraph.graph.views import Neuron, name_of
 from mlgraph.models.layer import Layer
 from mlgraph.models.model import Model
 from mlgraph.models.running import evaluate, read, read_with_targets
@@ -235,7 +234,7 @@ def _downstream(graph: Graph, topology: Topology, order: Int32, outputs: list[in
     _topology.spread(*topology, order, is_below)
     dependent = np.repeat(ids, count[ids])[is_below[topology.sources_of(ids)] > 0]
     if len(dependent):
-        name = plain(graph[dependent[0]].name)
+        name = name_of(graph, int(dependent[0]))
         raise ValueError(f"layer: neurons must not depend on each other, but {name} depends on another one")
     is_below[ids] = 0
     nodes = order[is_below[order] > 0]

@@ -15,7 +15,7 @@ from mlgraph.engine.losses import Objective
 from mlgraph.engine.trace import trace
 from mlgraph.graph.ids import ids_of
 from mlgraph.graph.ops import NEURON
-from mlgraph.graph.views import Neuron
+from mlgraph.graph.views import Neuron, name_of
 from mlgraph.models.network import Network
 from mlgraph.pictures.plotting import new_figure, save_figure
 
@@ -209,7 +209,7 @@ def draw_portraits(
     if not portraits:
         raise ValueError("portraits: expected at least one")
     if titles is None:
-        titles = [portrait.neuron.name for portrait in portraits]
+        titles = [name_of(portrait.neuron.graph, portrait.neuron.id, short=True) for portrait in portraits]
     if len(titles) != len(portraits):
         raise ValueError(f"titles: expected {len(portraits)}, one for each portrait, got {len(titles)}")
     pixels = real_array("images", images)

@@ -50,7 +50,7 @@ def test_edge_is_read_assigned_and_cut_by_its_view():
     net = network()
     a, b = net.layers[0].neurons[2], net.layers[1].neurons[4]
     edge = net.graph.edge(a, b)
-    assert tuple(edge) == (a, b, b.weights[2]) and repr(edge) == f"<edge {a.name} to {b.name}>"
+    assert tuple(edge) == (a, b, b.weights[2]) and repr(edge) == "<edge layer 0 neuron 2 to layer 1 neuron 4>"
     assert edge == b.edges[2] != b.edges[3] and len({edge, b.edges[2], b.edges[3]}) == 2
     edge.weight = 0.25
     assert b.weights[2] == edge.weight == b.edges[2].weight == 0.25
@@ -60,7 +60,7 @@ def test_edge_is_read_assigned_and_cut_by_its_view():
     assert a not in b.sources and b not in a.targets and a.alive and b.alive and net.n_edges == 446
     np.testing.assert_array_equal(b.weights, rest)
     for use in (lambda: edge.weight, lambda: setattr(edge, "weight", 1), edge.prune):
-        with pytest.raises(ValueError, match=f"there is no edge from {a.name} to {b.name}"):
+        with pytest.raises(ValueError, match="there is no edge from layer 0 neuron 2 to layer 1 neuron 4"):
             use()
 
 

@@ -104,3 +104,22 @@ def test_names_find_nodes():
             g[name]
     assert "n7" in g and z in g and 2 in g
     assert not any(node in g for node in (3, -1, mlgraph.Node(g, 3), mlgraph.Graph().input(), None, 1.0, [x]))
+
+
+def test_a_neuron_of_a_layer_has_one_name():
+    net = mlgraph.Network(2, seed=0)
+    hidden, out = net.add_layer(3, "tanh"), net.add_layer(2, "softmax")
+    alone, named = net.graph.add_neuron([net.graph[0]]), hidden[2]
+    named.name = "odd"
+    assert [repr(n) for n in (hidden[1], out[0], named, alone)] == [
+        "<layer 0 neuron 1>",
+        "<layer 1 neuron 0>",
+        "<neuron odd>",
+        f"<neuron n{alone.id}>",
+    ]
+    assert repr(hidden[1].out_edges[0]) == "<edge layer 0 neuron 1 to layer 1 neuron 0>"
+    assert '"0.1 tanh' in net.draw().to_dot()
+    with pytest.raises(ValueError, match="prune: layer 1 neuron 0 is an output"):
+        out[0].prune()
+    with pytest.raises(ValueError, match="edge from n0 to layer 0 neuron 1 already exists"):
+        net.graph.add_edge(net.graph[0], hidden[1])

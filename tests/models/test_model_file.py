@@ -75,7 +75,7 @@ def test_loaded_network_can_be_edited(path):
         each.prune(0.6)
         each.fit(X, LABELS, epochs=1)
     assert back.forward(X).tobytes() == net.forward(X).tobytes() and back.sparsity == net.sparsity
-    with pytest.raises(ValueError, match=r"prune: n[0-9]+ is an output of a model"):
+    with pytest.raises(ValueError, match=r"prune: layer 2 neuron 0 is an output of a model"):
         back.outputs[0].prune()
 
 

@@ -92,11 +92,11 @@ def test_a_model_shows_derivatives_of_its_loss():
     x = np.array([[1.0, -2.0]], np.float32)
     traced, drawing = net.trace(x, [1]), net.draw(x[0], 1)
     shown = {box[0].split()[0]: box[1:] for box in boxes(drawing)}
-    for neuron in (n for layer in net.layers for n in layer):
-        assert (neuron.name in shown) == neuron.alive
+    for name, neuron in {f"{i}.{k}": n for i, layer in enumerate(net.layers) for k, n in enumerate(layer)}.items():
+        assert (name in shown) == neuron.alive
         if neuron.alive:
             numbers = [f"{traced[neuron][0]:.5g}", f"∂ {traced.adjoint(neuron)[0]:.5g}"]
-            assert shown[neuron.name] == [f"bias {neuron.bias:.4g}", *numbers]
+            assert shown[name] == [f"bias {neuron.bias:.4g}", *numbers]
     probabilities = [box[1:] for box in boxes(drawing) if box[0] == "exp"]
     assert sorted(probabilities) == sorted([f"{p:.5g}"] for p in net.predict_proba(x)[0])  # the loss takes the logits
     assert "∂" not in net.draw(x[0]).to_svg() and net.draw(x[0], [0, 1]).to_dot() == drawing.to_dot()

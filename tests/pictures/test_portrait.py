@@ -88,7 +88,7 @@ def test_silent_neurons_and_outputs_can_be_drawn(net):
     figure = draw_portraits(neuron_portraits(net, net.layers[1].neurons[:2], X, Y), X, (3, 4))
     texts = [[text.get_text() for text in axes.texts] for axes in figure.axes]
     assert texts[2] == [] and texts[5] == ["never active"]
-    assert figure.axes[0].get_title(loc="left") == net.layers[1].neurons[0].name
+    assert figure.axes[0].get_title(loc="left") == "1.0"
     drawn = neuron_portraits(net, net.outputs, X, Y)
     figure = draw_portraits(drawn, X, (3, 4))
     assert len(figure.axes) == 9 and "mean value for the images of each class" in figure.texts[1].get_text()

@@ -310,7 +310,7 @@ def test_a_mistake_changes_nothing(attempt, message):
 @pytest.mark.parametrize(
     ("act", "message"),
     [
-        (lambda net: net.prune(0.5), "weights, or a gradient, that are numbers, got nan from n0 to n14"),
+        (lambda net: net.prune(0.5), "weights, or a gradient, that are numbers, got nan from n0 to layer 0 neuron 2"),
         (lambda net: net.prune(neurons=0.5), "scores that are numbers, got nan"),
         (lambda net: net.prune(neurons=0.5, by="saliency", data=DATA), "scores that are numbers, got nan"),
         (lambda net: net.regrow(0.5, by="gradient", data=DATA), "scores that are numbers, got nan"),
