@@ -188,7 +188,7 @@ def float_array(what: str, value: npt.ArrayLike, shape: tuple[int | None, ...], 
         raise ValueError(f"{what}: expected shape ({expected}), got {array.shape}")
     if not nan and array.dtype.kind == "f" and np.isnan(array).any():
         at = ", ".join(str(i) for i in np.argwhere(np.isnan(array))[0])
-        raise ValueError(f"{what}: expected numbers, got nan at [{at}]")
+        raise ValueError(f"{what}: expected numbers, got nan{f' at [{at}]' if at else ''}")
     try:
         with np.errstate(over="raise", under="ignore"):
             return array.astype(np.float32, copy=False)

@@ -17,7 +17,7 @@ from weakref import WeakSet
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph._support.array_types import Bool, Float32, Ids, Int32
+from mlgraph._support.array_types import Bool, Float32, Ids, Int32, read_only
 from mlgraph._support.checks import (
     INT32_MAX,
     float_array,
@@ -39,6 +39,7 @@ from mlgraph.graph.ops import CONSTANT, INPUT, NEURON, PARAMETER
 from mlgraph.graph.storage import extend
 from mlgraph.graph.topology import CycleError, ancestors, is_live, topological
 from mlgraph.graph.views import Edge, Neuron, Node, NodesLike, neuron_code
+from mlgraph.graph.weights import Weights
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack  # that of typing is of Python 3.11
@@ -358,10 +359,12 @@ class Graph(NodeTable):
 
     @locked
     def get_parameters(self) -> Float32:
-        """All weights, biases and values of parameters, float32 of shape (n_parameters,); a copy.
+        """All weights, biases and values of parameters, float32 of shape (n_parameters,).
 
         First come weights and the values of parameter nodes, node by node, a neuron's weights in
         the order of its sources; then biases. Only edits and new nodes change this order.
+
+        A copy, which may be changed and given to `set_parameters`.
         """
         return self.storage.vector[arrays.parameter_places(self)]
 
@@ -385,7 +388,7 @@ class Graph(NodeTable):
         Returns
         -------
         dict of float32, shape (n_parameters,)
-            In the order of `get_parameters`; copies. "first" is the velocity of SGD with momentum
+            In the order of `get_parameters`; read-only copies. "first" is the velocity of SGD with momentum
             or the first moment of Adam; "second" is the second moment of Adam. Empty before the
             first run, and if the optimizer has no state.
 
@@ -399,7 +402,7 @@ class Graph(NodeTable):
         ({'first': array([4.], dtype=float32)}, array([2.6], dtype=float32))
         """
         found = arrays.values(self)
-        return {name: found[name] for name in ("first", "second") if name in found}
+        return {name: read_only(found[name]) for name in ("first", "second") if name in found}
 
     def __getitem__(self, node: int | str) -> Node:
         """The node with this id or this unique name; a node without a name is called "n" and its id."""
@@ -440,9 +443,7 @@ class Graph(NodeTable):
         ----------
         node : Node or int
         """
-        node = id_of(self, node)
-        start = self._start[node]
-        return np.array(self._pool[start : start + self._count[node]], np.int32)
+        return np.array(self._source_list(id_of(self, node)), np.int32)
 
     @locked
     def targets_of(self, node: Node | int) -> Int32:
@@ -457,8 +458,8 @@ class Graph(NodeTable):
         return np.flatnonzero(self._readers(chosen)).astype(np.int32)
 
     @locked
-    def weights_of(self, node: Node | int) -> Float32:
-        """The weights of a neuron, or the value of a parameter.
+    def weights_of(self, node: Node | int) -> Weights:
+        """The weights of a neuron, or the value of a parameter, as `Neuron.weights`.
 
         Parameters
         ----------
@@ -466,8 +467,8 @@ class Graph(NodeTable):
 
         Returns
         -------
-        float32, shape (sources,) or (1,)
-            A writable view, valid until the next edit or compilation.
+        Weights, shape (sources,) or (1,)
+            Writing to it changes the network.
 
         Raises
         ------
@@ -477,6 +478,17 @@ class Graph(NodeTable):
         node = id_of(self, node)
         if self._code[node] < PARAMETER:
             raise ValueError(f"node: expected a neuron or parameter, got {self[node]!r}")
+        sources = self._source_list(node)
+        n = len(sources) if self._code[node] >= NEURON else 1
+        return Weights(self[node], sources, np.arange(n), self.edits)
+
+    def _source_list(self, node: int) -> array[int]:
+        """Ids of the sources of a node; a copy."""
+        start = self._start[node]
+        return self._pool[start : start + self._count[node]]
+
+    def _memory_of(self, node: int) -> Float32:
+        """The weights of a neuron, or the value of a parameter; a view that is valid while the lock is held."""
         return self.storage.weights_of(self._data[node], self._count[node] if self._code[node] >= NEURON else 1)
 
     def compile(self, outputs: Node | NodesLike, inputs: Node | NodesLike | None = None) -> Function:
@@ -566,13 +578,14 @@ class Graph(NodeTable):
         Returns
         -------
         Edges
-            Grouped by neuron, each neuron's edges in the order of its sources; copies.
+            Grouped by neuron, each neuron's edges in the order of its sources; read-only copies.
         """
-        return arrays.edges(self)
+        found = arrays.edges(self)
+        return Edges(read_only(found.source), read_only(found.target), read_only(found.weight))
 
     @locked
     def neurons(self) -> Neurons:
-        """The neurons that are alive, as arrays in topological order.
+        """The neurons that are alive, as arrays in topological order; read-only copies.
 
         Together with `edges` they define what a graph of neurons computes.
 
@@ -590,7 +603,8 @@ class Graph(NodeTable):
         >>> bool(abs(value[y.id] - g.compile(y)([[0.5, 1.0]]).item()) < 1e-6)
         True
         """
-        return arrays.neurons(self)
+        found = arrays.neurons(self)
+        return Neurons(read_only(found.node), read_only(found.activation), read_only(found.bias))
 
     @locked
     def sinks(self) -> frozenset[int]:

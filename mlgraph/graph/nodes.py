@@ -10,7 +10,7 @@ from typing import Any, Concatenate, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph._support.array_types import Bool, Float32, Int32, Int64
+from mlgraph._support.array_types import Bool, Float32, Int32, Int64, read_only
 from mlgraph._support.locks import P, Shared, T, locked
 from mlgraph.graph.ops import CONSTANT, INPUT, NEURON, PARAMETER, is_operation
 from mlgraph.graph.storage import Storage, extend, release, written
@@ -152,13 +152,13 @@ class NodeTable(Shared):
 
     @property
     def parameters(self) -> Float32:
-        """The parameter vector, float32, including padding; a writable view, valid until the next edit or compilation.
+        """The parameter vector, float32, including padding; a read-only view, valid until the next edit or compilation.
 
         Any call that computes other nodes than the last one may compile: not only `compile` and
         `fit`, but also `trace` and `inspect`. Compiling may move parameters within the vector;
-        `get_parameters` returns them in a fixed order.
+        `get_parameters` returns them in a fixed order, and `set_parameters` assigns them.
         """
-        return self.storage.vector[: self.storage.used]
+        return read_only(self.storage.vector[: self.storage.used])
 
     # --- inside -----------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph._support.array_types import Float32, Ids, Int32, Int64
+from mlgraph._support.array_types import Ids, Int32, Int64
 from mlgraph._support.checks import float_array, number, one_of, optional_name, plain, real_array, truth
 from mlgraph.graph import ops
 from mlgraph.graph.ops import CONSTANT, INPUT, NEURON, PARAMETER
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from mlgraph.graph.graph import Graph
     from mlgraph.graph.protocols import LayerOfGraph
+    from mlgraph.graph.weights import Weights
     from mlgraph.pictures.drawing import Drawing, Options
 
 KIND_NAMES = {INPUT: "input", CONSTANT: "constant", PARAMETER: "parameter", NEURON: "neuron"}
@@ -168,7 +169,7 @@ class Node(Freezable):
             return self.graph.constants[data]
         if code == PARAMETER:
             with self.graph.lock:
-                return float(self.graph.weights_of(node)[0])
+                return float(self.graph._memory_of(node)[0])
         raise AttributeError(f"value: expected a constant or parameter, got {described(self.graph, node)}")
 
     @value.setter
@@ -176,7 +177,7 @@ class Node(Freezable):
         if self.graph._code[self._checked_id] != PARAMETER:
             raise AttributeError(f"value: expected a parameter, got {described(self.graph, self.id)}")
         with self.graph.lock:
-            self.graph.weights_of(self._checked_id)[0] = number("value", value)
+            self.graph._memory_of(self._checked_id)[0] = number("value", value)
 
     def parameter_places(self) -> Int64:
         """Places of its weights and bias, or of its value; an AttributeError if it has none."""
@@ -305,12 +306,12 @@ class Edge(Freezable):
     def weight(self) -> float:
         """The weight; a ValueError once the edge is cut."""
         with self.graph.lock:  # compiling in another thread may move the parameters
-            return float(self.target.weights[self._find()])
+            return float(self.graph._memory_of(self.target._checked_id)[self._find()])
 
     @weight.setter
     def weight(self, weight: float) -> None:
         with self.graph.lock:
-            self.target.weights[self._find()] = number("weight", weight)
+            self.graph._memory_of(self.target._checked_id)[self._find()] = number("weight", weight)
 
     def parameter_places(self) -> Int64:
         """The place of its weight, int64 of shape (1,)."""
@@ -402,15 +403,19 @@ class Neuron(Node):
         return None if layer is None else layer.ids.index(self.id)
 
     @property
-    def weights(self) -> Float32:
-        """The weights in the order of `sources`; a writable view, valid until the next edit or compilation."""
+    def weights(self) -> Weights:
+        """The weights in the order of `sources`, float32 of shape (sources,); writing to them changes the network.
+
+        They stay valid until the sources of the neuron change; a later use is a ValueError.
+        ``neuron.weights.copy()`` is an independent array.
+        """
         return self.graph.weights_of(self._checked_id)
 
     @weights.setter
     def weights(self, weights: npt.ArrayLike) -> None:
         given = real_array("weights", weights)  # before a look at the graph, which the conversion may edit
         with self.graph.lock:
-            here = self.graph.weights_of(self._checked_id)
+            here = self.graph._memory_of(self._checked_id)
             here[:] = float_array("weights", given, here.shape)
 
     @property

@@ -8,7 +8,7 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph._support.array_types import Bool, Float32, Int64
+from mlgraph._support.array_types import Bool, Float32, Int64, read_only
 from mlgraph._support.checks import float_array, real_array, share, shown
 from mlgraph.graph.arrays import Edges, bias_places, biases, parameter_places, wiring
 from mlgraph.graph.edits import cut, edges_named, grow, new_edges
@@ -144,8 +144,7 @@ class Layer(Freezable):
             out = np.zeros((self.size, len(self.source_ids)), np.float32)
             place, row, column = self._edges()
             out[row, column] = self.graph.parameters[place]
-        out.flags.writeable = False
-        return out
+        return read_only(out)
 
     @weights.setter
     def weights(self, weights: npt.ArrayLike) -> None:
@@ -153,7 +152,7 @@ class Layer(Freezable):
         with self.graph.lock:
             new = float_array("weights", given, (self.size, len(self.source_ids)))
             place, row, column = self._edges()
-            self.graph.parameters[place] = new[row, column]
+            self.graph.storage.vector[place] = new[row, column]
 
     @property
     def mask(self) -> Bool:
@@ -169,8 +168,7 @@ class Layer(Freezable):
             out = np.zeros((self.size, len(self.source_ids)), bool)
             _, row, column = self._edges()
         out[row, column] = True
-        out.flags.writeable = False
-        return out
+        return read_only(out)
 
     @mask.setter
     def mask(self, mask: npt.ArrayLike) -> None:
@@ -204,8 +202,7 @@ class Layer(Freezable):
         """
         with self.graph.lock:
             out = biases(self.graph, np.array(self.ids, np.int32), missing=np.nan)
-        out.flags.writeable = False
-        return out
+        return read_only(out)
 
     @biases.setter
     def biases(self, biases: npt.ArrayLike) -> None:
@@ -213,7 +210,7 @@ class Layer(Freezable):
         with self.graph.lock:
             new = float_array("biases", given, (self.size,), nan=True)
             place = np.where(np.isnan(new), -1, self.bias_places())
-            self.graph.parameters[place[place >= 0]] = new[place >= 0]
+            self.graph.storage.vector[place[place >= 0]] = new[place >= 0]
 
     def parameter_places(self) -> Int64:
         """Positions of the neurons' weights and biases in the parameter vector."""

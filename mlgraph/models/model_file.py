@@ -112,7 +112,7 @@ def save(
 
 
 def _check_numbers(model: Model) -> None:
-    """Raise ValueError for a parameter that is NaN, which only a write into a view of the parameters leaves there."""
+    """Raise ValueError for a parameter that is NaN, which no assignment leaves there."""
     graph = model.graph
     if np.isnan(graph.get_parameters()).any():
         owners = np.flatnonzero(graph.codes >= PARAMETER)

@@ -262,7 +262,7 @@ class Drawing:
             node = int(self._target[first[i]])
             weight = None
             if self._code[node] >= NEURON and count[i] == 1:
-                weight = float(self._graph.weights_of(node)[self._position[first[i]]])
+                weight = float(self._graph._memory_of(node)[self._position[first[i]]])
             self._boxes[into].links.append(Link(out_of, into, int(count[i]), weight, self._is_small))
 
     # --- writing ----------------------------------------------------------------------------------

@@ -201,7 +201,7 @@ class Guard:
             Parameters and the optimizer's vectors.
         """
         storage = engine.graph.storage
-        vectors = [engine.graph.parameters, *(storage.state_vector(name, fresh=False) for name in self._state)]
+        vectors = [storage.vector[: storage.used], *(storage.state_vector(name, fresh=False) for name in self._state)]
         before = [vector.copy() for vector in vectors]
         with uninterrupted():  # an interrupt before they are restored would leave non-finite numbers
             bad, _, _ = engine.execute(

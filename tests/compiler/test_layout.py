@@ -91,7 +91,7 @@ def test_every_parameter_has_one_place_and_keeps_its_value(case):
     held = [(g.weights_of(node.id).tolist(), node.kind == "neuron" and node.bias) for node in trained]
     plan = plan_of(*outputs)
     assert [(g.weights_of(node.id).tolist(), node.kind == "neuron" and node.bias) for node in trained] == held
-    g.parameters[:] = np.arange(len(g.parameters))
+    g.storage.vector[: g.storage.used] = np.arange(len(g.parameters))
     places = np.concatenate([g.weights_of(node.id) for node in trained] + [[b for b in g.storage.bias if b >= 0]])
     assert len(np.unique(places)) == len(places) == g.n_parameters
     assert all(ins.weights % PANEL == 0 for _, ins in plan.trained)

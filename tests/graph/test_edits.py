@@ -35,7 +35,7 @@ def test_training_equals_that_with_a_mask(optimizer):
 
     def hold(progress):
         if progress.epoch > 1 or (progress.kind == "epoch" and progress.epoch == 1):
-            for vector in (twin.graph.parameters, *twin.graph.storage.state.values()):
+            for vector in twin.graph.storage.vectors().values():
                 vector[arrays.wiring(twin.graph).place[chosen]] = 0
 
     options = {"epochs": 4, "batch_size": 70, "learning_rate": 0.02, "optimizer": optimizer}

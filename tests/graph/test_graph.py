@@ -94,7 +94,7 @@ def test_numbers_are_assigned_without_an_edit():
     assert f(x) == 0 and neuron.bias == -1
     neuron.weights[4], p.value = 0, np.inf
     assert p.value == np.inf and np.isnan(f(x)) and g.edits == edits
-    g.parameters[:] = 0
+    g.set_parameters(np.zeros(g.n_parameters))
     assert f(x) == 0 and not neuron.weights.any() and g.parameters.dtype == np.float32
 
 

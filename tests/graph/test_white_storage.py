@@ -42,7 +42,7 @@ def test_copy_shares_nothing_and_is_aligned_to_cache_lines(copied):
     before, other = everything(net.graph), net.graph
     for _ in range(4):
         other = copied(other)
-        vectors = [other.parameters, *other.storage.state.values()]
+        vectors = other.storage.vectors().values()
         assert everything(other) == before
         assert len(vectors) == 2 and all(vector.ctypes.data % 64 == 0 for vector in vectors)
     for vector in vectors:

@@ -276,6 +276,6 @@ def test_nan_is_refused_where_it_is_assigned(assign):
 def test_nan_is_refused_by_save_which_names_the_neuron(tmp_path):
     net = mlgraph.Network(2, seed=0)
     net.add_layer(3, "tanh")
-    net.graph.parameters[net.layers[0].bias_places()[1]] = NAN
+    net.graph.storage.vector[net.layers[0].bias_places()[1]] = NAN
     with pytest.raises(ValueError, match="save: layer 0 neuron 1 has a weight, bias or value that is nan"):
         net.save(tmp_path / "net.npz")

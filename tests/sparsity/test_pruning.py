@@ -319,7 +319,7 @@ def test_a_mistake_changes_nothing(attempt, message):
 def test_nan_weights_give_no_scores(act, message):
     net = network()
     net.graph.prune([(net.graph[5], net.layers[0][7])])
-    net.layers[0][2].weights[:] = NAN
+    net.graph._memory_of(net.layers[0].ids[2])[:] = NAN
     before = weights(net).keys()
     with pytest.raises(ValueError, match=f"^by: expected {message}"):
         act(net)

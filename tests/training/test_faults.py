@@ -42,7 +42,7 @@ def questions():
 
 def nan_weight():
     net = network()
-    net.layers[0].neurons[7].weights[:2] = np.nan
+    net.graph._memory_of(net.layers[0].ids[7])[:2] = np.nan
     return net
 
 
