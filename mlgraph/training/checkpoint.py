@@ -220,7 +220,7 @@ class Checkpoint:
         epochs, n = self._arguments["epochs"], self._n
         seen = int(history.batch_examples[-1]) - epoch * n if step else 0
         good = (epoch < epochs and seen in range(step > 0, n + 1)) or (epoch, step) == (epochs, 0)
-        require(good, f"checkpoint: a run of {epochs} epochs has no step {step} of epoch {epoch}")
+        require(good, f"checkpoint: a run of {epochs} epochs has no step {step + 1} of epoch {epoch + 1}")
         return RunState(history, epoch, step, taken, seconds)
 
     # --- writing ----------------------------------------------------------------------------------

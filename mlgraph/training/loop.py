@@ -277,7 +277,8 @@ def train(
                     state.consistent = False  # recording an epoch's end has set it
                     begin = time.perf_counter()
                     step = steps.of(slice(done, done + 1))
-                    stretch.losses[step.places], right = guard.step(step, f"epoch {state.epoch}, step {state.step}")
+                    where = f"epoch {state.epoch + 1}, step {state.step + 1}"  # counted as users read them
+                    stretch.losses[step.places], right = guard.step(step, where)
                     if stretch.correct is not None and right is not None:
                         stretch.correct[step.places] = right
                     stretch.record(1, time.perf_counter() - begin)

@@ -19,7 +19,7 @@ def refused(model, *data, **options):
         model.fit(*data, **given)
     np.testing.assert_array_equal(model.graph.get_parameters(), before)
     match = re.fullmatch(
-        r"epoch 0, step 0: (.*?)(; a lower learning rate may help|; the numbers in .*)?", str(error.value)
+        r"epoch 1, step 1: (.*?)(; a lower learning rate may help|; the numbers in .*)?", str(error.value)
     )
     # Before the first update nothing has been learnt that a lower rate would have kept away.
     assert match and bool(match[2]) == (np.isfinite(before).all() and error.value.sweep == "update")

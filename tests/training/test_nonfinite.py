@@ -68,7 +68,7 @@ def test_overflowing_step_leaves_parameters_and_state_as_before(sweep, options, 
     net, other = chain(factor, weight), chain(factor, weight)
     x = np.repeat(np.array([before, after], np.float32), [150, 50], axis=0)
     given = {"epochs": 1, "batch_size": 50, "shuffle": False, "learning_rate": rate, **options}
-    with pytest.raises(mlgraph.NonFiniteError, match=r"^epoch 0, step 3: ") as error:
+    with pytest.raises(mlgraph.NonFiniteError, match=r"^epoch 1, step 4: ") as error:
         net.fit(x, n_threads=2, **given)
     other.fit(x[:150], n_threads=1, **given)
     assert bits(net) == bits(other) and len(net.history.batch_loss) == 3
