@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import copy
 import json
+import math
 import os
-import sys
+import shutil
 import time
 import warnings
 from pathlib import Path
@@ -34,9 +36,12 @@ from mlgraph.app.recipe import Recipe
 from mlgraph.datasets import Dataset
 from mlgraph.pictures import draw_training
 from mlgraph.training.fitting import checked_decay
+from mlgraph.training.loop import Progress
 
 # Files in the output folder.
 MODEL, HISTORY, PICTURE, CHECKPOINT = "model.npz", "history.json", "training.png", "checkpoint.npz"
+
+FILES = (MODEL, HISTORY, PICTURE, CHECKPOINT, f"{CHECKPOINT}.previous")
 
 DEFAULT_SECONDS = 60.0  # between checkpoints
 
@@ -46,7 +51,11 @@ def add_run_options(parser: argparse.ArgumentParser, out: str) -> None:
     group = parser.add_argument_group("data, output and checkpoints")
     add_common_options(group)
     group.add_argument(
-        "--out", metavar="DIR", default=out, help=f"folder for {MODEL}, {HISTORY} and {PICTURE} (default: %(default)s)"
+        "--out",
+        metavar="DIR",
+        default=out,
+        help=f"folder for {MODEL}, {HISTORY} and {PICTURE}; those of an earlier run are moved to DIR.previous "
+        "(default: %(default)s)",
     )
     group.add_argument(
         "--checkpoint-every",
@@ -57,11 +66,15 @@ def add_run_options(parser: argparse.ArgumentParser, out: str) -> None:
     group.add_argument(
         "--resume",
         action="store_true",
-        help=f"continue the run in {CHECKPOINT} if that exists (give the same options again), and write checkpoints "
-        f"(default: every {DEFAULT_SECONDS:.0f} seconds)",
+        help=f"continue the run of {CHECKPOINT} (give the same options again), and go on writing checkpoints (default: "
+        f"every {DEFAULT_SECONDS:.0f} seconds)",
     )
-    group.add_argument("--no-plot", action="store_true", help=f"do not draw {PICTURE}; delete an old one")
-    group.add_argument("--live", action="store_true", help="draw the picture in a window during training")
+    group.add_argument("--no-plot", action="store_true", help=f"do not draw {PICTURE}")
+    group.add_argument(
+        "--live",
+        action="store_true",
+        help="draw the picture in a window during training; the program ends when the window is closed",
+    )
     group.add_argument("--quiet", action="store_true", help="print nothing except errors and the line of --json")
 
 
@@ -87,13 +100,11 @@ def learn(
     `options` are recorded with the results. For a `pretrained` network, its scores before the run
     are recorded, too.
     """
-    out = _prepare_folder(args.out)
+    out = _prepare_folder(args.out, resume=args.resume)
     threads = args.threads or mlgraph.default_threads()
     display = Display(quiet=args.quiet, edges=recipe.sparsity > 0)
     if args.quiet:  # RuntimeWarnings, of failed checkpoints, are still shown
         warnings.filterwarnings("ignore", category=UserWarning)
-    if args.checkpoint_every is not None and not args.resume and (out / CHECKPOINT).exists():
-        display.note(f"replacing {out / CHECKPOINT} of an earlier run; --resume would continue it")
     display.say(f"{describe(net)}, {count(threads, 'thread')}, {mlgraph.ISA}")
     before = net.evaluate(data.test_x, data.test_y, n_threads=args.threads) if pretrained else None
     if before:
@@ -104,11 +115,11 @@ def learn(
     if args.live:
         display.open_live(title, n_epochs=recipe.epochs, epoch_size=n_examples)
     display.open_bar(n_examples * recipe.epochs)
-    elapsed, interrupted = _train(args, recipe, net, data, out, display)
+    net, elapsed, interrupted, failure = _train(args, recipe, net, data, out, display)
     if not len(net.history.batch_examples):
         raise Failure("interrupted before the first step, nothing saved", INTERRUPTED)
 
-    status = INTERRUPTED if interrupted else OK
+    status = INTERRUPTED if interrupted else FAILED if failure else OK
     saved = False
     try:
         with uninterrupted():  # Ctrl-C after the last step must not lose the trained network
@@ -123,6 +134,8 @@ def learn(
                 "parameters": net.n_parameters,
             }
             results = _results(args, recipe, net, data, before, elapsed, interrupted)
+            if failure:
+                results["error"] = str(failure)
             results["files"] = {role: str(path) for role, path in files.items()}
             record = {"configuration": configuration, "results": results, "history": net.history.to_dict()}
             write_atomically(files["history"], lambda file: file.write(json.dumps(record).encode()))
@@ -139,8 +152,11 @@ def learn(
         raise display.failure
     if args.json:
         print(json.dumps({**configuration, **results}), flush=True)
-    # Keep the window open for a person at a terminal; a script must not wait for a click.
-    if display.live is not None and display.live.is_open and sys.stderr.isatty() and status != INTERRUPTED:
+    if failure:
+        epochs = len(net.history.epoch_loss)
+        raise Failure(f"{failure}; {files['model']} is the network after epoch {epochs}, the last good one", FAILED)
+    # A short run would close its window before anybody has seen it.
+    if display.live is not None and display.live.is_open and status != INTERRUPTED:
         display.note("close the window to end the program")
         with contextlib.suppress(KeyboardInterrupt, Exception):  # everything is saved, so nothing is lost
             display.live.wait(net.history)
@@ -149,10 +165,28 @@ def learn(
 
 def _train(
     args: argparse.Namespace, recipe: Recipe, net: mlgraph.Network, data: Dataset, out: Path, display: Display
-) -> tuple[float, bool]:
-    """Train; return the time in seconds, and whether Ctrl-C ended the training."""
+) -> tuple[mlgraph.Network, float, bool, Exception | None]:
+    """Train; return the network, the time in seconds, whether Ctrl-C ended the training, and the error that did.
+
+    After an error the network is a copy of that after the last epoch. Without such an epoch the
+    error is raised.
+    """
     start = time.perf_counter()
     interrupted = False
+    failure: Exception | None = None
+    last_good: mlgraph.Network | None = None
+    moved = not _keeps_checkpoints(args)  # without checkpoints, nothing is written before the end
+
+    def after_steps(event: Progress) -> None:
+        nonlocal moved, last_good
+        if not moved:
+            moved = True
+            _move_earlier_run(args, out, display)
+        if event.kind == "epoch" and math.isfinite(event.history.epoch_loss[-1]):
+            last_good = copy.deepcopy(net)
+            last_good.history = copy.deepcopy(event.history)
+        display(event)
+
     try:
         try:
             net.fit(
@@ -167,7 +201,7 @@ def _train(
                 validation=(data.test_x, data.test_y),
                 seed=recipe.seed,
                 n_threads=args.threads,
-                callback=display,
+                callback=after_steps,
                 checkpoint=out / CHECKPOINT if _keeps_checkpoints(args) else None,
                 checkpoint_every=DEFAULT_SECONDS if args.checkpoint_every is None else args.checkpoint_every,
                 resume=args.resume,
@@ -182,13 +216,17 @@ def _train(
         interrupted = True
     except (mlgraph.CheckpointError, mlgraph.ModelFileError) as error:
         raise Failure(f"argument --resume: {error}") from None
+    except (mlgraph.NonFiniteError, MemoryError) as error:
+        if last_good is None:
+            raise
+        net, failure = last_good, error
     except PermissionError as error:
         raise Failure(f"argument --resume: {error.filename}: cannot be read: {error.strerror}") from None
     except ValueError as error:
         if not str(error).startswith("sparsity: "):
             raise
         raise Failure(f"argument --{error}") from None
-    return time.perf_counter() - start, interrupted
+    return net, time.perf_counter() - start, interrupted, failure
 
 
 def _save(
@@ -196,8 +234,10 @@ def _save(
 ) -> tuple[dict[str, Path], bool]:
     """Save the model and the picture; return the paths of all output files, and whether drawing failed."""
     files = {"model": out / MODEL, "history": out / HISTORY}
+    if not _keeps_checkpoints(args):
+        _move_earlier_run(args, out, display)
     net.save(files["model"])
-    for name in (HISTORY, PICTURE):  # the old files describe the old model, which is only now replaced
+    for name in (HISTORY, PICTURE):  # after --resume, they describe the old model, which is only now replaced
         with contextlib.suppress(OSError):
             destination(out / name).unlink()
     if args.no_plot:
@@ -280,13 +320,45 @@ def _report(
     display.say("wrote " + ", ".join(results["files"].values()))
 
 
-def _prepare_folder(name: str) -> Path:
+def previous_folder(folder: Path) -> Path:
+    """Where a new run in the folder moves the files of the earlier run."""
+    return Path(f"{folder}.previous") if folder.name.strip(".") else Path(f"{folder.resolve()}.previous")
+
+
+def _files_in(folder: Path) -> list[str]:
+    return [name for name in FILES if os.path.lexists(folder / name)]
+
+
+def _move_earlier_run(args: argparse.Namespace, folder: Path, display: Display) -> None:
+    """Move the files of an earlier run, unless this run resumes it. Files with other names stay, in both folders."""
+    files, previous = _files_in(folder), previous_folder(folder)
+    if args.resume or not files:
+        return
+    try:
+        with uninterrupted():
+            previous.mkdir(exist_ok=True)
+            for name in FILES:  # files of two runs must not mix
+                (previous / name).unlink(missing_ok=True)
+            for name in files:
+                shutil.move(folder / name, previous / name)  # the folder may be a mounted disk
+    except OSError as error:  # `_prepare_folder` has checked that it can be written; the new run matters more
+        complain(f"replacing the files of an earlier run in {folder}, which cannot be moved: {error}")
+        return
+    display.note(f"moved the files of an earlier run in {folder} to {previous}")
+
+
+def _prepare_folder(name: str, *, resume: bool) -> Path:
     """Create the output folder and check that it is writable, so that no training is lost at the end."""
     if not name:  # pathlib would take it for the working folder; an unset shell variable is more likely
         raise Failure("argument --out: expected a folder, got ''")
     folder = Path(name)
     if folder.suffix == Path(MODEL).suffix and not folder.is_dir():
         raise Failure(f"argument --out: expected a folder, in which {MODEL} is written, got {name!r}")
+    if resume and not {CHECKPOINT, f"{CHECKPOINT}.previous"} & {*_files_in(folder)}:
+        raise Failure(
+            f"argument --resume: there is no {CHECKPOINT} in {name!r}; begin the run without --resume, with "
+            "--checkpoint-every SECONDS"
+        )
     probe = folder / f"probe.{os.getpid()}.tmp"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -294,6 +366,16 @@ def _prepare_folder(name: str) -> Path:
         probe.unlink()
     except OSError as error:
         raise Failure(f"argument --out: cannot write to {name!r}: {error.strerror}") from None
-    for file in (MODEL, HISTORY, PICTURE, CHECKPOINT, f"{CHECKPOINT}.previous"):
+    for file in FILES:
         check_output(folder / file)
+    if not resume and _files_in(folder):
+        previous = previous_folder(folder)
+        try:
+            for path in [previous / file for file in FILES] if os.path.lexists(previous) else [previous]:
+                destination(path)
+        except OSError as error:
+            raise Failure(
+                f"argument --out: {name!r} holds an earlier run, which cannot be moved to {str(previous)!r}: "
+                f"{error.strerror}; choose another folder"
+            ) from None
     return folder

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mlgraph.app.arguments import FRACTION, Failure
 from mlgraph.app.common import add_model_argument, load
-from mlgraph.app.learning import CHECKPOINT, MODEL, add_run_options, check_decay, learn
+from mlgraph.app.learning import FILES, add_run_options, check_decay, learn, previous_folder
 from mlgraph.app.recipe import PRUNING, add_recipe_options, given_of
 
 NAMES = ("epochs", "batch_size", "learning_rate", "momentum", "weight_decay", "sparsity", "by", "block", "seed")
@@ -41,8 +41,8 @@ def run(args: argparse.Namespace) -> int:
     recipe = replace(PRUNING, **given_of(args))
     check_decay(recipe)
     net, data = load(args.model, args.data)
-    for name in (MODEL, CHECKPOINT, f"{CHECKPOINT}.previous"):
-        path = Path(args.out) / name
+    out = Path(args.out)
+    for path in [folder / name for folder in (out, previous_folder(out)) for name in FILES]:
         if os.path.exists(path) and path.samefile(args.model):  # `learn` reports a folder that cannot be entered
             raise Failure(f"argument --out: {args.out!r} would replace MODEL; choose another folder")
     configuration = {"model": args.model, **{name: getattr(recipe, name) for name in NAMES}}

@@ -184,25 +184,69 @@ def test_a_resumed_run_ends_like_a_whole_one(run, monkeypatch, kind, epoch):
 
 
 def test_the_rate_of_a_resumed_and_interrupted_run_counts_whole_epochs(run, monkeypatch):
-    for kind, epoch in (("epoch", 0), ("steps", 2)):  # the first run resumes from nothing
+    for kind, epoch, words in (("epoch", 0, ["--checkpoint-every", 1000]), ("steps", 2, ["--resume"])):
         with monkeypatch.context() as context:
             interrupt(context, kind, epoch)
-            record = run("--epochs", 3, "--resume", "--json", "--no-plot", "--batch-size", 10).json
+            record = run("--epochs", 3, *words, "--json", "--no-plot", "--batch-size", 10).json
     seconds = json.loads(Path("mnist-run/history.json").read_text())["history"]["epoch_seconds"]
     assert 2 < record["epochs_trained"] <= 3
     assert record["train_seconds"] == sum(seconds)
     assert record["examples_per_second"] == pytest.approx(90 * len(seconds) / sum(seconds))
 
 
-def test_replacing_an_old_checkpoint_is_noted(run):
+@pytest.mark.parametrize("command", [[], ["prune", "trained/model.npz", "--sparsity", "0.5", "--out", "mnist-run"]])
+@pytest.mark.usefixtures("model")
+def test_a_new_run_keeps_the_files_of_the_one_before(run, command):
+    run("--epochs", 1, "--checkpoint-every", 0)
+    folder, previous = Path("mnist-run"), Path("mnist-run.previous")
+    before = {name: (folder / name).read_bytes() for name in os.listdir(folder)}
+    previous.mkdir()
+    (previous / "training.png").write_text("of the run before")
+    for place in (folder, previous):
+        (place / "notes.txt").write_text("of the user")
+    assert run(*command, "--epochs", 1, "--no-plot").err.startswith(
+        "moved the files of an earlier run in mnist-run to "
+    )
+    kept = {name: (previous / name).read_bytes() for name in os.listdir(previous)}
+    assert kept == {**before, "notes.txt": b"of the user"}
+    assert sorted(os.listdir(folder)) == sorted([*SAVED, "notes.txt"])
+    refused = run("prune", "mnist-run.previous/model.npz", "--sparsity", 0.5, "--out", "mnist-run")
+    assert refused.status == 2 and "would replace MODEL" in refused.err
+
+
+def test_resuming_needs_a_checkpoint(run):
+    message = (
+        "mlgraph.mnist: error: argument --resume: there is no checkpoint.npz in 'mnist-run'; begin the run without "
+        "--resume, with --checkpoint-every SECONDS\n"
+    )
+    assert run("--resume") == (2, "", message) and not Path("mnist-run").exists()
+    run("--epochs", 1, "--no-plot")
+    before = Path("mnist-run/model.npz").read_bytes()
+    assert run("--resume") == (2, "", message) and Path("mnist-run/model.npz").read_bytes() == before
+
+
+def test_a_run_that_fails_keeps_its_last_good_epoch(run, monkeypatch):
+    with monkeypatch.context() as context:
+        interrupt(context, "steps", 2, mlgraph.NonFiniteError("epoch 3, step 1: overflow"))
+        result = run("--epochs", 4, "--no-plot")
+    assert (result.status, len(result.err.splitlines())) == (1, 1)
+    assert result.err.startswith("mlgraph.mnist: error: epoch 3, step 1: overflow; mnist-run/model.npz is the network")
+    assert "after epoch 2, " in result.err
+    record = json.loads(Path("mnist-run/history.json").read_text())
+    assert record["results"]["error"] == "epoch 3, step 1: overflow" and record["results"]["epochs_trained"] == 2
+    assert run("evaluate", "mnist-run/model.npz", "--json").json["test_loss"] == record["results"]["test_loss"]
+    assert record["results"]["test_loss"] == record["history"]["validation_loss"][-1]
+
+
+def test_an_earlier_run_in_the_folder_is_noted(run):
     words = ["--epochs", 1, "--no-plot", "--checkpoint-every", 0]
-    note = "replacing mnist-run/checkpoint.npz of an earlier run; --resume would continue it\n"
+    note = "moved the files of an earlier run in mnist-run to mnist-run.previous\n"
     assert [run(*words).err, run(*words).err] == ["", note]
     assert run(*words, "--resume").err == run(*words, "--quiet").err == ""
 
 
 def test_checkpoints_of_other_runs_are_refused(run):
-    run("--epochs", 3, "--resume", "--no-plot")
+    run("--epochs", 3, "--checkpoint-every", 1000, "--no-plot")
     path = Path("mnist-run/checkpoint.npz")
     before = path.read_bytes()
     for option, value, difference in (("--epochs", 4, "epochs"), ("--seed", 1, "seed"), ("--hidden", 7, "model")):
@@ -231,11 +275,14 @@ def test_the_previous_checkpoint_replaces_a_damaged_one(run):
 
 def test_checkpoints_that_cannot_be_read_or_written(run, monkeypatch):
     path = Path("mnist-run/checkpoint.npz")
+    path.parent.mkdir()
+    path.touch()
     with monkeypatch.context() as context:
         locked = raising(PermissionError(13, "Permission denied", str(path)))
         context.setattr("mlgraph.training.checkpoint.read", locked)
         message = f"mlgraph.mnist: error: argument --resume: {path}: cannot be read: Permission denied\n"
         assert run("--epochs", 1, "--resume")[::2] == (2, message)
+    path.unlink()
     monkeypatch.setattr("mlgraph.training.checkpoint.save", raising(FULL))
     result = run("--epochs", 2, "--checkpoint-every", 0, "--quiet", "--no-plot")
     assert (result.status, result.out, len(result.err.splitlines())) == (0, "", 1)  # reported once; training goes on

@@ -120,12 +120,17 @@ def test_unsuitable_output_folders(run, monkeypatch, command):
     Path("a/model.npz").mkdir(parents=True)
     Path("b").mkdir()
     Path("b/model.npz").symlink_to("nowhere/x")
+    Path("c").mkdir()
+    Path("c/model.npz").touch()
+    Path("c.previous").touch()
+    earlier = "'c' holds an earlier run, which cannot be moved to 'c.previous': no such folder; choose another folder"
     for out, message in (
         ("file", "cannot write to 'file': File exists"),
         ("a", "cannot write 'a/model.npz': expected a file, got a folder"),
         ("b", "cannot write 'b/model.npz': no such folder"),
         ("x" * 300, f"cannot write to '{'x' * 300}': File name too long"),
         ("", "expected a folder, got ''"),
+        ("c", earlier),
     ):
         assert_refused(run(*command.split(), "--out", out), f"argument --out: {message}")
 

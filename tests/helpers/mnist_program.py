@@ -79,13 +79,13 @@ def fitted(monkeypatch):
     return given
 
 
-def interrupt(monkeypatch, kind, epoch):
-    """Raise KeyboardInterrupt where Ctrl-C would: when training comes back to Python, here at an event."""
+def interrupt(monkeypatch, kind, epoch, error=KeyboardInterrupt):
+    """Raise an error where Ctrl-C would: when training comes back to Python, here at an event."""
     show = Display.__call__
 
     def show_and_interrupt(self, event):
         show(self, event)
         if (event.kind, event.epoch) == (kind, epoch):
-            raise KeyboardInterrupt
+            raise error
 
     monkeypatch.setattr(Display, "__call__", show_and_interrupt)
