@@ -114,6 +114,13 @@ GLUE = """
 #endif
 """
 
+ADVICE = """Install a compiler and the headers of Python, then run pip again:
+  Debian, Ubuntu: sudo apt install build-essential python3-dev
+  Fedora, RHEL:   sudo dnf install gcc python3-devel
+  macOS:          xcode-select --install
+Or name another compiler: CC=clang pip install ..."""
+"""How to get a C compiler and Python's headers: the last lines of an installation that lacks one of them."""
+
 
 def openmp_flags(compiler):
     """Flags to compile and to link with, verified by running a program; None without OpenMP."""
@@ -137,7 +144,22 @@ def version_of(compiler):
         return subprocess.run([*compiler.compiler_so, "--version"], check=True, capture_output=True, timeout=60).stdout
     except (OSError, subprocess.SubprocessError):
         # Not an error of setuptools, which would print its advice on editable installations.
-        raise SystemExit(f"error: mlgraph needs gcc or clang, and {compiler.compiler_so[0]!r} does not run") from None
+        raise SystemExit(
+            f"error: mlgraph needs a C compiler, gcc or clang, and {compiler.compiler_so[0]!r} does not run\n{ADVICE}"
+        ) from None
+
+
+def check_headers(compiler):
+    """Stop, before half a minute of work, if C cannot be compiled against Python and the C library."""
+    with TemporaryDirectory() as folder:
+        source = Path(folder, "headers.c")
+        source.write_text("#include <Python.h>\n#include <stdlib.h>\n")
+        try:
+            compiler.compile([str(source)], output_dir=folder)
+        except CompileError:
+            raise SystemExit(
+                f"error: {compiler.compiler_so[0]!r} cannot compile a C program that includes Python.h\n{ADVICE}"
+            ) from None
 
 
 def cython(*arguments):
@@ -184,6 +206,7 @@ class Build(build_ext):
             command = getattr(self.compiler, tool)
             self.compiler.set_executable(tool, [word for word in command if word not in UNSAFE_MATH])
         compiler_version = version_of(self.compiler)
+        check_headers(self.compiler)
         openmp = openmp_flags(self.compiler)
         if openmp is None:
             self.warn("no working OpenMP in this compiler: mlgraph is built to run on one thread")

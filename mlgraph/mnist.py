@@ -28,7 +28,7 @@ class _Command(NamedTuple):
 COMMANDS = {
     "train": _Command("train a new network and save it", "[train] [options]", train.add_options, train.run),
     "evaluate": _Command(
-        "print the test accuracy of a saved network and the classes it confuses",
+        "print test accuracy of a saved network and which classes it confuses",
         "evaluate MODEL [options]",
         evaluate.add_options,
         evaluate.run,
@@ -51,13 +51,14 @@ PROGRAM = "python -m mlgraph.mnist"
 
 OVERVIEW = "\n".join(
     [
-        "Train a network on the MNIST images of handwritten digits, which the package contains, and look at it.",
+        "Train a network on the MNIST images of handwritten digits, which the package",
+        "contains, and look at it.",
         "",
         "commands:",
         *(f"  {name:9} {command.summary}" for name, command in COMMANDS.items()),
         "",
-        f"The default command is train, whose options follow. `{PROGRAM} COMMAND --help` shows those of another",
-        "command, --version the version.",
+        "The default command is train, whose options follow. --version shows the version,",
+        f"`{PROGRAM} COMMAND --help` the options of another command.",
     ]
 )
 

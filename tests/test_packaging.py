@@ -21,9 +21,9 @@ LEVELS = {  # the flags in /proc/cpuinfo that each x86-64 level adds
 }
 
 
-def python(*arguments, **environment):
-    command = [sys.executable, *arguments]
-    return subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=300)
+def python(*arguments, cwd=None, **environment):
+    command, environment = [sys.executable, *arguments], {**os.environ, **environment}
+    return subprocess.run(command, env=environment, cwd=cwd, capture_output=True, text=True, timeout=300)
 
 
 def stdout(code, **environment):
@@ -51,6 +51,24 @@ def test_available_builds_are_those_that_the_processor_can_run():
         runnable.append(list(LEVELS)[len(runnable)])
     built_for_x86 = find_spec("mlgraph_ext._sweep_v2") is not None
     assert list(mlgraph_ext.AVAILABLE) == (runnable if built_for_x86 else ["baseline"])
+
+
+@pytest.mark.skipif(not find_spec("Cython") or not find_spec("setuptools"), reason="needs what builds the kernels")
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        (None, "does not run"),
+        ('case "$*" in *--version) exit 0; esac; exit 1', "cannot compile a C program that includes"),
+    ],
+)
+def test_without_a_compiler_a_build_ends_with_how_to_get_one(tmp_path, script, message):
+    compiler = tmp_path / "cc"
+    if script:
+        compiler.write_text(f"#!/bin/sh\n{script}\n")
+        compiler.chmod(0o755)
+    build = ("build_ext", "--build-lib", str(tmp_path / "lib"), "--build-temp", str(tmp_path / "temp"))
+    run = python("setup.py", *build, cwd=Path(__file__).parents[1], CC=str(compiler))
+    assert run.returncode == 1 and message in run.stderr and "sudo apt install build-essential" in run.stderr
 
 
 @pytest.mark.parametrize("isa", mlgraph_ext.AVAILABLE)
