@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ import numpy.typing as npt
 
 import mlgraph_ext
 from mlgraph._support.array_types import Float32, Float64, Int32, UInt8
-from mlgraph._support.checks import level_outside, real_array
+from mlgraph._support.checks import real_array
 from mlgraph._support.locks import cached_property
 from mlgraph._support.threads import threads_for
 
@@ -37,7 +36,7 @@ class Examples:
     Parameters
     ----------
     x : array_like, shape (examples, inputs)
-        uint8 (a byte b is read as b / 255), float32, float64 or other real numbers (read as float32).
+        uint8 (a byte b is read as b / 255), float32, or other real numbers (read as float32).
     n_inputs : int
         Expected number of columns.
     what : str
@@ -47,8 +46,8 @@ class Examples:
     ----------
     bytes, floats : uint8 and float32, shape (examples, inputs)
         The data; one of the two is None.
-    given : (str, array)
-        Name and array of the data that `warn_of_units` checks, without targets.
+    raw : array, optional
+        The data of a model that reads them as they are, without targets.
     """
 
     def __init__(self, x: npt.ArrayLike, n_inputs: int, what: str = "x") -> None:
@@ -65,8 +64,8 @@ class Examples:
         self.array: npt.NDArray[Any] = np.ascontiguousarray(array)
         self.bytes: UInt8 | None = self.array if array.dtype == BYTE else None
         self.floats: Float32 | None = self.array if array.dtype == FLOAT else None
-        self.given = what, self.array
-        self._what = what
+        self.raw: npt.NDArray[Any] | None = None
+        self.what = what
         self._narrowed: tuple[bytes, Examples] | None = None
         self._room: UInt8 | None = None
         self._read: tuple[bytes, int] | None = None  # columns, and the number of examples read from them
@@ -82,7 +81,7 @@ class Examples:
     def check_any(self) -> None:
         """Raise ValueError if there is no example."""
         if len(self) == 0:
-            raise ValueError(f"{self._what}: expected at least one example, got none")
+            raise ValueError(f"{self.what}: expected at least one example, got none")
 
     def check_trainable(self) -> None:
         """Raise ValueError if there is no example, or if a value is not finite; the error names the first."""
@@ -91,24 +90,7 @@ class Examples:
             i, j = np.argwhere(~np.isfinite(self.array))[0]
             cast = " (as float32)" if self._type != np.float32 and not np.isnan(self.array[i, j]) else ""
             got = f"{self.array[i, j]}{cast} in example {i}, column {j}"
-            raise ValueError(f"{self._what}: expected finite numbers that float32 can hold, got {got}")
-
-    def warn_of_units(self, told: str = "") -> str:
-        """Warn of bytes that are all 0 or 1, read as 0 and 1/255, and of floats that look like bytes.
-
-        Returns the text of the warning. A text that equals `told` is not repeated.
-        """
-        (name, given), what = self.given, ""
-        x = given[:: len(self) // 64 + 1]
-        if x.dtype == np.uint8 and x.max(initial=0) <= 1 and given.max(initial=0) == 1:
-            what = "bytes are read as byte / 255, and all are 0 or 1; to read them unchanged, use astype(np.float32)"
-        elif x.dtype != np.uint8 and x.min(initial=0) == 0 and x.max(initial=0) == 255 and (x == np.floor(x)).all():
-            what = (
-                "whole numbers from 0 to 255 are too large to learn well; to divide them by 255, use astype(np.uint8)"
-            )
-        if what and what != told:
-            warnings.warn(f"{name}: {what}", UserWarning, stacklevel=level_outside())
-        return what
+            raise ValueError(f"{self.what}: expected finite numbers that float32 can hold, got {got}")
 
     def in_bytes(self, n_threads: int | None = None) -> Examples:
         """The same data as bytes, a quarter of the memory, if they are large and each number is exactly byte / 255."""
@@ -116,7 +98,7 @@ class Examples:
         if x is None or x.size < LARGE or not self._are_bytes(x[:: len(x) // 64 + 1], 1)[0]:
             return self
         found, array = self._are_bytes(x, threads_for(n_threads, x.size))
-        return Examples(array, array.shape[1], self._what) if found else self
+        return Examples(array, array.shape[1], self.what) if found else self
 
     @staticmethod
     def _are_bytes(x: Float32, n_threads: int) -> tuple[bool, UInt8]:
@@ -166,7 +148,7 @@ class Examples:
                 n, row
             )  # overwrites the last copy, which is no longer read
             mlgraph_ext.sweep.take_columns(self.array.view(np.uint8), columns, few, size, n_threads)
-            self._narrowed = key, Examples(few.view(self.array.dtype), row // size, self._what)
+            self._narrowed = key, Examples(few.view(self.array.dtype), row // size, self.what)
         return self._narrowed[1]
 
     def pays_narrowed(self, columns: Int32, n: int) -> bool:
@@ -183,3 +165,9 @@ class Examples:
         before = self._read[1] if self._read and self._read[0] == key else 0
         self._read = key, before + n
         return before >= NARROW_AFTER * len(self)
+
+
+def unscaled(x: npt.ArrayLike, n_inputs: int) -> Examples:
+    """Examples of a function, which reads bytes as it reads other numbers."""
+    array = real_array("x", x)
+    return Examples(array.astype(np.float32) if array.dtype == BYTE else array, n_inputs)

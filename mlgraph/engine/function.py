@@ -13,7 +13,7 @@ from mlgraph._support.array_types import Float32, Int64
 from mlgraph._support.checks import float_array, plain
 from mlgraph.compiler.plan import Plan
 from mlgraph.engine.engine import Engine
-from mlgraph.engine.examples import Examples
+from mlgraph.engine.examples import Examples, unscaled
 from mlgraph.engine.losses import Objective
 from mlgraph.engine.steps import Steps
 from mlgraph.graph.arrays import edges, parameter_places
@@ -218,7 +218,6 @@ class Function:
         Parameters
         ----------
         x : array_like, shape (batch, inputs)
-            uint8 is read as x / 255.
         n_threads : int, optional
             By default as many as the process may use and the work is worth.
 
@@ -231,7 +230,7 @@ class Function:
         TypeError, ValueError
             If the data are not real numbers, or not of this shape.
         """
-        examples = Examples(x, self.n_inputs)
+        examples = unscaled(x, self.n_inputs)
         with self.graph.lock:
             _, values, _ = self.engine(False).compute(examples, values=self.output_ids, n_threads=n_threads)
         return values
@@ -244,7 +243,6 @@ class Function:
         Parameters
         ----------
         x : array_like, shape (batch, inputs)
-            uint8 is read as x / 255.
         cotangent : array_like, shape (batch, outputs), optional
             Ones by default.
         n_threads : int, optional
@@ -259,7 +257,7 @@ class Function:
         TypeError, ValueError
             If the data are not real numbers, or not of these shapes.
         """
-        examples = Examples(x, self.n_inputs)
+        examples = unscaled(x, self.n_inputs)
         shape = (len(examples), len(self.output_ids))
         given = (
             np.ones(shape, np.float32) if cotangent is None else float_array("cotangent", cotangent, shape, nan=True)
@@ -294,7 +292,6 @@ class Function:
         Parameters
         ----------
         x, tangent : array_like, shape (batch, inputs)
-            uint8 in `x` is read as x / 255.
         n_threads : int, optional
             As for `vjp`.
 
@@ -307,7 +304,7 @@ class Function:
         TypeError, ValueError
             If `x` or `tangent` are not real numbers, or not of this shape.
         """
-        examples = Examples(x, self.n_inputs)
+        examples = unscaled(x, self.n_inputs)
         along = float_array("tangent", tangent, examples.array.shape, nan=True).astype(np.float64)
         products = np.empty((len(examples), len(self.output_ids)), np.float32)
         with self.graph.lock, np.errstate(over="ignore", under="ignore", invalid="ignore"):
@@ -335,8 +332,8 @@ class Function:
         Returns
         -------
         str
-            ``x`` has the inputs in their order (divide bytes by 255), ``y`` the outputs. Results equal those of a
-            call up to rounding, because sums are added in another order.
+            ``x`` has the inputs in their order, as a model's scaling gives them, ``y`` the outputs. Results equal
+            those of a call up to rounding, because sums are added in another order.
 
         Raises
         ------

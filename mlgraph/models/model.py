@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from mlgraph._support.array_types import Bool, Float32, Ids, Int32, Int64
 from mlgraph._support.attributes import Declared
-from mlgraph._support.checks import StrOrBytesPath, level_outside, real_array
+from mlgraph._support.checks import StrOrBytesPath, level_outside
 from mlgraph.compiler.grouping import Dropout
 from mlgraph.engine.engine import Engine
 from mlgraph.engine.function import Gradients, places_in
@@ -29,7 +29,8 @@ from mlgraph.graph.topology import Topology, ancestors, levels_of
 from mlgraph.graph.views import Edge, Freezable, Neuron, Node, NodesLike, described, name_of
 from mlgraph.models.history import History
 from mlgraph.models.layer import Layer
-from mlgraph.models.running import engine_of, evaluate, execute, read, read_to_predict, read_with_targets
+from mlgraph.models.running import engine_of, evaluate, execute, read, read_to_predict, read_with_targets, warn_of_bytes
+from mlgraph.models.scaling import Scaling, as_data, checked_columns, checked_scaling
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # that of typing is of Python 3.11
@@ -37,6 +38,16 @@ if TYPE_CHECKING:
     from mlgraph.pictures.drawing import Drawing
     from mlgraph.sparsity.schedules import Schedule
     from mlgraph.training.loop import Progress
+
+
+def _reading_of(graph: Graph) -> tuple[Scaling | None, tuple[str, ...] | None]:
+    """The scaling and the columns of the models of a graph, if they have one in common."""
+    found = {
+        repr(each): each
+        for each in ((model.scaling, model.columns) for model in graph.models if isinstance(model, Model))
+        if each[0]
+    }
+    return found.popitem()[1] if len(found) == 1 else (None, None)
 
 
 class Model(Freezable, Declared):
@@ -97,6 +108,8 @@ class Model(Freezable, Declared):
     probability_ids: list[int]
     _loss: str
     _layers: list[Layer]
+    _scaling: Scaling | None
+    _columns: tuple[str, ...] | None
     needed_before: Bool
     engines: dict[tuple[int, ...], Engine]
     _counted: tuple[tuple[int, ...], int]
@@ -106,12 +119,14 @@ class Model(Freezable, Declared):
     def __init__(self, graph: Graph, outputs: Node | NodesLike, loss: str | Node = "squared_error") -> None:
         self._begin(checked_graph(graph))
         with graph.lock:
+            self._scaling, self._columns = _reading_of(graph)
             self._define([outputs] if isinstance(outputs, Node) else outputs, loss)
 
     def _begin(self, graph: Graph) -> None:
         self.graph = graph
         self.history = History()
         self._layers = []  # only a `Network` has any
+        self._scaling = self._columns = None
         # Which nodes the model needed before an edit, recorded if the graph had other models then.
         self.needed_before = np.zeros(0, bool)
         # Compiled engines by the nodes that they compute.
@@ -143,6 +158,46 @@ class Model(Freezable, Declared):
     def loss(self) -> str:
         """Name of the loss that `fit` lowers; "node" if that is a node."""
         return self._loss
+
+    @property
+    def scaling(self) -> Scaling | None:
+        """How the numbers of the data are read: "bytes", "unscaled" or (mean, std).
+
+        "bytes": numbers from 0 to 255, which are divided by 255, whatever their dtype. "unscaled":
+        as they are. (mean, std), two arrays of float64 of shape (columns,): as (x - mean) / std, and
+        any further columns, which may be targets, as they are.
+
+        None: not decided yet. The first `fit` decides on "bytes" for data of uint8 with a number
+        above 1, on (mean, std) if ``standardize=True``, else on "unscaled". Until then other methods
+        read data as `fit` would. It may be assigned, but not during training.
+
+        A new model of a graph takes the scaling of the graph's other models, if that is one. Files
+        and copies keep it. A `Function` reads numbers as they are.
+        """
+        return self._scaling
+
+    @scaling.setter
+    def scaling(self, scaling: Any) -> None:
+        checked = checked_scaling(scaling)
+        with self.graph.lock:
+            self.graph.require_not_training("scaling")
+            self._scaling = checked
+
+    @property
+    def columns(self) -> tuple[str, ...] | None:
+        """Names of the data's columns, which the first `fit` with a frame remembers; None before.
+
+        From then on, frames are read in this order of columns, whatever theirs is. Arrays have no
+        names, and are read as they are. It may be assigned, but not during training.
+        """
+        return self._columns
+
+    @columns.setter
+    def columns(self, columns: Iterable[str] | None) -> None:
+        checked = checked_columns(columns, self.graph.n_inputs)
+        with self.graph.lock:
+            self.graph.require_not_training("columns")
+            self._columns = checked
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -313,6 +368,7 @@ class Model(Freezable, Declared):
             )
             other._restore(graph, outputs, self._loss, loss_nodes, probabilities)
             other._renumber(self, number)
+            other._scaling, other._columns = self._scaling, self._columns
             vars(other).update(deepcopy({name: value for name, value in vars(self).items() if name not in vars(other)}))
         return other
 
@@ -324,7 +380,7 @@ class Model(Freezable, Declared):
         Parameters
         ----------
         x : array_like, shape (examples, inputs)
-            uint8 is read as x / 255. Columns after the last that an output reads may be missing:
+            Read as `scaling` and `columns` say. Columns after the last that an output reads may be missing:
             all of them, or only those that operations read, such as the targets of a loss of your
             own.
         n_threads : int, optional
@@ -405,7 +461,7 @@ class Model(Freezable, Declared):
         Parameters
         ----------
         x : array_like, shape (examples, inputs)
-            At least one example. uint8 is read as x / 255.
+            At least one example, read as for `forward`.
         y : array_like
             Labels or targets as for `fit`.
         n_threads : int, optional
@@ -429,7 +485,7 @@ class Model(Freezable, Declared):
         """
         with self.require_outputs():
             examples, objective = read_with_targets(self, x, y)
-            examples.warn_of_units()
+            warn_of_bytes(examples)
             return evaluate(self, examples, objective, n_threads)
 
     def gradients(self, x: npt.ArrayLike, y: npt.ArrayLike = (), *, n_threads: int | None = None) -> Gradients:
@@ -480,7 +536,7 @@ class Model(Freezable, Declared):
         Parameters
         ----------
         x : array_like, shape (examples, inputs)
-            uint8 is read as x / 255.
+            Read as for `forward`.
         y : array_like, optional
             Labels or targets as for `fit`; () where `x` has all that the loss reads.
         nodes : sequence of Node, or array of their ids, optional
@@ -521,9 +577,9 @@ class Model(Freezable, Declared):
                 )
             # Without targets, a loss that is a node cannot be computed, but what the outputs need
             # can.
-            data = real_array("x", x)
+            data = as_data(x)
             wanted = None if nodes is None else ids_of(self.graph, "nodes", nodes, 1)
-            lacks = data.ndim == 2 and data.shape[1] < engine_of(self).plan.width
+            lacks = data.array.ndim == 2 and data.array.shape[1] < engine_of(self).plan.width
             needed = self.output_ids if lacks else self.sinks
             examples = read(self, data, needed)
             return trace(self.graph, examples, needed, wanted, n_threads=n_threads, tracing=self._tracing)
@@ -718,6 +774,7 @@ class Model(Freezable, Declared):
         momentum: float = 0.9,
         weight_decay: float = 0.0,
         optimizer: str = "sgd",
+        standardize: bool = False,
         validation: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
         shuffle: bool = True,
         seed: int = 0,
@@ -738,9 +795,9 @@ class Model(Freezable, Declared):
         Parameters
         ----------
         x : array_like, shape (examples, inputs)
-            uint8 is read as x / 255. Trailing columns that are not needed may be missing, as for
-            `Model.forward`. Data must be finite. Do not change `x` during the run: it may be read
-            in place.
+            Read as `scaling` and `columns` say; the first run decides on them. Trailing columns that
+            are not needed may be missing, as for `Model.forward`. Data must be finite. Do not change
+            `x` during the run: it may be read in place.
         y : array_like
             Labels, integers of shape (examples,), or targets of shape (examples, outputs). Targets
             are read unchanged, bytes too: if `x` and `y` are the same images, divide `y` by 255.
@@ -777,6 +834,10 @@ class Model(Freezable, Declared):
         optimizer : "sgd" or "adam"
             Adam is the efficient form at the end of section 2 of Kingma & Ba (2015), with beta2 =
             0.999 and epsilon = 1e-8, which is added before the bias correction.
+        standardize : bool
+            Read each column of `x` as (x - mean) / std, with mean and standard deviation of these
+            data, and keep that as the model's `scaling`. A model that has such a scaling keeps its
+            own.
         validation : (x, y), optional
             Data that are evaluated after each epoch.
         shuffle : bool
@@ -841,8 +902,7 @@ class Model(Freezable, Declared):
         Warns
         -----
         UserWarning
-            If the data seem to be in the wrong unit: bytes that are all 0 or 1, or floats that are
-            whole numbers from 0 to 255. If the outputs cannot reach the targets, or labels are
+            If unscaled data are whole numbers from 0 to 255. If the outputs cannot reach the targets, or labels are
             learnt without softmax. If the mean loss of the last epoch is more than ten times that of
             the first step; the text names columns or targets that are too large.
         RuntimeWarning
@@ -871,6 +931,7 @@ class Model(Freezable, Declared):
             momentum=momentum,
             weight_decay=weight_decay,
             optimizer=optimizer,
+            standardize=standardize,
             validation=validation,
             shuffle=shuffle,
             seed=seed,
@@ -998,6 +1059,7 @@ class Model(Freezable, Declared):
         """Take over the graph of another model of the same outputs, which must not be used afterwards."""
         note_needed_before(self.graph)  # as the interrupted run did, which began with this model
         self.graph.become(other.graph)
+        self._scaling, self._columns = other._scaling, other._columns
         for mine, theirs in zip(self._layers, other._layers, strict=True):
             mine.ids, mine.source_ids = theirs.ids, theirs.source_ids
 

@@ -16,6 +16,7 @@ import struct
 import textwrap
 import zipfile
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import IO, Any, TypeVar
@@ -38,6 +39,7 @@ from mlgraph.models.layer import Layer
 from mlgraph.models.list_coding import expand, squeeze
 from mlgraph.models.model import Model
 from mlgraph.models.network import Network
+from mlgraph.models.scaling import checked_columns, checked_scaling, to_json
 
 FORMAT = 6
 """Version of the format, to be increased when older readers would misread a file."""
@@ -136,6 +138,8 @@ def header_of(model: Model) -> dict[str, Any]:
             for layer in layers
         ],
         "reads": layers[0].source_ids if layers else [],
+        "scaling": to_json(model.scaling),
+        "columns": model.columns,
     }
 
 
@@ -285,11 +289,21 @@ def _model(header: Any, arrays: dict[str, npt.NDArray[Any]]) -> Model:
         are_inputs = len(set(reads)) == len(reads) and (graph.codes[reads] == INPUT).all()
         require(are_inputs, "header: reads: expected inputs, none of them twice")
         _add_layers(model, header.get("layers"))
+    model._scaling = _checked(header, "scaling", checked_scaling)  # files of before have neither
+    model._columns = _checked(header, "columns", partial(checked_columns, most=graph.n_inputs))
     require(
         losses.loss_fits(graph, loss, outputs, loss_nodes, probabilities),
         "header: probabilities or loss_nodes do not belong to the outputs",
     )
     return model
+
+
+def _checked(header: dict[str, Any], name: str, check: Callable[[Any], T]) -> T:
+    """What `check` returns for an entry of a header, or for None if there is none."""
+    try:
+        return check(header.get(name))
+    except (TypeError, ValueError) as error:
+        raise ModelFileError(f"header: {error}") from None
 
 
 def _ids(header: dict[str, Any], name: str, n: int, least: int = 0) -> list[int]:

@@ -20,8 +20,8 @@ from mlgraph._support import checks
 from mlgraph._support.array_types import Int32
 from mlgraph._support.atomic_files import write_atomically
 from mlgraph._support.checks import StrOrBytesPath, real_array, shown, whole
-from mlgraph.engine.examples import Examples
-from mlgraph.engine.losses import Objective, are_none, target_array, with_targets
+from mlgraph.engine.examples import unscaled
+from mlgraph.engine.losses import Objective, are_none, target_array
 from mlgraph.engine.trace import Trace, trace
 from mlgraph.graph import ops
 from mlgraph.graph.formula import formula
@@ -78,7 +78,7 @@ class Drawing:
     x : array_like, shape (inputs,), optional
         One example. Each node except constants shows its value and its adjoint, here the derivative
         of the sum of the bold boxes with respect to that value. (`Model.draw` shows the derivative
-        of the loss.) uint8 is read as x / 255.
+        of the loss.)
     values, adjoints : mapping from Node or int to float, optional
         Numbers to show instead of those computed from `x`, by node or id.
     limit : int
@@ -322,19 +322,22 @@ def draw_model(model: Model, x: npt.ArrayLike | None, y: npt.ArrayLike | None, l
     adjoints: dict[int, float] = {}
     if x is None and y is not None:
         raise ValueError("y: needs an example x")
-    if x is not None and y is not None and model.loss == "node" and not are_none(y):
+    with_y = x is not None and y is not None and model.loss == "node" and not are_none(y)
+    if with_y:
         data, targets, n = np.asarray(x), np.asarray(y), graph.n_inputs
         if data.ndim != 1 or targets.ndim > 1 or data.size + targets.size != n:
             raise ValueError(
                 f"x and y: expected {n} numbers of one example, got shapes {data.shape} and {targets.shape}"
             )
-        x, y = with_targets(data[None], targets[None], "")[0], ()
+        y = targets[None]
     if x is not None:
         n = len(model.output_ids)
         example = np.asarray(x)
         kept = model.kept_ids()
         width_of_outputs, width = (engine_of(model, nodes).plan.width for nodes in (model.output_ids, None))
-        if y is None and example.ndim == 1 and width_of_outputs <= len(example) < width:
+        if with_y:
+            example = example[None]
+        elif y is None and example.ndim == 1 and width_of_outputs <= len(example) < width:
             # The example lacks the targets, so there is no loss, as in `Model.trace`.
             drawn = model.outputs
             kept = np.array(model.output_ids, np.int32)
@@ -420,7 +423,7 @@ def _trace(graph: Graph, order: Int32, outputs: Int32, x: npt.ArrayLike) -> tupl
     kept = order[graph.codes[order] != CONSTANT]
     ids = outputs.tolist()
     objective = Objective.cotangent(ids, np.ones((1, len(ids)), np.float32))
-    return _numbers(trace(graph, Examples(example, graph.n_inputs), ids, kept, objective, n_threads=1))
+    return _numbers(trace(graph, unscaled(example, graph.n_inputs), ids, kept, objective, n_threads=1))
 
 
 def _numbers(traced: Trace) -> tuple[dict[int, float], dict[int, float]]:

@@ -17,6 +17,8 @@ from mlgraph.graph.ids import ids_of
 from mlgraph.graph.ops import NEURON
 from mlgraph.graph.views import Neuron, name_of
 from mlgraph.models.network import Network
+from mlgraph.models.running import read
+from mlgraph.models.scaling import as_data
 from mlgraph.pictures.plotting import new_figure, save_figure
 
 if TYPE_CHECKING:
@@ -118,7 +120,8 @@ def neuron_portraits(net: Network, neurons: Sequence[Neuron], x: npt.ArrayLike, 
     counts = np.maximum(np.bincount(labels, minlength=n_classes), 1)
     sums = np.zeros((n_classes, len(ids)))
     np.add.at(sums, labels, values)
-    sample = Examples(np.asarray(x)[:SAMPLE], graph.n_inputs)
+    data = as_data(x)
+    sample = read(net, data._replace(array=data.array[:SAMPLE]), net.sinks)
 
     logit_weights = np.stack([_mean_derivative(net, sample, output, ids) for output in outputs])
     top = np.argsort(-values, axis=0, kind="stable")[:MOST_IMAGES]

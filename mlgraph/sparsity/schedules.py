@@ -23,7 +23,6 @@ import numpy.typing as npt
 from mlgraph._support.array_types import Bool, Float64, Int64
 from mlgraph._support.checks import one_of, share, shown, whole
 from mlgraph._support.interrupts import uninterrupted
-from mlgraph.engine.examples import Examples
 from mlgraph.engine.losses import Objective
 from mlgraph.graph.arrays import Wiring, wiring
 from mlgraph.graph.edits import cut
@@ -449,13 +448,18 @@ def erdos_renyi(sizes: Sequence[tuple[int, int]], sparsity: float) -> Float64:
 
 
 class ScheduleRunner:
-    """Checks a schedule before a run of `fit` and calls it during the run."""
+    """Checks a schedule before a run of `fit` and calls it during the run.
+
+    It samples `x` and `y` as the user gave them; with targets, the data have `width` columns.
+    """
 
     def __init__(
         self,
         schedule: Schedule,
         model: Model,
-        examples: Examples,
+        x: npt.NDArray[Any],
+        y: Any,
+        width: int,
         objective: Objective,
         epochs: int,
         seed: int,
@@ -472,15 +476,15 @@ class ScheduleRunner:
             )
         with model.graph.lock:
             schedule.check(model)
-            schedule._check_columns(model, examples.array.shape[1])
+            schedule._check_columns(model, width)
         self._schedule = schedule.over(epochs)
         self._schedule._begin_run()  # not in `over`, which a subclass may override
         self._model = model
-        self._examples = examples
+        self._x = x
         self._seed = seed
         self._n_threads = n_threads
         label, target = objective.label, objective.target
-        self._y: Any = () if objective.loss == "node" else target if label is None else label
+        self._y: Any = y if objective.loss == "node" else target if label is None else label
 
     def __call__(self, step: int, ends: Float64) -> int:
         """Let the schedule act if it is due before this step.
@@ -513,11 +517,12 @@ class ScheduleRunner:
     def _sampler(self, step: int) -> Sample:
         def sample(n: int) -> tuple[Any, Any]:
             whole("n", n)
-            chosen = np.random.default_rng([self._seed, 4, step]).permutation(len(self._examples))[:n]
-            x = self._examples.array[chosen]
-            # Inputs added since `fit` began have no data, and nothing reads them yet.
-            x = np.pad(x, ((0, 0), (0, self._model.graph.n_inputs - x.shape[1])))
-            return x, self._y[chosen] if len(self._y) else ()
+            chosen = np.random.default_rng([self._seed, 4, step]).permutation(len(self._x))[:n]
+            x, y = self._x[chosen], self._y[chosen] if len(self._y) else ()
+            if self._model.loss != "node" or not len(y):
+                # Inputs added since `fit` began have no data, and nothing reads them yet.
+                x = np.pad(x, ((0, 0), (0, self._model.graph.n_inputs - x.shape[1])))
+            return x, y
 
         return sample
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from mlgraph._support.array_types import Float64
 from mlgraph._support.checks import MOST_SEED, float_array, real, whole
 from mlgraph.engine import reference
-from mlgraph.engine.examples import Examples
+from mlgraph.engine.examples import unscaled
 from mlgraph.engine.function import Function
 from mlgraph.graph.ids import is_iterable
 from mlgraph.graph.views import Node
@@ -269,7 +269,7 @@ def _compiled(function: Functions) -> Function:
 
 def _read(f: Function, x: npt.ArrayLike) -> Float64:
     """Read the examples in float64, as the sweep does."""
-    examples = Examples(x, f.n_inputs)
+    examples = unscaled(x, f.n_inputs)
     examples.check_any()
     return examples.read(slice(None), slice(None))
 

@@ -65,9 +65,7 @@ def scale_to_blame(examples: Examples, objective: Objective) -> str:
     if len(order):
         columns = ", ".join(f"{i} (about {size[i]:.3g})" for i in order[:3]) + ", ..." * (len(order) > 3)
         plural = "s" * (len(order) > 1)
-        name = examples.given[0]
-        way = f"(x - mean) / std, with mean = {name}.mean(axis=0) and std = {name}.std(axis=0)"
-        return f"the numbers in column{plural} {columns} of {name} are large: fit and predict {way}"
+        return f"the numbers in column{plural} {columns} of {examples.what} are large: fit with standardize=True"
     size = root_mean_square(objective.target)
     if (size > WIDE).any():
         return f"the targets are large (about {size.max():.3g}): divide them by that"

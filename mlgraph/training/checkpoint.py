@@ -310,7 +310,8 @@ def _digest(arrays: Sequence[npt.NDArray[Any] | None]) -> str:
 
 def _model_digest(model: Model) -> str:
     """A digest of a model. It does not depend on where source lists and parameters are stored, nor on names."""
-    text = json.dumps({name: value for name, value in header_of(model).items() if name not in ("format", "names")})
+    apart = ("format", "names", "scaling", "columns")  # the first run sets the last two, and data have their own digest
+    text = json.dumps({name: value for name, value in header_of(model).items() if name not in apart})
     graph, codes = model.graph, model.graph.codes
     start, counts, pool = graph.topology()
     constants, inputs = np.array(graph.constants), np.array(graph.input_ids)

@@ -28,12 +28,21 @@ from mlgraph._support.threads import checked_threads
 from mlgraph.engine.choice import FEW
 from mlgraph.engine.engine import STATE
 from mlgraph.engine.examples import Examples
-from mlgraph.engine.losses import Objective
+from mlgraph.engine.losses import Objective, are_none
 from mlgraph.engine.steps import Course, Learning, Rates
 from mlgraph.graph.ops import PARAMETER
 from mlgraph.graph.undo import forget_state
 from mlgraph.models.history import History
-from mlgraph.models.running import engine_of, evaluate, execute, read_with_targets
+from mlgraph.models.running import (
+    as_arrays,
+    engine_of,
+    evaluate,
+    execute,
+    read_with_targets,
+    scaling_for,
+    warn_of_bytes,
+)
+from mlgraph.models.scaling import UNSCALED, Data, Scaling, Standardization, ordered, standardization
 from mlgraph.sparsity.schedules import Schedule, ScheduleRunner
 from mlgraph.training.advice import warn_of_divergence, warn_of_targets
 from mlgraph.training.loop import Progress, RunState, train
@@ -60,6 +69,7 @@ def fit(
     momentum: float,
     weight_decay: float,
     optimizer: str,
+    standardize: bool,
     validation: tuple[npt.ArrayLike, npt.ArrayLike] | None,
     shuffle: bool,
     seed: int,
@@ -72,7 +82,10 @@ def fit(
     n_threads: int | None,
 ) -> History:
     """Train a model. `Model.fit` documents the arguments."""
-    raw, objective = read_with_targets(model, x, y)
+    given, y = as_arrays(x, y)
+    given = ordered(given, model.columns)
+    scaling = _scaling_for(model, given, truth("standardize", standardize), targets_in_x=are_none(y))
+    raw, objective = read_with_targets(model, given, y, scaling=scaling)
 
     # Check the arguments.
     sizes = _pair("batch_size", batch_size, partial(whole, most=2**63 - 1))
@@ -99,22 +112,25 @@ def fit(
         raise TypeError(f"callback: expected a callable, got {type(callback).__name__}")
 
     # Read the data.
-    warned = raw.warn_of_units()
+    warned = warn_of_bytes(raw)
     examples = raw.in_bytes(n_threads)
     examples.check_trainable()
     warn_of_targets(model, objective)
     held_out: list[Any] = []
     validate: Callable[[], dict[str, float]] | None = None
     if validation is not None:
-        held_out_examples, held_out_objective = _read_validation(model, validation, warned, n_threads)
+        held_out_examples, held_out_objective = _read_validation(model, validation, scaling, warned, n_threads)
         held_out = [held_out_examples.array, held_out_objective.label, held_out_objective.target]
         validate = partial(evaluate, model, held_out_examples, held_out_objective, n_threads)
 
     # Prepare the run.
     acting: ScheduleRunner | None = None
     if sparsify is not None:
-        acting = ScheduleRunner(sparsify, model, raw, objective, course.epochs, seed, n_threads)
-    del raw  # free the floats if the examples are now bytes
+        acting = ScheduleRunner(
+            sparsify, model, given.array, y, raw.array.shape[1], objective, course.epochs, seed, n_threads
+        )
+    columns = given.columns
+    del raw, given, x  # free the floats if the examples are now bytes
     with model.graph.in_training():
         state = RunState(History())
         keeper: Checkpoint | None = None
@@ -139,6 +155,7 @@ def fit(
             if not (keeper and resume and keeper.resume()):
                 _begin(model, objective, optimizer)
             model.history = state.history
+            model._scaling, model._columns = scaling, model.columns or columns
         few = min(*sizes, len(examples)) <= FEW
         learning = Learning(objective, optimizer, (momentum, 0.999, 1e-8), seed, few, n_threads)
 
@@ -159,6 +176,18 @@ def fit(
             )
     warn_of_divergence(state.history, examples, objective)
     return model.history
+
+
+def _scaling_for(model: Model, data: Data, standardize: bool, *, targets_in_x: bool) -> Scaling:
+    """The scaling to train with."""
+    if not standardize or isinstance(model.scaling, Standardization):
+        return scaling_for(model, data)
+    if targets_in_x and model.loss == "node":
+        raise ValueError("standardize: expected the targets as y, got them as columns of x, which would be scaled, too")
+    if data.array.ndim != 2:
+        return UNSCALED  # `read_with_targets` refuses such data
+    Examples(data.array, data.array.shape[1], data.what).check_trainable()
+    return standardization(data)
 
 
 def _checked_rates(learning_rate: Any) -> tuple[Rates, Float64]:
@@ -205,11 +234,13 @@ def checked_decay(value: Any, rate: float) -> float:
     return real("weight_decay", value, f"a number from 0 {expected}", 0, most)
 
 
-def _read_validation(model: Model, data: Any, warned: str, n_threads: int | None) -> tuple[Examples, Objective]:
+def _read_validation(
+    model: Model, data: Any, scaling: Scaling, warned: str, n_threads: int | None
+) -> tuple[Examples, Objective]:
     if not isinstance(data, tuple | list) or len(data) != 2:
         raise wrong("validation", "(x, y)", data, isinstance(data, tuple | list))
-    examples, objective = read_with_targets(model, data[0], data[1], "validation ")
-    examples.warn_of_units(warned)
+    examples, objective = read_with_targets(model, data[0], data[1], "validation ", scaling)
+    warn_of_bytes(examples, "validation x", warned)
     examples = examples.in_bytes(n_threads)
     examples.check_trainable()
     return examples, objective

@@ -27,7 +27,7 @@ def test_values_and_adjoints_are_those_of_compiled_functions(sweep, n, activatio
     assert trace.values.shape == (n, len(trace)) == (n, 20 + 9 + 3 + 5)  # five of the loss
     inputs = [net.graph[i] for i in range(12)]
     for nodes, part in [(inputs, net.trace(x, Y[:n], inputs)), *((some, trace.of(some)) for some in net.layers)]:
-        values = net.graph.compile(nodes)(x)
+        values = net.graph.compile(nodes)(X[:n] / 255)
         np.testing.assert_allclose(part.values, values, rtol=1e-4, atol=1e-5)
         adjoints = net.graph.compile(net.outputs, nodes).vjp(values, cotangent).inputs
         np.testing.assert_allclose(part.adjoints, adjoints, rtol=1e-4, atol=1e-6)
@@ -50,7 +50,7 @@ def test_deltas_give_the_gradient_of_any_edge():
     net = network("sigmoid")
     trace, first, second = net.trace(X, Y), *net.layers[:2]
     gradient = trace.of(second.neurons).deltas().T @ trace.of(first.neurons).values
-    gradients = net.graph.compile(net.outputs).vjp(X, net.predict_proba(X) - np.eye(3)[Y])
+    gradients = net.graph.compile(net.outputs).vjp(X / 255, net.predict_proba(X) - np.eye(3)[Y])
     for row, neuron in zip(gradient, second.neurons, strict=True):
         np.testing.assert_allclose(gradients.of(neuron), row, rtol=1e-3, atol=1e-5)
 

@@ -29,7 +29,7 @@ def write_data(folder, *, width=WIDTH, classes=CLASSES, binary=False):
         images = rng.integers(0, 2 if binary else 60, size=(n, HEIGHT * width), dtype=np.uint8)
         part = HEIGHT * width // classes
         for image, label in zip(images, labels, strict=True):
-            image[label * part : (label + 1) * part] += 0 if binary else 150
+            image[label * part : (label + 1) * part] += 0 if binary else 196
         write_idx(folder / f"{prefix}-images-idx3-ubyte", images.reshape(n, HEIGHT, width))
         write_idx(folder / f"{prefix}-labels-idx1-ubyte", labels)
     return folder

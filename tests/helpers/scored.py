@@ -37,7 +37,7 @@ def slopes(net):
     logits = net.forward(X)
     e = np.exp(logits - logits.max(axis=1, keepdims=True))
     f = net.graph.compile(net.outputs)
-    gradients = f.vjp(X, (e / e.sum(axis=1, keepdims=True) - np.eye(9)[Y]) / len(X))
+    gradients = f.vjp(X / 255, (e / e.sum(axis=1, keepdims=True) - np.eye(9)[Y]) / len(X))
     return {
         (s.id, n.id): float(g)
         for layer in net.layers

@@ -50,7 +50,7 @@ def test_mean_derivatives_where_there_is_no_edge(net, monkeypatch):
     monkeypatch.setattr(portrait, "SAMPLE", sample)
     neuron = net.layers[1].neurons[2]
     [p] = neuron_portraits(net, [neuron], X, Y)
-    want = net.graph.compile(neuron).vjp(X[:sample]).inputs.mean(axis=0)
+    want = net.graph.compile(neuron).vjp(X[:sample] / 255).inputs.mean(axis=0)
     np.testing.assert_allclose(p.input_weights, want, rtol=1e-4, atol=1e-7)
     # The derivative of a logit with respect to a neuron of the first layer, by the chain rule.
     [p] = neuron_portraits(net, [net.layers[0].neurons[3]], X, Y)

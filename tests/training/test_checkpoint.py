@@ -148,8 +148,10 @@ def test_views_and_functions_stay_valid_after_resume(path):
     assert net.graph.storage.moves  # compilation moved parameters
     assert bits(resumed(path, net)) == whole()
     assert neuron.weights.tolist() == net.graph[neuron.id].weights.tolist() != network().layers[0].weights[3].tolist()
-    np.testing.assert_allclose(function(X)[:, 0], np.tanh(X / 255 @ neuron.weights + neuron.bias), rtol=1e-5, atol=1e-6)
-    assert np.isfinite(other(X)).all()
+    np.testing.assert_allclose(
+        function(X / 255)[:, 0], np.tanh(X / 255 @ neuron.weights + neuron.bias), rtol=1e-5, atol=1e-6
+    )
+    assert np.isfinite(other(X / 255)).all()
 
 
 @pytest.mark.filterwarnings("ignore:y. outputs of tanh are")

@@ -160,8 +160,8 @@ def test_callback_receives_progress():
 def test_layer_added_while_a_run_begins_is_an_error(monkeypatch):
     real = fitting.read_with_targets
 
-    def read(model, *arguments):
-        found = real(model, *arguments)
+    def read(model, *arguments, **options):
+        found = real(model, *arguments, **options)
         model.add_layer(4, "softmax")
         return found
 
