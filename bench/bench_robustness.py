@@ -49,7 +49,10 @@ def bench_nonfinite_check(benchmark, note, mnist, hidden, kind):
     for each run of weights, of one number for each tile, is not timed.
     """
     x, y = (mnist.train_x, mnist.train_y) if kind == "bytes" else (mnist.train_x / np.float32(255), mnist.train_y)
-    net, given = network(*hidden), {"epochs": 1, "batch_size": BATCH, "n_threads": 1}
+    net, given = (
+        network(*hidden),
+        {"epochs": 1, "batch_size": BATCH, "n_threads": 1, "optimizer": "sgd", "learning_rate": 0.05},
+    )
     net.fit(x, y, **given)
     n = floats_looked_at(engine_of(net).plan, len(x)) + len(x)
     looked_at = np.ones(2**17, np.float32)  # fits into a second-level cache
@@ -77,7 +80,7 @@ def bench_nonfinite_check(benchmark, note, mnist, hidden, kind):
 @pytest.mark.parametrize("neighbours", [1, 2])
 def bench_busy_neighbour(benchmark, note, mnist, neighbours):
     """Five epochs while other processes compute; `worst_over_quiet` is the slowest over the fastest without them."""
-    net, given = network(32), {"epochs": 1, "batch_size": BATCH}
+    net, given = network(32), {"epochs": 1, "batch_size": BATCH, "optimizer": "sgd", "learning_rate": 0.05}
 
     def epoch():
         net.fit(mnist.train_x, mnist.train_y, **given)

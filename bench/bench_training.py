@@ -88,7 +88,9 @@ def bench_without_zeros(benchmark, note, mnist, hidden, kind):
         x, test_x = ((images / 255 + rng.normal(0, 0.1, images.shape)).astype(np.float32) for images in both)
 
     def fit():
-        seconds.extend(net.fit(x, mnist.train_y, epochs=2, batch_size=128, learning_rate=0.005).epoch_seconds[1:])
+        seconds.extend(
+            net.fit(x, mnist.train_y, epochs=2, batch_size=128, learning_rate=0.005, optimizer="sgd").epoch_seconds[1:]
+        )
 
     benchmark.pedantic(fit, rounds=5, warmup_rounds=1)
     note(later_epoch_seconds=min(seconds))
@@ -100,7 +102,7 @@ def bench_without_zeros(benchmark, note, mnist, hidden, kind):
 def bench_pruned_without_zeros(benchmark, note, mnist, sparsity):
     """Where nothing can be skipped, each cut edge saves its share; the fastest of three later epochs."""
     net, x, seconds = network(300, 100), inverted(mnist.train_x), []
-    options = {"batch_size": 128, "learning_rate": 0.005}
+    options = {"batch_size": 128, "optimizer": "sgd", "learning_rate": 0.005}
     net.fit(x, mnist.train_y, epochs=1, **options)
     if sparsity:
         net.prune(sparsity)
@@ -118,10 +120,10 @@ def bench_pruned_without_zeros(benchmark, note, mnist, sparsity):
 @pytest.mark.parametrize(
     "options",
     [
-        {"momentum": 0.0},
-        {"momentum": 0.9},
+        {"optimizer": "sgd", "momentum": 0.0},
+        {"optimizer": "sgd", "momentum": 0.9},
         {"optimizer": "adam", "learning_rate": 0.001},
-        {"momentum": 0.9, "weight_decay": 0.001},
+        {"optimizer": "sgd", "momentum": 0.9, "weight_decay": 0.001},
     ],
     ids=["sgd", "momentum", "adam", "momentum and decay"],
 )
@@ -142,14 +144,18 @@ def bench_optimizer(benchmark, note, mnist, options):
 def bench_frozen(benchmark, note, mnist, frozen):
     """Frozen edges need no gradient, and nodes without trainable ancestors no adjoint; the second epoch is noted."""
     net, seconds = network(300, 100), []
-    net.fit(mnist.train_x, mnist.train_y, epochs=1, batch_size=128)
+    net.fit(mnist.train_x, mnist.train_y, epochs=1, batch_size=128, optimizer="sgd", learning_rate=0.05)
     layers = {"first layer": net.layers[:1], "all but the last": net.layers[:-1]}.get(frozen, [])
     for part in [net.layers[0][3]] if frozen == "one neuron" else layers:
         part.frozen = True
     before = [layer.weights.copy() for layer in net.layers]
 
     def fit():
-        seconds.extend(net.fit(mnist.train_x, mnist.train_y, epochs=2, batch_size=128).epoch_seconds[1:])
+        seconds.extend(
+            net.fit(
+                mnist.train_x, mnist.train_y, epochs=2, batch_size=128, optimizer="sgd", learning_rate=0.05
+            ).epoch_seconds[1:]
+        )
 
     benchmark.pedantic(fit, rounds=5, warmup_rounds=1)
     note(later_epoch_seconds=min(seconds))
@@ -165,7 +171,7 @@ def bench_few(benchmark, note, batch):
     for size in (256, 256, 10):
         net.add_layer(size, "tanh")
     x, y = rng.normal(size=(100 * batch, 64)).astype(np.float32), rng.normal(size=(100 * batch, 10)).astype(np.float32)
-    options = {"epochs": 1, "batch_size": batch, "learning_rate": 1e-4, "n_threads": 1}
+    options = {"epochs": 1, "batch_size": batch, "optimizer": "sgd", "learning_rate": 1e-4, "n_threads": 1}
     history = benchmark.pedantic(net.fit, (x, y), options, rounds=9, warmup_rounds=1)
     note(batch=batch)
     assert np.isfinite(history.batch_loss).all() and len(history.batch_loss) == 100
@@ -188,6 +194,7 @@ def bench_threads(benchmark, note, mnist, threads):
             learning_rate=recipe.learning_rate,
             momentum=recipe.momentum,
             n_threads=threads,
+            optimizer="sgd",
         )
         return net
 
@@ -231,7 +238,7 @@ def bench_pruned(benchmark, note, mnist, sparsity):
 def bench_pruned_at_batch_8(benchmark, note, mnist, sparsity):
     """Steps of few examples fill few lanes, and each of them updates all weights."""
     net, x, y = network(300, 100), mnist.train_x[:12800], mnist.train_y[:12800]
-    options = {"epochs": 1, "batch_size": 8, "learning_rate": 0.005}
+    options = {"epochs": 1, "batch_size": 8, "optimizer": "sgd", "learning_rate": 0.005}
     net.fit(x, y, **options)
     if sparsity:
         net.prune(sparsity)
@@ -245,7 +252,7 @@ def bench_pruned_at_batch_8(benchmark, note, mnist, sparsity):
 @pytest.mark.parametrize("sparsity", [0, 0.01, 0.3, 0.9, 0.98])
 def bench_predict_pruned(benchmark, note, mnist, sparsity):
     net = network(300, 100)
-    net.fit(mnist.train_x, mnist.train_y, epochs=1)
+    net.fit(mnist.train_x, mnist.train_y, epochs=1, optimizer="sgd", learning_rate=0.05, batch_size=128)
     if sparsity:
         net.prune(sparsity)
     labels = benchmark(net.predict, mnist.test_x)
@@ -266,7 +273,15 @@ def bench_sparsify(benchmark, note, mnist, schedule):
 
     def run():
         net = network(32)
-        net.fit(mnist.train_x, mnist.train_y, epochs=3, batch_size=128, sparsify=schedule)
+        net.fit(
+            mnist.train_x,
+            mnist.train_y,
+            epochs=3,
+            batch_size=128,
+            sparsify=schedule,
+            optimizer="sgd",
+            learning_rate=0.05,
+        )
         return net
 
     net = benchmark.pedantic(run, rounds=5, warmup_rounds=1)
@@ -278,7 +293,7 @@ def bench_sparsify(benchmark, note, mnist, schedule):
 @pytest.mark.benchmark(group="ablation of all 32 neurons of 784-32-10, 10,000 images")
 def bench_ablation(benchmark, note, mnist):
     net = network(32)
-    net.fit(mnist.train_x, mnist.train_y, epochs=1)
+    net.fit(mnist.train_x, mnist.train_y, epochs=1, optimizer="sgd", learning_rate=0.05, batch_size=128)
     table = benchmark.pedantic(
         net.ablation_table, (net.layers[0], mnist.test_x, mnist.test_y), rounds=9, warmup_rounds=1
     )
@@ -317,7 +332,7 @@ def bench_predict(benchmark, note, mnist, who, n):
 def bench_as_c(benchmark, note, mnist, tmp_path, sparsity):
     """What `to_c` gives, compiled with -O2 for any processor of the family; the object file has code and tables."""
     net = network(32)
-    net.fit(mnist.train_x, mnist.train_y, epochs=1, seed=0)
+    net.fit(mnist.train_x, mnist.train_y, epochs=1, seed=0, optimizer="sgd", learning_rate=0.05, batch_size=128)
     net.prune(sparsity)
     source, library = tmp_path / "digits.c", tmp_path / "digits.so"
     source.write_text(net.graph.compile(net.outputs).to_c("digits"))
@@ -413,7 +428,11 @@ def bench_large_steps(benchmark, note, peak_of_all, momentum):
     x, y = rng.random((n, 784), np.float32) + np.float32(0.1), rng.integers(0, 10, n)
 
     def fit():
-        seconds.extend(net.fit(x, y, epochs=2, batch_size=128, learning_rate=1e-3, momentum=momentum).epoch_seconds)
+        seconds.extend(
+            net.fit(
+                x, y, epochs=2, batch_size=128, learning_rate=1e-3, momentum=momentum, optimizer="sgd"
+            ).epoch_seconds
+        )
 
     benchmark.pedantic(fit, rounds=3, warmup_rounds=1)
     flops = machine.dense_flops(sizes, n)

@@ -178,6 +178,7 @@ def run(
                 batch_size=BATCH,
                 learning_rate=(rate, rate / 100),
                 momentum=MOMENTUM,
+                optimizer="sgd",
                 seed=seed,
                 on_nonfinite=on_nonfinite,
                 n_threads=1,
@@ -200,7 +201,9 @@ def check(train: Data, floats: np.ndarray) -> None:
         easy = way._replace(rate=0.01)
         model, hidden = build(easy, 0)
         given = (train.xy[:2560],) if way.by_hand else (train.x[:2560], train.y[:2560])
-        model.fit(*given, epochs=1, batch_size=BATCH, learning_rate=(0.01, 0.0001), momentum=MOMENTUM, seed=0)
+        model.fit(
+            *given, epochs=1, batch_size=BATCH, learning_rate=(0.01, 0.0001), momentum=MOMENTUM, optimizer="sgd", seed=0
+        )
         twin = Numpy(easy, 0, clamp=True)
         twin.fit(Data(train.x[:2560], train.y[:2560], train.xy), floats[:2560], 1, 0)
         for neuron, row in zip(hidden, twin.parameters[0], strict=True):

@@ -53,7 +53,7 @@ def fitted(net: mlgraph.Model, x: Any, y: Any, batch: int = 128, epochs: int = 1
         net.engines.clear()
         assert engine_of(net).filled(data)
         begin = time.perf_counter()
-        net.fit(x, y, epochs=epochs, batch_size=batch, learning_rate=1e-4)
+        net.fit(x, y, epochs=epochs, batch_size=batch, learning_rate=1e-4, optimizer="sgd")
         return time.perf_counter() - begin
 
     return run

@@ -397,7 +397,7 @@ class Graph(NodeTable):
         >>> g = mlgraph.Graph()
         >>> x = g.input()
         >>> y = g.add_neuron([x], weights=[3.0], bias=None)
-        >>> history = mlgraph.Model(g, y).fit([[1.0]], [1.0], epochs=1, learning_rate=0.1)
+        >>> history = mlgraph.Model(g, y).fit([[1.0]], [1.0], epochs=1, learning_rate=0.1, optimizer="sgd")
         >>> g.optimizer_state(), y.weights
         ({'first': array([4.], dtype=float32)}, array([2.6], dtype=float32))
         """

@@ -768,12 +768,12 @@ class Model(Freezable, Declared):
         x: npt.ArrayLike,
         y: npt.ArrayLike = (),
         *,
-        epochs: int = 10,
-        batch_size: int | tuple[int, int] = 128,
-        learning_rate: float | tuple[float, float] | Callable[[float], float] = 0.05,
+        epochs: int | None = None,
+        batch_size: int | tuple[int, int] | None = None,
+        learning_rate: float | tuple[float, float] | Callable[[float], float] | None = None,
         momentum: float = 0.9,
         weight_decay: float = 0.0,
-        optimizer: str = "sgd",
+        optimizer: str = "adam",
         standardize: bool = False,
         validation: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
         shuffle: bool = True,
@@ -812,13 +812,16 @@ class Model(Freezable, Declared):
 
             A node as the loss: targets of shape (examples,) or (examples, targets) are the last
             inputs of the graph, after the columns of `x`. Pass () if `x` contains them already.
-        epochs : int
-        batch_size : int or (int, int)
-            A pair is (first, last): after every batch the size moves from the first to the last with
-            p^2, where p is the fraction of the training that is done. The last batch of an epoch has
-            the remaining examples. The gradient is the mean over the batch.
-        learning_rate : float or (float, float) or callable
-            A pair is (first, last): the rate moves with p^1.5. A function of p must always return
+        epochs : int, optional
+            By default 10, or more for few examples: as many as 2,000 batches take.
+        batch_size : int or (int, int), optional
+            By default a 64th of the examples, but at least 32 and at most 128. A pair is (first,
+            last): after every batch the size moves from the first to the last with p^2, where p is
+            the fraction of the training that is done. The last batch of an epoch has the remaining
+            examples. The gradient is the mean over the batch.
+        learning_rate : float or (float, float) or callable, optional
+            A pair is (first, last): the rate moves with p^1.5. By default it is (0.003, 0) for Adam
+            and (0.05, 0) for SGD. A function of p must always return
             the same rate for the same p, which is 0 for the first batch and below 1 for the last.
             It is checked for a thousand values of p before the run. `History.learning_rate` has the
             rate of each batch.

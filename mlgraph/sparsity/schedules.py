@@ -193,7 +193,7 @@ class GradualPruning(Schedule):
     >>> x = rng.normal(size=(200, 20)).astype(np.float32)
     >>> net = mlgraph.Network(20, seed=0)
     >>> hidden, out = net.add_layer(10, "relu"), net.add_layer(2, "softmax")
-    >>> history = net.fit(x, x[:, 0] > 0, epochs=5, batch_size=20, sparsify=mlgraph.GradualPruning(0.9))
+    >>> history = net.fit(x, x[:, 0] > 0, epochs=20, batch_size=20, sparsify=mlgraph.GradualPruning(0.9))
     >>> net.n_edges, net.sparsity
     (22, 0.9)
     """

@@ -57,15 +57,24 @@ T = TypeVar("T")
 PROGRESS = np.arange(1000) / 1000
 """Values of the progress at which a learning rate function is checked before a run. No batch begins at 1."""
 
+LEAST_EPOCHS, LEAST_STEPS = 10, 2000
+"""The default number of epochs gives a run at least so many of both."""
+
+SMALLEST_BATCH, LARGEST_BATCH, N_BATCHES = 32, 128, 64
+"""Bounds of the default batch size, and batches of an epoch between them."""
+
+RATES = {"adam": (0.003, 0.0), "sgd": (0.05, 0.0)}
+"""Default learning rates."""
+
 
 def fit(
     model: Model,
     x: npt.ArrayLike,
     y: npt.ArrayLike,
     *,
-    epochs: int,
-    batch_size: int | tuple[int, int],
-    learning_rate: float | tuple[float, float] | Callable[[float], float],
+    epochs: int | None,
+    batch_size: int | tuple[int, int] | None,
+    learning_rate: float | tuple[float, float] | Callable[[float], float] | None,
     momentum: float,
     weight_decay: float,
     optimizer: str,
@@ -88,8 +97,13 @@ def fit(
     raw, objective = read_with_targets(model, given, y, scaling=scaling)
 
     # Check the arguments.
+    optimizer = one_of("optimizer", optimizer, ("sgd", "adam"))
+    if batch_size is None:
+        batch_size = max(SMALLEST_BATCH, min(LARGEST_BATCH, len(raw) // N_BATCHES))
     sizes = _pair("batch_size", batch_size, partial(whole, most=2**63 - 1))
-    rates, sampled_rates = _checked_rates(learning_rate)
+    if epochs is None:
+        epochs = max(LEAST_EPOCHS, -(-LEAST_STEPS // max(1, len(raw) // max(sizes))))
+    rates, sampled_rates = _checked_rates(RATES[optimizer] if learning_rate is None else learning_rate)
     course = Course(
         whole("epochs", epochs),
         sizes,
@@ -98,7 +112,6 @@ def fit(
         truth("shuffle", shuffle),
     )
     momentum, seed = share("momentum", momentum), whole("seed", seed, 0, MOST_SEED)
-    optimizer = one_of("optimizer", optimizer, ("sgd", "adam"))
     if optimizer == "adam" and np.float32(momentum) == 1:  # the moments would ignore every gradient
         raise ValueError(f"momentum: Adam needs a number that is below 1 in float32, got {shown(momentum)}")
     if optimizer == "sgd" and momentum:

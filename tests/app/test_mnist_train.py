@@ -71,7 +71,15 @@ def test_the_default_run_equals_that_of_the_readme(run, data):
     net, images = mlgraph.Network(20, seed=0), load_mnist(data)
     net.add_layer(32, activation="leaky_relu")
     net.add_layer(3, activation="softmax")
-    net.fit(images.train_x, images.train_y, epochs=10, batch_size=(128, 8), learning_rate=(0.07, 0.0002), seed=0)
+    net.fit(
+        images.train_x,
+        images.train_y,
+        epochs=10,
+        batch_size=(128, 8),
+        learning_rate=(0.07, 0.0002),
+        seed=0,
+        optimizer="sgd",
+    )
     assert mlgraph.load("mnist-run/model.npz").graph.get_parameters().tobytes() == net.graph.get_parameters().tobytes()
 
 

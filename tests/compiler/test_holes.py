@@ -290,7 +290,14 @@ def test_ctrl_c_waits_until_parameters_and_optimizer_state_belong_to_the_same_st
 
     monkeypatch.setattr(HoleMap, "from_blocks", struck)
     with pytest.raises(KeyboardInterrupt):
-        pruned().fit(*data(200, 60, 6, "sparse"), epochs=1, batch_size=50, callback=lambda progress: None)
+        pruned().fit(
+            *data(200, 60, 6, "sparse"),
+            epochs=1,
+            batch_size=50,
+            callback=lambda progress: None,
+            optimizer="sgd",
+            learning_rate=0.05,
+        )
     assert len(written) == 2
 
 

@@ -76,7 +76,7 @@ class Wrapped:
 def trained():
     """A trained network; after the test it must be unchanged."""
     net = network()
-    history = net.fit(X, Y, epochs=1)
+    history = net.fit(X, Y, epochs=1, optimizer="sgd")
     before, velocity = bits(net), net.graph.storage.state["first"].copy()
     yield net
     assert bits(net) == before and net.history is history
@@ -129,7 +129,10 @@ def test_fit_refuses_data_that_are_not_finite(trained, x, message):
     ("options", "message"),
     [  # tests/models/test_arguments.py has other wrong values of each
         ({"momentum": 0.99999998, "optimizer": "adam"}, r"momentum: Adam needs .* float32, got 0\.99999998"),
-        ({"weight_decay": 20.1}, "weight_decay: expected a number from 0 to 1 / learning_rate, 20, got"),
+        (
+            {"weight_decay": 20.1, "learning_rate": 0.05},
+            "weight_decay: expected a number from 0 to 1 / learning_rate, 20, got",
+        ),
         ({"optimizer": "lion"}, "optimizer: expected sgd or adam, got 'lion'"),
         ({"validation": (X[:0], Y[:0])}, "validation x: expected at least one example, got none"),
         ({"validation": (X, Y + 1)}, "validation y: expected labels from 0 to 2, got 1 to 3"),

@@ -156,5 +156,5 @@ def test_no_derivative_goes_through_a_condition(sweep):
     g = mlgraph.Graph()
     x, p, w = g.input(), g.parameter(1.0), g.parameter(1.0)
     model = mlgraph.Model(g, mlgraph.where(mlgraph.sqrt(x * p) - 1, w, -w))
-    model.fit([[0.0], [2.0], [3.0]], [1.0, 1.0, 1.0], epochs=1, batch_size=3, learning_rate=0.05)
+    model.fit([[0.0], [2.0], [3.0]], [1.0, 1.0, 1.0], epochs=1, batch_size=3, learning_rate=0.05, optimizer="sgd")
     assert p.value == 1 and w.value == pytest.approx(1 - 0.05 * 4 / 3)  # only the first example's loss is not 0

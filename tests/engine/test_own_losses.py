@@ -111,7 +111,7 @@ def test_an_output_that_the_loss_does_not_read_may_have_an_infinite_derivative(s
     assert gradients.flat.tolist() == expected.flat.tolist()
     assert gradients.inputs.tolist() == expected.inputs.tolist()
     before = g.get_parameters()
-    model.fit(x, epochs=1, batch_size=2, learning_rate=0.5, momentum=0)
+    model.fit(x, epochs=1, batch_size=2, learning_rate=0.5, momentum=0, optimizer="sgd")
     np.testing.assert_allclose(g.get_parameters(), before - 0.5 * expected.flat, rtol=1e-6)
 
 

@@ -125,7 +125,7 @@ def test_a_gradient_of_60000_examples_keeps_its_digits(sweep, zeros, columns, sp
     x[:, columns // 8 :] *= not zeros
     net.prune(sparsity, by="random")
     mask = net.layers[0].mask
-    net.fit(x, np.ones((n, 20)), epochs=1, batch_size=n, momentum=0, learning_rate=1.0, shuffle=False)
+    net.fit(x, np.ones((n, 20)), epochs=1, batch_size=n, momentum=0, learning_rate=1.0, shuffle=False, optimizer="sgd")
     np.testing.assert_allclose(net.layers[0].weights, np.where(mask & (x[0] > 0), 0.4, 0.0), rtol=5e-5)
     np.testing.assert_allclose(net.layers[0].biases, 2.0, rtol=5e-5)
 

@@ -48,7 +48,16 @@ def test_training_makes_no_subnormal_parameters(sweep, sparsity, momentum):
         net = identities(20, 16, 8)
         net.prune(sparsity)
         net.layers[0].weights = np.zeros((16, 20))
-        net.fit(x, x[:, :8], epochs=2, batch_size=100, learning_rate=0.06, momentum=momentum, n_threads=n_threads)
+        net.fit(
+            x,
+            x[:, :8],
+            epochs=2,
+            batch_size=100,
+            learning_rate=0.06,
+            momentum=momentum,
+            n_threads=n_threads,
+            optimizer="sgd",
+        )
         vector = np.concatenate([net.graph.parameters, *net.graph.storage.state.values()])
         assert is_normal(vector).all() and 0 < np.abs(net.layers[0].weights).max() < 200 * TINY  # near the border
         results.add(vector.tobytes())
@@ -93,7 +102,9 @@ def test_training_differentiates_subnormal_operands(sweep, make, values):
     x, parameters = g.input(), [g.parameter(value) for value in values]
     loss = make(g, *parameters) + 0 * x
     gradients = g.compile(loss).vjp([[0.0]])
-    mlgraph.Model(g, loss, loss=loss).fit([[0.0]], epochs=1, learning_rate=0.5, momentum=0)
+    mlgraph.Model(g, loss, loss=loss).fit(
+        [[0.0]], epochs=1, learning_rate=0.5, momentum=0, optimizer="sgd", batch_size=128
+    )
     for parameter, value in zip(parameters, values, strict=True):
         assert parameter.value == pytest.approx(value - 0.5 * float(gradients.of(parameter)), rel=1e-6)
 

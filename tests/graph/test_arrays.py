@@ -91,7 +91,7 @@ def test_optimizer_state_is_in_the_order_of_the_parameters():
     model, data, targets = mlgraph.Model(g, neurons), [[1.0, 2.0, 3.0]], [[4.0, 5.0]]
     assert g.optimizer_state() == {}
     gradient, before = model.gradients(data, targets).flat, g.get_parameters()
-    model.fit(data, targets, epochs=1, learning_rate=0.125, momentum=0.5)
+    model.fit(data, targets, epochs=1, learning_rate=0.125, momentum=0.5, optimizer="sgd", batch_size=128)
     (velocity,) = g.optimizer_state().values()
     np.testing.assert_allclose(velocity, gradient, rtol=1e-6)
     np.testing.assert_allclose(g.get_parameters(), before - 0.125 * velocity, rtol=1e-6)
@@ -102,7 +102,7 @@ def test_optimizer_state_is_in_the_order_of_the_parameters():
     gradient[2] = 0  # of the frozen edge, behind the parameter and an edge
     np.testing.assert_allclose(state["first"], (1 - np.float32(0.9)) * gradient, rtol=1e-5)
     np.testing.assert_allclose(state["second"], (1 - np.float32(0.999)) * gradient**2, rtol=1e-5)
-    model.fit(data, targets, epochs=1, learning_rate=0.125)
+    model.fit(data, targets, epochs=1, learning_rate=0.125, optimizer="sgd", batch_size=128)
     assert list(g.optimizer_state()) == ["first"], "the state of the other optimizer is gone"
 
 

@@ -256,7 +256,13 @@ def run(sequence, path):
             mirror.check()
         del left[:1]
 
-    options = {"batch_size": EXAMPLES, "learning_rate": RATE, "momentum": MOMENTUM, "shuffle": False}
+    options = {
+        "batch_size": EXAMPLES,
+        "learning_rate": RATE,
+        "momentum": MOMENTUM,
+        "shuffle": False,
+        "optimizer": "sgd",
+    }
     net.fit(X, Y, epochs=2 + sum(kind == "step" for kind, *_ in sequence), callback=between, **options)
     assert not left
 

@@ -77,12 +77,12 @@ def test_bias_can_be_removed_and_added():
     net.undo()
     assert everything(net.graph) == before
     neuron.bias = None
-    net.fit(X, Y, epochs=1)
+    net.fit(X, Y, epochs=1, optimizer="sgd", learning_rate=0.05, batch_size=128)
     assert neuron.bias is None
     neuron.bias = -0.5
     assert neuron.bias == -0.5 and net.layers[0].biases[19] == -0.5
     gradient = net.gradients(X, Y).of_bias(neuron)
-    net.fit(X, Y, epochs=1, batch_size=len(X), learning_rate=0.01)
+    net.fit(X, Y, epochs=1, batch_size=len(X), learning_rate=0.01, optimizer="sgd")
     np.testing.assert_allclose(neuron.bias, -0.5 - 0.01 * gradient, rtol=1e-5)
 
 

@@ -170,7 +170,7 @@ def test_run_within_an_edit_drops_the_state_of_the_last_run(inner):
         neurons[0].edges[0].prune()
         with g.one_edit() if inner else contextlib.nullcontext():
             neurons[1].edges[0].prune()
-            net.fit(X, Y, epochs=1)
+            net.fit(X, Y, epochs=1, optimizer="sgd", learning_rate=0.05, batch_size=128)
     net.undo()
     assert set(g.optimizer_state()) == {"first"}
     for neuron in neurons:

@@ -37,7 +37,7 @@ def test_unused_storage_stays_bounded():
 def test_copy_shares_nothing_and_is_aligned_to_cache_lines(copied):
     """It is copied four times, because NumPy's own arrays are sometimes aligned by chance."""
     net = network()
-    net.fit(X, Y, epochs=1)
+    net.fit(X, Y, epochs=1, optimizer="sgd", learning_rate=0.05, batch_size=128)
     net.layers[0].neurons[3].prune()
     before, other = everything(net.graph), net.graph
     for _ in range(4):

@@ -62,7 +62,14 @@ RUNS = {
 
 
 def fit(model, y=LABELS, x=X, **options):
-    given = {"epochs": 3, "batch_size": 64, "learning_rate": (0.05, 0.01), "momentum": 0.0, "seed": 5}
+    given = {
+        "epochs": 3,
+        "batch_size": 64,
+        "learning_rate": (0.05, 0.01),
+        "momentum": 0.0,
+        "seed": 5,
+        "optimizer": "sgd",
+    }
     return model.fit(x, y, **{**given, "validation": (X[:99], y[:99]), **options})
 
 

@@ -46,7 +46,14 @@ def test_shuffled_examples_reach_their_step(sweep, kind):
         g = mlgraph.Graph()
         inputs, weights = g.inputs(70), [g.parameter(0.0) for _ in range(70)]
         loss = mlgraph.sum(*(w * mlgraph.sin(i) for w, i in zip(weights, inputs, strict=True)))
-        options = {"epochs": 1, "batch_size": batch, "learning_rate": 1.0, "momentum": 0.0, "seed": 3}
+        options = {
+            "epochs": 1,
+            "batch_size": batch,
+            "learning_rate": 1.0,
+            "momentum": 0.0,
+            "seed": 3,
+            "optimizer": "sgd",
+        }
         mlgraph.Model(g, weights, loss=loss).fit(x if kind == "bytes" else values, **options)
         order = epoch_order(0, 75, 3)
         moved = sum(np.sin(values[order[k : k + batch]].astype(float)).mean(axis=0) for k in range(0, 75, batch))

@@ -139,7 +139,8 @@ def test_optimizers(sweep, optimizer, columns, size, sparsity, decay, kind):
         _, g = reference.step(plan, w, x[half], net.loss, plan.slot[net.loss_ids], label=y[half])
         w[weights] *= 1 - decay * rate
         w = updated(w, g, first, second, t, optimizer)
-    options = {"optimizer": "adam"} if optimizer == "adam" else {"momentum": 0.9 if optimizer == "momentum" else 0}
+    kind, momentum = ("adam", 0.9) if optimizer == "adam" else ("sgd", 0.9 if optimizer == "momentum" else 0)
+    options = {"optimizer": kind, "momentum": momentum}
     net.fit(x, y, epochs=5, batch_size=size, learning_rate=rate, weight_decay=decay, shuffle=False, **options)
     # Adam divides a gradient by its own size, so that rounding decides the step where the gradient is nearly zero.
     off = ~np.isclose(net.graph.parameters, w, rtol=1e-3, atol=1e-3 if optimizer == "adam" else 2e-5)
@@ -153,7 +154,7 @@ def test_block_without_padding_stays_within_the_parameters(sweep, optimizer):
     x, weights = g.input(), [g.parameter(1.0) for _ in range(17)]
     model = mlgraph.Model(g, [g.operation("sum", w * x) for w in weights])
     values = np.random.default_rng(0).random((64, 1), np.float32)
-    model.fit(values, np.tile(2 * values, (1, 17)), epochs=20, optimizer=optimizer)
+    model.fit(values, np.tile(2 * values, (1, 17)), epochs=20, learning_rate=0.05, optimizer=optimizer)
     [block] = [ins for ins in engine_of(model).plan.instructions if ins.kind == KINDS["dense"]]
     assert all(block.weights + block.n_weights <= len(vector) for vector in g.storage.vectors().values())
     assert len({w.value for w in weights}) == 1 and weights[0].value > 1.1

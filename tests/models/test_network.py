@@ -22,7 +22,7 @@ def test_models_and_histories_describe_themselves():
     model = mlgraph.Model(g, [g.add_neuron(g.inputs(INPUTS))])
     assert repr(model) == "<Model of 12 inputs, 1 output, 12 edges: squared_error>"
     net = network()
-    history = net.fit(X, Y, epochs=1, validation=(X, Y))
+    history = net.fit(X, Y, epochs=1, validation=(X, Y), optimizer="sgd", learning_rate=0.05, batch_size=128)
     losses = f"epoch loss {history.epoch_loss[-1]:.4g}, validation loss {history.validation_loss[-1]:.4g}"
     accuracy = f"validation accuracy {history.validation_accuracy[-1]:.4g}"
     assert repr(history) == f"<History of 1 epochs, 2 batches, {losses}, {accuracy}>"
@@ -157,7 +157,9 @@ def test_epoch_of_plain_descent_matches_the_reference(sweep, batch_size):
         these, gradient = reference.step(plan, w, X[part], net.loss, plan.slot[net.loss_ids], label=Y[part])
         losses.append(these.mean())
         w -= 0.02 * gradient
-    history = net.fit(X, Y, epochs=1, batch_size=batch_size, learning_rate=0.02, momentum=0.0, shuffle=False)
+    history = net.fit(
+        X, Y, epochs=1, batch_size=batch_size, learning_rate=0.02, momentum=0.0, shuffle=False, optimizer="sgd"
+    )
     np.testing.assert_allclose(net.graph.parameters, w, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(history.batch_loss, losses, rtol=1e-4, atol=1e-5)
 
@@ -177,7 +179,7 @@ def test_seeds_determine_the_result():
 
 def test_fit_continues_from_the_current_parameters():
     once, twice = network(), network()
-    options = {"batch_size": 30, "learning_rate": 0.1, "momentum": 0.0, "shuffle": False}
+    options = {"batch_size": 30, "learning_rate": 0.1, "momentum": 0.0, "shuffle": False, "optimizer": "sgd"}
     history = once.fit(X, Y, epochs=2, **options)
     parts = [twice.fit(X, Y, epochs=1, **options) for _ in range(2)]
     assert bits(once) == bits(twice) and twice.history is parts[1]
@@ -191,9 +193,9 @@ def test_fit_starts_without_state_of_an_earlier_run(first):
     other.forward(X)  # compiles, so that the parameters stand in the same places
     other.graph.storage.vector[:] = net.graph.parameters
     for each in (net, other):
-        each.fit(X, Y, epochs=1)
+        each.fit(X, Y, epochs=1, optimizer="sgd", learning_rate=0.05, batch_size=128)
     assert bits(net) == bits(other)
-    net.fit(X, Y, epochs=1, momentum=0.0)
+    net.fit(X, Y, epochs=1, momentum=0.0, optimizer="sgd", learning_rate=0.05, batch_size=128)
     assert not net.graph.storage.state
 
 

@@ -136,7 +136,7 @@ def test_functions_of_a_graph_read_bytes_as_numbers():
 
 def test_standardize():
     net = table_network()
-    net.fit(TABLE, CLASSES, epochs=40, batch_size=15, standardize=True)
+    net.fit(TABLE, CLASSES, epochs=40, batch_size=15, standardize=True, optimizer="sgd", learning_rate=0.05)
     mean, std = net.scaling
     np.testing.assert_allclose(mean, TABLE.mean(axis=0))
     np.testing.assert_allclose(std, TABLE.std(axis=0))
@@ -144,9 +144,11 @@ def test_standardize():
     by_hand = ((TABLE - mean) / std).astype(np.float32)
     np.testing.assert_array_equal(net.forward(TABLE), network_of(net).forward(by_hand))
     other = table_network()
-    other.fit(by_hand, CLASSES, epochs=40, batch_size=15)
+    other.fit(by_hand, CLASSES, epochs=40, batch_size=15, optimizer="sgd", learning_rate=0.05)
     assert bits(net) == bits(other)
-    net.fit(TABLE[:50], CLASSES[:50], epochs=1, standardize=True)  # a standardized model keeps its scaling
+    net.fit(
+        TABLE[:50], CLASSES[:50], epochs=1, standardize=True, optimizer="sgd", learning_rate=0.05, batch_size=128
+    )  # a standardized model keeps its scaling
     assert net.scaling[0].tolist() == mean.tolist()
 
 
@@ -176,13 +178,17 @@ def own_loss(n):
 def test_standardize_leaves_the_targets_of_a_loss_as_they_are(options):
     y = (TABLE[:, 1] - 300) / 40 + 3
     model = own_loss(3)
-    model.fit(TABLE, y, epochs=100, batch_size=30, standardize=True, validation=(TABLE, y), **options)
+    model.fit(
+        TABLE, y, epochs=100, batch_size=30, learning_rate=0.1, standardize=True, validation=(TABLE, y), **options
+    )
     assert model.history.validation_loss[-1] < 1e-3 > model.evaluate(TABLE, y)["loss"]
     assert model.evaluate(np.c_[TABLE, y])["loss"] == pytest.approx(model.evaluate(TABLE, y)["loss"])
     assert np.abs(model.predict(TABLE) - y).max() < 0.1
     assert model.draw(TABLE[0], y[:1]).to_dot() == model.draw(np.r_[TABLE[0], y[0]], ()).to_dot()
     with pytest.raises(ValueError, match=r"^standardize: expected the targets as y"):
-        own_loss(3).fit(np.c_[TABLE, y], standardize=True)
+        own_loss(3).fit(
+            np.c_[TABLE, y], standardize=True, optimizer="sgd", learning_rate=0.05, epochs=10, batch_size=128
+        )
 
 
 def test_bytes_leave_the_targets_of_a_loss_as_they_are():

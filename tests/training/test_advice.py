@@ -89,4 +89,4 @@ def test_a_loss_that_is_negative_does_not_diverge_by_rising_towards_zero():
 
 def test_a_nonfinite_error_names_the_columns():
     with pytest.raises(mlgraph.NonFiniteError, match=r"column 3 \(about .*\) of x are large"):
-        network((1,)).fit(X * [1, 1, 1, 1e6], X[:, 0], learning_rate=1.0)
+        network((1,)).fit(X * [1, 1, 1, 1e6], X[:, 0], learning_rate=1.0, optimizer="sgd", epochs=10, batch_size=128)

@@ -13,7 +13,15 @@ from mlgraph.engine.steps import epoch_order
 
 def refused(model, *data, **options):
     """The error of the first step, without its beginning and the numbers of unnamed nodes."""
-    given = {"epochs": 1, "shuffle": False, "learning_rate": 0.0, "momentum": 0.0, **options}
+    given = {
+        "epochs": 1,
+        "shuffle": False,
+        "learning_rate": 0.0,
+        "momentum": 0.0,
+        "optimizer": "sgd",
+        "batch_size": 128,
+        **options,
+    }
     before = model.graph.get_parameters()
     with pytest.raises(mlgraph.NonFiniteError) as error:
         model.fit(*data, **given)

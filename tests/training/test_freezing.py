@@ -117,7 +117,7 @@ def test_no_adjoint_is_computed_below_the_first_trained_layer(sweep, pruned, col
         net.prune(pruned, by="random")
         for i in frozen:
             net.layers[i].frozen = True
-        net.fit(WIDE[:, :columns], Y, epochs=1, batch_size=N)
+        net.fit(WIDE[:, :columns], Y, epochs=1, batch_size=N, optimizer="sgd", learning_rate=0.05)
         return net.layers[-1].biases.all()
 
     assert learnt(0, 1) and learnt(0)
@@ -142,7 +142,7 @@ def test_unneeded_infinite_adjoint_skips_no_example(sweep):
 @pytest.mark.parametrize("on_nonfinite", ["raise", "skip", "disconnect"])
 def test_nan_derivative_of_a_frozen_parameter_is_harmless(sweep, on_nonfinite):
     """The derivative by the exponent is NaN at a base of -1."""
-    options = {"epochs": 20, "batch_size": 3, "learning_rate": 0.002, "on_nonfinite": on_nonfinite}
+    options = {"epochs": 20, "batch_size": 3, "optimizer": "sgd", "learning_rate": 0.002, "on_nonfinite": on_nonfinite}
 
     def learnt(frozen):
         g = mlgraph.Graph()

@@ -181,7 +181,14 @@ def test_batch_with_all_examples_skipped(labels):
 
 def test_step_whose_sum_overflows_is_skipped_whole():
     model, x = one_neuron(lambda n: n * 1e8, [0.0], bias=None), np.repeat([[3e31], [1]], 20, axis=0)
-    options = {"epochs": 1, "batch_size": 20, "shuffle": False, "momentum": 0.0, "learning_rate": 1e-9}
+    options = {
+        "epochs": 1,
+        "batch_size": 20,
+        "shuffle": False,
+        "momentum": 0.0,
+        "learning_rate": 1e-9,
+        "optimizer": "sgd",
+    }
     h = model.fit(x, on_nonfinite="skip", **options)
     assert h.batch_skipped.tolist() == [20, 0] and h.nonfinite_example.tolist() == [-1]
     assert h.nonfinite_sweep.tolist() == [2] and model.outputs[0].weights == [np.float32(-1e8) * np.float32(1e-9)]
@@ -190,7 +197,15 @@ def test_step_whose_sum_overflows_is_skipped_whole():
 def test_skip_repeats_until_the_step_is_finite():
     """Each remaining example weighs more."""
     model = one_neuron(lambda n: n * 1e8, [0.0], bias=None)
-    h = model.fit([[3e38], [3e30], [2e30], [1]], epochs=1, momentum=0.0, learning_rate=1e-31, on_nonfinite="skip")
+    h = model.fit(
+        [[3e38], [3e30], [2e30], [1]],
+        epochs=1,
+        momentum=0.0,
+        learning_rate=1e-31,
+        on_nonfinite="skip",
+        optimizer="sgd",
+        batch_size=128,
+    )
     assert 0 < h.batch_skipped[0] < 4 and len(set(h.nonfinite_example)) == h.batch_skipped[0]
     assert np.isfinite(model.outputs[0].weights).all() and model.outputs[0].weights[0] < 0
 
@@ -236,14 +251,25 @@ def test_failed_disconnect_raises_and_undoes_all_cuts_of_the_step():
         neuron.weights = net.layers[0].neurons[5].weights
     before = everything(net.graph)
     with pytest.raises(mlgraph.NonFiniteError, match=r"; no neuron that led to it may be disconnected$"):
-        net.fit(SPOILT, Y, epochs=1, on_nonfinite="disconnect", momentum=0.0)
+        net.fit(
+            SPOILT,
+            Y,
+            epochs=1,
+            on_nonfinite="disconnect",
+            momentum=0.0,
+            optimizer="sgd",
+            learning_rate=0.05,
+            batch_size=128,
+        )
     assert everything(net.graph) == before and all(neuron.alive for neuron in net.layers[0].neurons)
     assert len(net.history.nonfinite_cut) == 0 and repr(net.history) == "<History of 0 epochs, 0 batches>"
 
 
 def test_history_repr_counts_skipped_and_cut():
     for policy, what in (("skip", f"{len(BAD)} examples left out"), ("disconnect", "1 neurons cut")):
-        h = sensitive().fit(SPOILT, Y, epochs=1, on_nonfinite=policy)
+        h = sensitive().fit(
+            SPOILT, Y, epochs=1, on_nonfinite=policy, optimizer="sgd", learning_rate=0.05, batch_size=128
+        )
         assert repr(h) == f"<History of 1 epochs, 2 batches, {what}, epoch loss {h.epoch_loss[-1]:.4g}>"
 
 
@@ -270,6 +296,8 @@ def test_run_without_cuts_leaves_the_last_edit_to_undo(policy):
     net = network()
     net.layers[0].neurons[3].edges[0].prune()
     n = net.n_edges
-    net.fit(X, Y, epochs=1, momentum=1 - 1e-9, on_nonfinite=policy)  # no step is certain to be finite
+    net.fit(
+        X, Y, epochs=1, momentum=1 - 1e-9, on_nonfinite=policy, optimizer="sgd", learning_rate=0.05, batch_size=128
+    )  # no step is certain to be finite
     net.undo()
     assert net.n_edges == n + 1

@@ -14,7 +14,16 @@ def test_weights_decay_at_the_rate_of_each_step(momentum):
     for layer in net.layers:
         layer.biases = np.arange(layer.size) + 1.0
     before = [(layer.weights, layer.biases) for layer in net.layers]
-    history = net.fit(X, Y, epochs=3, batch_size=60, momentum=momentum, learning_rate=(1e-30, 1e-31), weight_decay=1e29)
+    history = net.fit(
+        X,
+        Y,
+        epochs=3,
+        batch_size=60,
+        momentum=momentum,
+        learning_rate=(1e-30, 1e-31),
+        weight_decay=1e29,
+        optimizer="sgd",
+    )
     left = np.prod(1 - 1e29 * history.learning_rate)  # each step has a rate of its own
     assert len(history.learning_rate) > 6 and 0.4 < left < 0.9
     for layer, (weights, biases) in zip(net.layers, before, strict=True):

@@ -34,7 +34,10 @@ def network():
 
 def fit(net, callback=None, **options):
     net.fit(
-        X, Y, **{"epochs": 2, "batch_size": 64, "learning_rate": 0.3, "shuffle": False, **options}, callback=callback
+        X,
+        Y,
+        **{"epochs": 2, "batch_size": 64, "learning_rate": 0.3, "shuffle": False, "optimizer": "sgd", **options},
+        callback=callback,
     )
     return net.history.batch_loss.tolist()
 

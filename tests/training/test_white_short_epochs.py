@@ -115,7 +115,15 @@ def test_history_has_the_epochs_before_an_error(callback):
     slope = g.parameter(2.0**50)
     model = mlgraph.Model(g, slope * g.input(), loss=slope * -1.0 * slope)  # each step doubles it
     with pytest.raises(mlgraph.NonFiniteError, match=r"^epoch 15, step 1: "):
-        model.fit(np.ones((4, 1)), epochs=1000, batch_size=4, learning_rate=0.5, momentum=0.0, callback=callback)
+        model.fit(
+            np.ones((4, 1)),
+            epochs=1000,
+            batch_size=4,
+            learning_rate=0.5,
+            momentum=0.0,
+            callback=callback,
+            optimizer="sgd",
+        )
     h = model.history
     assert h.epoch_loss.tolist() == h.batch_loss.tolist() == [-(4.0 ** (50 + i)) for i in range(14)]
 
