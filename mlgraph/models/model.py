@@ -779,6 +779,7 @@ class Model(Freezable, Declared):
         shuffle: bool = True,
         seed: int = 0,
         callback: Callable[[Progress], Any] | None = None,
+        verbose: bool = False,
         sparsify: Schedule | None = None,
         on_nonfinite: str = "raise",
         checkpoint: StrOrBytesPath | None = None,
@@ -852,6 +853,9 @@ class Model(Freezable, Declared):
             an epoch, and after every epoch. The steps at which it is called differ from run to run;
             use a schedule, as for `sparsify`, for edits that must be reproducible. If it raises
             StopIteration, the run ends there: parameters stay, and a checkpoint can be resumed.
+        verbose : bool
+            Print a line for each epoch with its loss, accuracy, validation results and seconds. At
+            most about ten lines a second are printed, and always those of the first and last epoch.
         sparsify : GradualPruning, SET, RigL or another Schedule, optional
             Schedule that cuts and adds edges during the run.
         on_nonfinite : "raise", "skip" or "disconnect"
@@ -909,7 +913,8 @@ class Model(Freezable, Declared):
             learnt without softmax. If the mean loss of the last epoch is more than ten times that of
             the first step; the text names columns or targets that are too large.
         RuntimeWarning
-            If a checkpoint cannot be written, or if it is damaged and the previous one is used.
+            If a checkpoint cannot be written, or if it is damaged and the previous one is used. If
+            standard output cannot be written.
 
         Examples
         --------
@@ -939,6 +944,7 @@ class Model(Freezable, Declared):
             shuffle=shuffle,
             seed=seed,
             callback=callback,
+            verbose=verbose,
             sparsify=sparsify,
             on_nonfinite=on_nonfinite,
             checkpoint=checkpoint,

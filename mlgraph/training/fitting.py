@@ -47,6 +47,7 @@ from mlgraph.sparsity.schedules import Schedule, ScheduleRunner
 from mlgraph.training.advice import warn_of_divergence, warn_of_targets
 from mlgraph.training.loop import Progress, RunState, train
 from mlgraph.training.nonfinite import POLICIES, Guard
+from mlgraph.training.report import Report
 
 if TYPE_CHECKING:
     from mlgraph.models.model import Model
@@ -83,6 +84,7 @@ def fit(
     shuffle: bool,
     seed: int,
     callback: Callable[[Progress], Any] | None,
+    verbose: bool,
     sparsify: Schedule | None,
     on_nonfinite: str,
     checkpoint: StrOrBytesPath | None,
@@ -123,6 +125,7 @@ def fit(
     checked_threads(n_threads)
     if callback is not None and not callable(callback):
         raise TypeError(f"callback: expected a callable, got {type(callback).__name__}")
+    verbose = truth("verbose", verbose)
 
     # Read the data.
     warned = warn_of_bytes(raw)
@@ -173,7 +176,8 @@ def fit(
         learning = Learning(objective, optimizer, (momentum, 0.999, 1e-8), seed, few, n_threads)
 
         # Train.
-        with keeper.interrupts if keeper else nullcontext(), keeper or nullcontext():
+        report = Report(state.history, course.epochs) if verbose else None
+        with keeper.interrupts if keeper else nullcontext(), keeper or nullcontext(), report or nullcontext():
             train(
                 partial(execute, model),
                 examples,
@@ -184,6 +188,7 @@ def fit(
                 callback=callback,
                 state=state,
                 between=keeper.between_steps if keeper else lambda: None,
+                report=report,
                 n_edges=lambda: model.n_edges,
                 sparse=acting,
             )

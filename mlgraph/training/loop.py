@@ -197,6 +197,7 @@ def train(
     callback: Callable[[Progress], Any] | None,
     state: RunState,
     between: Callable[[], Any],
+    report: Callable[[], Any] | None,
     n_edges: Callable[[], int],
     sparse: ScheduleRunner | None,
 ) -> None:
@@ -211,6 +212,8 @@ def train(
         Takes the steps that might overflow.
     between : callable
         Called whenever a run may be left and resumed: all results of the last step are recorded.
+    report : callable, optional
+        Called before `callback` whenever epochs may have ended.
     n_edges : callable
         Returns the number of live edges.
     sparse : ScheduleRunner, optional
@@ -285,12 +288,16 @@ def train(
                     done, spent = done + 1, spent + time.perf_counter() - begin
                 state.consistent = True
                 per_step, per_example = spent / (done - at), spent / int(steps.size[at:done].sum())
+                if report:
+                    report()
                 if callback:
                     (loss,), (accuracy,) = means_of(history, np.array([number, number + done - at]))
                     if not may_go_on("steps", state.epoch, loss, accuracy):
                         return
                 between()
             if stretch.end_epochs(n_edges, validate):
+                if report:
+                    report()
                 if not may_go_on("epoch", state.epoch - 1, history.epoch_loss[-1], history.epoch_accuracy[-1]):
                     return
                 between()
