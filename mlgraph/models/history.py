@@ -13,6 +13,7 @@ import numpy.typing as npt
 import mlgraph_ext
 from mlgraph._support.array_types import Float32, Float64, Int64, UInt8
 from mlgraph._support.attributes import Declared
+from mlgraph._support.checks import shown
 from mlgraph.engine.steps import Steps
 
 
@@ -22,6 +23,17 @@ def _no_ints() -> Int64:
 
 def _no_doubles() -> Float64:
     return np.zeros(0)
+
+
+class NoValidation(np.ndarray[Any, np.dtype[np.float64]]):
+    """Empty results of validation. An index is an error that says where results come from."""
+
+    def __getitem__(self, at: Any) -> Any:
+        try:
+            return super().__getitem__(at)
+        except IndexError:
+            hint = "fit adds one after each epoch if it is given validation=(x, y)"
+            raise IndexError(f"history: no validation result at index {shown(at)}: {hint}") from None
 
 
 @dataclass(repr=False, eq=False)
@@ -42,7 +54,8 @@ class History(Declared):
         Means over the examples of the epoch that were not left out, each measured when its batch
         was trained on.
     validation_loss, validation_accuracy : float64, shape (epochs,)
-        After the epoch; empty without validation data.
+        After the epoch; empty without validation data. An index into empty ones is an IndexError
+        that names the missing argument `validation`.
     epoch_seconds : float64, shape (epochs,)
         Time of the training alone, without validation and callbacks. (Epochs that one call of the
         sweep takes together, which happens if nothing else does between them, have shares of its
@@ -74,6 +87,11 @@ class History(Declared):
     nonfinite_node: Int64 = field(default_factory=_no_ints)
     nonfinite_example: Int64 = field(default_factory=_no_ints)
     nonfinite_cut: Int64 = field(default_factory=_no_ints)
+
+    def __post_init__(self) -> None:
+        for name in ("validation_loss", "validation_accuracy"):
+            if not len(getattr(self, name)):
+                setattr(self, name, getattr(self, name).view(NoValidation))
 
     def __repr__(self) -> str:
         cut = np.count_nonzero(self.nonfinite_cut >= 0)

@@ -60,3 +60,22 @@ def test_sums_over_steps_leave_out_nan(sweep, with_answers):
             np.testing.assert_allclose(loss[i], losses[step][kept].sum(dtype=float), rtol=1e-13)
         assert left_out[i] == np.count_nonzero(~kept)
         assert right[i] == (correct[step][kept].sum() if with_answers else 0)
+
+
+@pytest.mark.parametrize("name", ["validation_loss", "validation_accuracy"])
+def test_an_index_into_missing_validation_results_names_the_argument(name, tmp_path):
+    """Also in a resumed run, and in a pickle."""
+
+    def ask(progress):
+        if progress.kind == "epoch":
+            getattr(pickle.loads(pickle.dumps(progress.history)), name)[-1]
+
+    x, y, message = np.eye(4), [0, 1, 1, 0], r"no validation result at index -1: .* validation=\(x, y\)"
+    for resume in (False, True):
+        net = mlgraph.Network(4, seed=0)
+        net.add_layer(2, "softmax")
+        with pytest.raises(IndexError, match=message):
+            net.fit(x, y, epochs=4, callback=ask, checkpoint=tmp_path / "run", resume=resume)
+        assert len(getattr(net.history, name)[-1:]) == 0
+    net.fit(x, y, epochs=2, validation=(x, y))
+    assert getattr(net.history, name)[-1] > 0 and type(getattr(net.history, name)) is np.ndarray
