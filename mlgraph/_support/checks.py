@@ -154,7 +154,8 @@ def any_array(what: str, value: Any) -> npt.NDArray[Any]:
 def real_array(what: str, value: npt.ArrayLike, cast: str = "astype(float)") -> npt.NDArray[Any]:
     """`value` as an array of real numbers, of any dtype; else a TypeError.
 
-    For an array of objects, the error suggests the conversion `cast`.
+    For an array of objects, the error suggests the conversion `cast`, or names the first column
+    that has no numbers.
     """
     array = any_array(what, value)
     if type(value) is not np.ndarray:  # a plain array has no mask
@@ -165,8 +166,37 @@ def real_array(what: str, value: npt.ArrayLike, cast: str = "astype(float)") -> 
     if array.dtype.kind not in "buif":
         got = f"an array of {array.dtype}" if array.ndim else shown(value)
         hint = f"; {cast} may make them numbers" if array.ndim and array.dtype == object else ""
-        raise TypeError(f"{what}: expected numbers, got {got}{hint}")
+        raise TypeError(f"{what}: expected numbers, got {_column_without_numbers(value, array) or got + hint}")
     return array if array.flags.aligned else array.copy()
+
+
+def _column_without_numbers(table: Any, array: npt.NDArray[Any]) -> str:
+    """The first cell of a table of objects that is not a number, and what to do; "" if all are, or in other arrays."""
+    if array.ndim != 2 or array.dtype.kind not in "OSU":
+        return ""
+    for j in range(array.shape[1]):
+        column = array[:, j]
+        if _are_numbers(column):
+            continue
+        i = next((i for i in range(len(column)) if not _are_numbers(column[i : i + 1])), 0)
+        try:
+            name = list(table.columns)[j]  # of a frame of pandas or polars
+        except Exception:  # another table has no names
+            name = j
+        named = "" if isinstance(name, int) and name == j else f" {shown(name)}"
+        cell = column[i : i + 1].tolist()[0]
+        way = "encode the column as numbers, as pandas.get_dummies does,"
+        way = way if isinstance(cell, str) else "convert the column to numbers"
+        return f"{shown(cell)} in row {i} of column {j}{named}; {way} or leave it out"
+    return ""
+
+
+def _are_numbers(values: npt.NDArray[Any]) -> bool:
+    try:
+        values.astype(float)
+    except Exception:  # objects may raise anything
+        return False
+    return True
 
 
 def integer_row(what: str, value: Any) -> Int64:

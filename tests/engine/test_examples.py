@@ -185,3 +185,39 @@ def test_an_object_that_cannot_become_an_array_says_why(error):
     if not isinstance(error, ValueError):  # numpy raises this for a list, with a reason of its own
         with pytest.raises(TypeError, match=f"^x: expected an array of numbers, got list: {reason}$"):
             net.predict([tensor])
+
+
+class Frame:
+    """As a frame of pandas or polars: an array of objects with names of columns."""
+
+    def __init__(self, last, names=("size", "colour")):
+        self.rows = np.array([[1.5, 2], [2.5, last]], object)
+        self.columns = names
+
+    def __array__(self, *_, **__):
+        return self.rows
+
+
+WAY = "encode the column as numbers, as pandas.get_dummies does, or leave it out"
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (Frame("red"), f"'red' in row 1 of column 1 'colour'; {WAY}"),
+        (
+            Frame(object),
+            "<class 'object'> in row 1 of column 1 'colour'; convert the column to numbers or leave it out",
+        ),
+        (Frame("red", range(2)), f"'red' in row 1 of column 1; {WAY}"),
+        (Frame("red").rows, f"'red' in row 1 of column 1; {WAY}"),
+        ([[1.5, 2], [2.5, "red"]], f"'red' in row 1 of column 1; {WAY}"),
+        (Frame("3"), r"an array of object; astype\(\w+\) .*may make them numbers"),
+    ],
+)
+def test_a_column_without_numbers_is_named(table, message):
+    net = mlgraph.Network(2, seed=0)
+    net.add_layer(2)
+    for data in ((table, [0, 1]), ([[1, 2], [3, 4]], table)):
+        with pytest.raises(TypeError, match=f"^[xy]: expected numbers, got {message}$"):
+            net.fit(*data)
