@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph._support.array_types import Float32, Int64
-from mlgraph._support.checks import float_array, plain
+from mlgraph._support.checks import float_array
 from mlgraph.compiler.plan import Plan
 from mlgraph.engine.engine import Engine
 from mlgraph.engine.examples import Examples, unscaled
@@ -20,7 +20,7 @@ from mlgraph.graph.arrays import edges, parameter_places
 from mlgraph.graph.graph import Graph, checked_graph
 from mlgraph.graph.ids import id_of, ids_of, ids_of_different
 from mlgraph.graph.ops import INPUT, NEURON, PARAMETER
-from mlgraph.graph.views import Neuron, Node, NodesLike
+from mlgraph.graph.views import Neuron, Node, NodesLike, names_of
 
 
 class Places(NamedTuple):
@@ -203,7 +203,7 @@ class Function:
         self.engine(False)
 
     def __repr__(self) -> str:
-        return f"<Function of {self.n_inputs} inputs: {', '.join(plain(node.name) for node in self._nodes[:10])}>"
+        return f"<Function of {self.n_inputs} inputs: {', '.join(names_of(self._nodes[:10]))}>"
 
     @property
     def n_inputs(self) -> int:

@@ -25,8 +25,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph._support.array_types import Bool, Ids, Int32, Int64, UInt8
-from mlgraph._support.checks import plain
 from mlgraph.graph.ops import is_leaf
+from mlgraph.graph.views import name_of
 from mlgraph_ext import _topology
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def topological(graph: Graph, topology: Topology, outputs: Sequence[int] | Int32
     if needed < 0 or n < len(graph):  # the kernels do not check this again
         raise RuntimeError("graph: a node has sources that do not exist; an edit was interrupted")
     if cycle:
-        raise CycleError(f"the edges form {cycle_text('node', [plain(graph[i].name) for i in cycle])}")
+        raise CycleError(f"the edges form {cycle_text('node', [name_of(graph, i) for i in cycle])}")
     return level, order[:needed]
 
 

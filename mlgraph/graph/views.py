@@ -53,6 +53,11 @@ def name_of(graph: Graph, node: int, *, short: bool = False) -> str:
     return "{}.{}".format(*place) if short else "layer {} neuron {}".format(*place)
 
 
+def names_of(nodes: Iterable[Node]) -> list[str]:
+    """What `name_of` calls nodes; those that were removed are "n" and the id."""
+    return [name_of(node.graph, node.id) if node.graph._has(node) else node.name for node in nodes]
+
+
 def described(graph: Graph, node: int) -> str:
     """The name of a node, after its kind unless its place in a layer says that."""
     name = name_of(graph, node)
@@ -331,11 +336,7 @@ class Edge(Freezable):
         return hash((self.source, self.target))
 
     def __repr__(self) -> str:
-        names = (
-            name_of(self.graph, node.id) if self.graph._has(node) else node.name
-            for node in (self._source, self._target)
-        )
-        return f"<edge {' to '.join(names)}>"
+        return f"<edge {' to '.join(names_of((self._source, self._target)))}>"
 
     def prune(self) -> None:
         """Cut it; see `Graph.prune`."""

@@ -90,7 +90,7 @@ def trained():
         (lambda g, x: g.add_edge(OTHER, 12), ValueError, "add_edge: expected nodes of one graph"),
         (lambda g, x: g.add_edge(x, 32, 1e39), ValueError, "weight: expected a number that float32 can hold"),
         (lambda g, x: g.add_edge(32, 12), CycleError, "add_edge: the edges form a cycle of 2 nodes"),
-        (lambda g, x: g.add_edge(32, 32), CycleError, "add_edge: the edges form a cycle of 1 node: n32"),
+        (lambda g, x: g.add_edge(32, 32), CycleError, "add_edge: the edges form a cycle of 1 node: layer 1 neuron 0"),
         (lambda g, x: g.add_edges(Edges([32], [12], [1])), CycleError, "add_edges: the edges form a cycle"),
         (
             lambda g, x: g.add_edges(Edges([0, 0], [32, 32], [1, 1])),

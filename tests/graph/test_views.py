@@ -119,6 +119,10 @@ def test_a_neuron_of_a_layer_has_one_name():
     ]
     assert repr(hidden[1].out_edges[0]) == "<edge layer 0 neuron 1 to layer 1 neuron 0>"
     assert '"0.1 tanh' in net.draw().to_dot()
+    function = net.graph.compile([hidden[1], named, alone])
+    assert repr(function) == f"<Function of 2 inputs: layer 0 neuron 1, odd, n{alone.id}>"
+    with pytest.raises(mlgraph.CycleError, match=r"2 nodes: layer 1 neuron 0 -> layer 0 neuron 1$"):
+        net.graph.add_edge(out[0], hidden[1])
     with pytest.raises(ValueError, match="prune: layer 1 neuron 0 is an output"):
         out[0].prune()
     with pytest.raises(ValueError, match="edge from n0 to layer 0 neuron 1 already exists"):
