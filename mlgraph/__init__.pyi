@@ -13,7 +13,9 @@ from mlgraph.models.layer import Layer as Layer
 from mlgraph.models.model import Model as Model
 from mlgraph.models.model_file import ModelFileError as ModelFileError, load as load
 from mlgraph.models.network import Network as Network
-from mlgraph.sparsity.schedules import SET as SET, GradualPruning as GradualPruning, RigL as RigL, Schedule as Schedule
+from mlgraph.sparsity.gradual_pruning import GradualPruning as GradualPruning
+from mlgraph.sparsity.rewiring import SET as SET, RigL as RigL
+from mlgraph.sparsity.schedules import Schedule as Schedule
 from mlgraph.training.checkpoint import CheckpointError as CheckpointError
 from mlgraph.training.loop import Progress as Progress
 from mlgraph.training.nonfinite import NonFiniteError as NonFiniteError

@@ -10,7 +10,9 @@ from typing import Any
 import mlgraph
 from mlgraph.app.arguments import COUNT, COUNTS, DECAY, FRACTION, MOMENTUM, RATES, SEED, SIZES, one_of
 from mlgraph.graph.ops import ACTIVATIONS
-from mlgraph.sparsity.schedules import SET, GradualPruning, RigL, Schedule
+from mlgraph.sparsity.gradual_pruning import GradualPruning
+from mlgraph.sparsity.rewiring import SET, RigL
+from mlgraph.sparsity.schedules import Schedule
 from mlgraph.sparsity.scores import CRITERIA
 from mlgraph.training.nonfinite import POLICIES
 

@@ -6,7 +6,8 @@ import pytest
 from scored import X, Y, network, weights
 
 import mlgraph
-from mlgraph.sparsity.schedules import SET, GradualPruning, RigL
+from mlgraph.sparsity.gradual_pruning import GradualPruning
+from mlgraph.sparsity.rewiring import SET, RigL
 
 
 def fit_with(model, cut, x, y):

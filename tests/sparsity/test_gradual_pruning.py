@@ -6,7 +6,7 @@ from cuttable import OPTIONS, X, Y, by_target, layer_sizes, network, pairs
 
 import mlgraph
 from mlgraph.sparsity import pruning
-from mlgraph.sparsity.schedules import GradualPruning
+from mlgraph.sparsity.gradual_pruning import GradualPruning
 
 
 def test_the_curve_is_that_of_the_paper():
@@ -78,7 +78,7 @@ def test_other_criteria_follow_from_the_seed(by):
 def test_random_choices_differ_from_step_to_step(monkeypatch):
     steps, prune = [], pruning.prune
     monkeypatch.setattr(
-        "mlgraph.sparsity.schedules.prune",
+        "mlgraph.sparsity.gradual_pruning.prune",
         lambda *given, step, **options: steps.append(step) or prune(*given, **options),
     )
     network().fit(X, Y, sparsify=GradualPruning(0.5, updates=10, by="random"), **OPTIONS)

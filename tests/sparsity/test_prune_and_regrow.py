@@ -10,7 +10,7 @@ from scored import best, ends
 import mlgraph
 from mlgraph.graph import arrays
 from mlgraph.sparsity import growing
-from mlgraph.sparsity.schedules import SET, RigL, erdos_renyi
+from mlgraph.sparsity.rewiring import SET, RigL, erdos_renyi
 
 both = pytest.mark.parametrize("kind", [SET, pytest.param(RigL, marks=pytest.mark.slow)])
 SIZES = [(30, 24), (24, 16), (16, 9)]  # sources and neurons of each layer of `network`

@@ -10,7 +10,9 @@ from locks import is_free
 import mlgraph
 from mlgraph.engine import examples
 from mlgraph.engine.steps import epoch_steps
-from mlgraph.sparsity.schedules import SET, GradualPruning, RigL, Schedule
+from mlgraph.sparsity.gradual_pruning import GradualPruning
+from mlgraph.sparsity.rewiring import SET, RigL
+from mlgraph.sparsity.schedules import Schedule
 from mlgraph.training import loop
 
 ALL = pytest.mark.parametrize("kind", [GradualPruning, SET, RigL])

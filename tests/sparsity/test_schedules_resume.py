@@ -9,7 +9,9 @@ import pytest
 from cuttable import OPTIONS, X, Y, by_target, network, pairs
 
 import mlgraph
-from mlgraph.sparsity.schedules import SET, GradualPruning, RigL, Schedule
+from mlgraph.sparsity.gradual_pruning import GradualPruning
+from mlgraph.sparsity.rewiring import SET, RigL
+from mlgraph.sparsity.schedules import Schedule
 from mlgraph.training import loop
 
 
