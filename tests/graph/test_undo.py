@@ -191,6 +191,7 @@ def test_sparsity_depends_only_on_edits(looks):
         first.outputs[0].edges[1].prune()
 
     with g.one_edit():
+        g.input()  # `undo` removes it
         grow_and_cut()
     assert (first.sparsity, second.sparsity) == (1 / 4, 0)  # of the output's two edges one is there
     g.undo()

@@ -189,6 +189,18 @@ def test_a_weak_neuron_that_many_others_need_is_not_cut_first(weights):
     assert sum(node.alive and node.kind == "neuron" for node in g) == 1 + 22
 
 
+def test_in_a_layer_of_its_own_a_weak_edge_stays_with_the_best_behind_it():
+    """The neurons in no layer keep two of five edges; all five are as weak as the last, which the others need."""
+    net = mlgraph.Network(4, seed=0)
+    _, outputs, g = net.add_layer(4, "tanh"), net.add_layer(2, "identity"), net.graph
+    first = g.add_neuron(range(4), "tanh", weights=[0.002, 0.003, 0.004, 0.005])
+    last = g.add_neuron([first], "tanh", weights=[0.001])
+    for output in outputs:
+        g.add_edge(last, output, 100.0)
+    net.prune(0.5, scope="layer")
+    assert last.alive and [source.id for source in first.sources] == [3]
+
+
 @pytest.mark.parametrize("sparsity", [0.5, 0.99])
 def test_behind_a_weak_layer_the_sparsity_is_exact(sparsity):
     net = mlgraph.Network(60, seed=0)

@@ -203,7 +203,7 @@ def work():
 
 def usable():
     same = net.predict_proba(np.pad(x, ((0, 0), (0, graph.n_inputs - 3)))).tobytes() == before
-    known = len(graph.alive()) == len(graph)
+    known = len(graph.alive()) == len(graph) and [len(layer.weights) for layer in net.layers] in ([5, 2], [7, 2])
     new = graph.add_neuron([graph.input(), graph.parameter(2.0) * graph[0]], weights=[1.0, 1.0], bias=0.0)
     found = graph.compile(new)(np.ones((1, graph.n_inputs)))[0, 0] == 3
     graph.undo()

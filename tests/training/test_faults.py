@@ -61,6 +61,15 @@ def two_layers():
     return mlgraph.Model(g, [out], loss=out * s)
 
 
+def half_the_edges():
+    """Weight dropout doubles the weights that it keeps."""
+    net = mlgraph.Network(1, seed=0)
+    for size, dropped in ((8, 0.0), (1, 0.5)):
+        net.add_layer(size, "identity", weight_dropout=dropped, bias=False)
+    net.layers[1].weights = np.full((1, 8), 1e29)
+    return net
+
+
 def norm():
     """The gradient of a norm at 0: the fault begins at the node that the root reads."""
     g = mlgraph.Graph()
@@ -113,6 +122,9 @@ MESSAGES = {
     ),
     "neuron n# has the adjoint inf in example 1 (backward): the largest term is 5e+19 * 1e+30, of neuron n#": lambda: (
         refused(two_layers(), [[1, 1], [1, 1e20]])
+    ),
+    "has the adjoint -inf in example 0 (backward): the largest term is -2e+10 * 2e+29, of layer 1 neuron 0": lambda: (
+        refused(half_the_edges(), [[0]], [1e10])
     ),
     "pow n# has the adjoint -inf in example 0 (backward): the largest term is -4 * inf, of sqrt n#": lambda: refused(
         norm(), [[1.0]], [2.0]
