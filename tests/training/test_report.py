@@ -40,7 +40,7 @@ def test_short_epochs_print_about_ten_lines_a_second(capsys, callback):
 
 
 def test_a_line_comes_before_the_callback(capsys):
-    fit_numbers(epochs=2, callback=lambda progress: print(progress.kind))
+    fit_numbers(epochs=2, batch_size=200, callback=lambda progress: print(progress.kind))
     heads = [line.split(":")[0] for line in lines(capsys)]
     assert heads == ["steps", "epoch 1/2", "epoch", "steps", "epoch 2/2", "epoch"]
 
