@@ -37,7 +37,7 @@ def random_dag(inputs, functions, n=OPS, seed=0):
 
 class Ours:
     def __init__(self):
-        g = mlgraph.Graph()
+        g = mlgraph.Graph(seed=0)
         self.f = g.compile(random_dag(g.inputs(INPUTS), [mlgraph.tanh, mlgraph.sin, mlgraph.cos]))
 
     def __call__(self, x):
@@ -84,7 +84,7 @@ def one_example():
 
 def ours_once():
     x, weights = one_example()
-    g = mlgraph.Graph()
+    g = mlgraph.Graph(seed=0)
     nodes = g.inputs(SIZES[0])
     for rows, activation in zip(weights, ("relu", "identity"), strict=True):
         nodes = [g.add_neuron(nodes, activation) for _ in rows]
@@ -150,7 +150,7 @@ def example_of_micrograd(a, b, relu):
 
 
 def small_ours():
-    g = mlgraph.Graph()
+    g = mlgraph.Graph(seed=0)
     function = g.compile(example_of_micrograd(*g.inputs(2), mlgraph.relu))
 
     def run():
@@ -222,7 +222,7 @@ def written_network():
     net = mlgraph.Network(784, seed=0)
     net.add_layer(32, "leaky_relu")
     net.add_layer(10, "softmax")
-    g = mlgraph.Graph()
+    g = mlgraph.Graph(seed=0)
     nodes = g.inputs(784)
     for layer, activation in zip(net.layers, (mlgraph.leaky_relu, None), strict=True):
         sums = []
@@ -239,7 +239,7 @@ def written_network():
 @pytest.mark.parametrize("shape", ["chain", "edges"])
 def bench_large(benchmark, note, shape):
     """A chain of a million operations; 5 million random edges between 50,000 neurons."""
-    g = mlgraph.Graph()
+    g = mlgraph.Graph(seed=0)
     if shape == "chain":
         a, b = g.inputs(2)
         out = a

@@ -17,6 +17,7 @@ from mlgraph._support.interrupts import uninterrupted
 from mlgraph.graph.arrays import NewWiring
 from mlgraph.graph.graph import Graph
 from mlgraph.graph.ops import CONSTANT, INPUT, NEURON, PARAMETER
+from mlgraph.graph.randomness import generator_at, state_of
 from mlgraph.graph.storage import PANEL, extend
 from mlgraph.graph.topology import gather, index_type, runs
 from mlgraph_ext import _topology
@@ -93,7 +94,7 @@ def _owners(graph: Graph, nodes: Int64) -> tuple[Int64, Int64]:
 
 
 def compacted(graph: Graph, keep: Bool) -> tuple[Graph, Int64]:
-    """A graph of some of the nodes, with its own parameters and optimizer state.
+    """A graph of some of the nodes, with its own parameters, optimizer state and generator.
 
     Parameters
     ----------
@@ -124,7 +125,7 @@ def compacted(graph: Graph, keep: Bool) -> tuple[Graph, Int64]:
         (other.input_ids, number[np.array(graph.input_ids, np.int64)]),
     ):
         extend(column, numbers)
-    other.has_bare = graph.has_bare
+    other.has_bare, other.random = graph.has_bare, generator_at(state_of(graph.random))
     other.names = {int(number[node]): name for node, name in graph.names.items() if keep[node]}
     storage = other.storage = graph.storage.copy()
     for column in storage.columns:

@@ -36,6 +36,7 @@ from mlgraph.graph.changes import Edit, edited
 from mlgraph.graph.ids import edge_name, id_of, ids_of, ids_of_sources, listed
 from mlgraph.graph.nodes import NodeTable, adds_nodes
 from mlgraph.graph.ops import CONSTANT, INPUT, NEURON, PARAMETER
+from mlgraph.graph.randomness import checked_seed, first_weights, generator_at, new_generator, state_of
 from mlgraph.graph.storage import extend
 from mlgraph.graph.topology import CycleError, ancestors, is_live, topological
 from mlgraph.graph.views import Edge, Neuron, Node, NodesLike, neuron_code
@@ -57,6 +58,20 @@ class Graph(NodeTable):
     Threads may share a graph: a lock serializes compiling, running and saving, and only one thread
     can train the graph at a time. Hold `lock` to edit a graph that other threads use.
 
+    A graph has a random generator, which its models share. First weights are drawn from it, and so
+    are the seeds of calls that are given none. Copies and files keep its state.
+
+    Parameters
+    ----------
+    seed : int, optional
+        Fixes the generator's first state, and with it all that calls without a seed draw. By default
+        random bits of the system.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `seed` is neither None nor an integer of at least 0.
+
     Examples
     --------
     >>> g = mlgraph.Graph()
@@ -67,12 +82,14 @@ class Graph(NodeTable):
     """
 
     has_bare: bool
+    random: np.random.Generator
     last_edit: Edit | None
     _open: Edit | None
     _alive: tuple[tuple[int, frozenset[int]], Bool] | None
 
-    def __init__(self) -> None:
+    def __init__(self, *, seed: int | None = None) -> None:
         super().__init__()
+        self.random = new_generator(checked_seed(seed))
         self.has_bare = False
         """Whether some neuron may have no sources; if not, all nodes are live."""
         self.last_edit: Edit | None = None
@@ -174,8 +191,8 @@ class Graph(NodeTable):
             identity, relu, leaky_relu, sigmoid or tanh. For other activations, apply functions to
             an identity neuron, as in ``mlgraph.where(neuron, 1, 0)``.
         weights : array_like, shape (len(sources),), optional
-            Zeros by default. Hidden neurons of a layer that all begin with zeros stay equal in
-            training.
+            By default drawn from the graph's own generator, as in `Network.add_layer`: normally
+            distributed with variance 1 / (3 fan-in).
         bias : float or None
             None for a neuron without a bias.
 
@@ -192,8 +209,10 @@ class Graph(NodeTable):
         given = None if weights is None else real_array("weights", weights)
         ids = ids_of_sources(self, sources).tolist()
         code = neuron_code(activation)
-        w = np.zeros(len(ids), np.float32) if given is None else float_array("weights", given, (len(ids),))
+        w = None if given is None else float_array("weights", given, (len(ids),))
         b = None if bias is None else number("bias", bias)
+        if w is None:
+            (w,) = first_weights(self.random, 1, len(ids))
         record = self.storage.add_row(w, b)
         neuron = Neuron(self, self._append(code, ids, record))
         edited(self, nodes=neuron.id)
@@ -205,7 +224,8 @@ class Graph(NodeTable):
         sources: NodesLike,
         activation: str = "identity",
         *,
-        weights: npt.ArrayLike,
+        n: int | None = None,
+        weights: npt.ArrayLike | None = None,
         biases: npt.ArrayLike | None = 0.0,
     ) -> range:
         """Add neurons that share their sources.
@@ -216,8 +236,11 @@ class Graph(NodeTable):
             At least one node of this graph; none twice.
         activation : str
             identity, relu, leaky_relu, sigmoid or tanh.
-        weights : array_like, shape (neurons, sources)
-        biases : array_like, shape (neurons,), or float, or None
+        n : int, optional
+            Number of neurons; needed where there are no `weights`.
+        weights : array_like, shape (n, sources), optional
+            By default drawn as by `add_neuron`.
+        biases : array_like, shape (n,), or float, or None
             None for neurons without biases.
 
         Returns
@@ -230,18 +253,24 @@ class Graph(NodeTable):
         TypeError, ValueError
             If an argument is not as documented; nothing has been added.
         """
-        given = real_array("weights", weights)
+        if n is not None:
+            n = whole("n", n)
+        elif weights is None:
+            raise ValueError("add_neurons: expected n or weights, got neither")
+        given = None if weights is None else real_array("weights", weights)
         if biases is not None:
             biases = number("biases", biases) if isinstance(biases, Real) else real_array("biases", biases)
         ids = ids_of_sources(self, sources)
         code = neuron_code(activation)
-        w = float_array("weights", given, (None, len(ids)))
-        n = len(w)
+        w = None if given is None else float_array("weights", given, (n, len(ids)))
+        n = len(w) if w is not None else n or 0
         if isinstance(biases, float):
             biases = np.full(n, biases)
         b = None if biases is None else float_array("biases", biases, (n,))
         if n == 0:
             raise ValueError("weights: expected at least one neuron, got none")
+        if w is None:
+            w = first_weights(self.random, n, len(ids))
         node, record = len(self._code), self.storage.add_panels(w, b)
         self._extend(code, ids, record + np.arange(n))
         edited(self, nodes=node)
@@ -795,6 +824,7 @@ class Graph(NodeTable):
         Nor can one made by `copy.deepcopy` or `pickle`, which would be as large as before the edit.
         """
         other = Graph()
+        other.random = generator_at(state_of(self.random))
         for name, value in vars(self).items():
             if isinstance(value, array):
                 setattr(other, name, value[:])
@@ -809,7 +839,7 @@ class Graph(NodeTable):
             raise RuntimeError("resume: not possible within one_edit")
         mine: dict[str, Any] = {"edits": self.edits + other.edits + 1, "_n_changes": self._n_changes + 1}
         # The graph keeps its lock, its training run and its models; its names of nodes are more
-        # recent.
+        # recent. The generator is that of `other`, so a resumed run draws on as the interrupted one.
         mine["names"] = other.names | {node: name for node, name in self.names.items() if node < len(other)}
         mine |= {"lock": self.lock, "_training": self._training, "models": self.models}
         mine["born"] = self.born[: len(other)] + other.born[len(self) :]
@@ -835,6 +865,7 @@ class Graph(NodeTable):
     def lock_was_lost(self) -> None:
         """Repair the graph in a forked child, where no edit is open."""
         super().lock_was_lost()
+        self.random = generator_at(state_of(self.random))  # numpy's own lock of it may be lost, too
         self._open = None
         for model in self.models:
             model.forget_nodes(len(self))
@@ -845,11 +876,12 @@ class Graph(NodeTable):
 
         other = self.copy()
         compact(other, most=0.25)
-        state = {**vars(self), **vars(other)}
+        state = {**vars(self), **vars(other), "random": state_of(other.random)}
         return {name: value for name, value in state.items() if name not in ("lock", "_training", "models", "_open")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
+        self.random = generator_at(state["random"])
         self._open = None
         self.init_lock()
 

@@ -13,6 +13,7 @@ from mlgraph.graph.changes import Activated, Biased, Edit, Rewired
 from mlgraph.graph.compaction import compact
 from mlgraph.graph.edits import activate, check_paths, give_bias, rewire, with_edges
 from mlgraph.graph.graph import Graph
+from mlgraph.graph.randomness import generator_at, state_of
 from mlgraph.graph.storage import FROZEN
 from mlgraph.graph.topology import Topology
 from mlgraph.graph.views import name_of
@@ -24,6 +25,7 @@ def one_edit(graph: Graph, *, parameters: bool) -> Iterator[None]:
     with graph.lock:
         around, last = graph._open, graph.last_edit
         kept = values(graph) if parameters else None
+        random = state_of(graph.random)
         changes = [] if around is None else around.changes
         mine, over = Edit(changes, len(changes), len(graph), graph.edits, kept), False
         try:
@@ -38,6 +40,7 @@ def one_edit(graph: Graph, *, parameters: bool) -> Iterator[None]:
                     graph._open, kept_last = None, None
                     try:
                         take_back(graph, mine)
+                        graph.random = generator_at(random)
                         if last is not None and last.edits == mine.edits and len(graph) == mine.nodes:
                             kept_last = last._replace(edits=graph.edits)
                     finally:  # after a MemoryError, the edit around this one takes back the rest

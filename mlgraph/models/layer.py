@@ -240,13 +240,6 @@ class Layer(Freezable):
         return f"<Layer of {self.size} {self.activation} neurons>"
 
 
-def first_weights(random: np.random.Generator, n: int, fan_in: int) -> Float32:
-    """Weights of n new neurons, float32 of shape (n, fan_in)."""
-    # The variance that PyTorch's Linear begins with, 1 / (3 fan_in). He's six times wider start (He
-    # et al. 2015) costs 784-32-10 on MNIST 0.2 points of test accuracy.
-    return random.standard_normal((n, fan_in), np.float32) / np.float32((3 * fan_in) ** 0.5)
-
-
 def dropout_of(value: float, of_probabilities: bool) -> float:
     """The checked fraction of neurons to drop; a layer of probabilities allows only 0."""
     dropout = share("dropout", value)

@@ -260,7 +260,7 @@ class Model(Freezable, Declared):
         scope: str = "global",
         block: int = 1,
         data: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
-        seed: int = 0,
+        seed: int | None = None,
         n_threads: int | None = None,
     ) -> None:
         """Cut the edges or neurons with the lowest scores, as one edit, which `undo` takes back.
@@ -305,8 +305,8 @@ class Model(Freezable, Declared):
             to reach the exact number. `compact` renumbers neurons, and so changes their blocks.
         data : (x, y), optional
             For the saliency; other criteria need none.
-        seed : int
-            For "random".
+        seed : int, optional
+            For "random". By default drawn from the graph's own generator.
         n_threads : int, optional
             As for `fit`.
 
@@ -777,7 +777,7 @@ class Model(Freezable, Declared):
         standardize: bool = False,
         validation: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
         shuffle: bool = True,
-        seed: int = 0,
+        seed: int | None = None,
         callback: Callable[[Progress], Any] | None = None,
         verbose: bool = False,
         sparsify: Schedule | None = None,
@@ -845,9 +845,10 @@ class Model(Freezable, Declared):
         validation : (x, y), optional
             Data that are evaluated after each epoch.
         shuffle : bool
-        seed : int
-            Determines the order of the examples and dropout. A second call with the same seed
-            repeats both, so calls of one epoch each need different seeds.
+        seed : int, optional
+            By default drawn from the graph's own generator, so each call goes on in another order. It
+            determines the order of the examples, dropout, and what a schedule does at random. Calls
+            with the same seed repeat all that.
         callback : callable, optional
             Called with a `Progress` about five times a second between steps, after the last step of
             an epoch, and after every epoch. The steps at which it is called differ from run to run;
@@ -875,10 +876,12 @@ class Model(Freezable, Declared):
             Minimum number of seconds between two checkpoints.
         resume : bool
             Continue from the checkpoint, if there is one, with its graph and parameters. Data and
-            arguments must be those of the interrupted run. On the same kind of processor, the result
-            is bitwise equal to that of an uninterrupted run, except for `History.epoch_seconds`. A
-            checkpoint includes a callback's edits of the graph, but not the last edit for `undo`.
-            To train further after the end, load the model and start another run.
+            arguments must be those of the interrupted run; without `seed`, the one in the checkpoint
+            is used. The model must be as it was when the run began, made with the same seed, or be
+            loaded from the checkpoint. On the same kind of processor, the result is bitwise equal to
+            that of an uninterrupted run, except for `History.epoch_seconds`. A checkpoint includes a
+            callback's edits of the graph, but not the last edit for `undo`. To train further after
+            the end, load the model and start another run.
         n_threads : int, optional
             By default as many as the process may use and the work is worth. Results are bitwise
             equal for any number.
@@ -956,8 +959,8 @@ class Model(Freezable, Declared):
     def save(self, path: StrOrBytesPath) -> None:
         """Write the model to one file, all of it or nothing; `mlgraph.load` reads it.
 
-        The file does not hold the history, the last edit for `undo`, the optimizer's state, or that
-        of the random generator for new layers.
+        The file holds the state of the graph's random generator. It does not hold the history, the
+        last edit for `undo`, or the optimizer's state.
 
         Parameters
         ----------

@@ -33,6 +33,7 @@ from mlgraph.graph import ops
 from mlgraph.graph.arrays import parameter_places
 from mlgraph.graph.graph import CycleError, Graph
 from mlgraph.graph.ops import CONSTANT, INPUT, NEURON, PARAMETER
+from mlgraph.graph.randomness import generator_at, is_state, state_of
 from mlgraph.graph.storage import FROZEN, PANEL, extend, padded
 from mlgraph.graph.topology import runs, topological
 from mlgraph.models.layer import Layer
@@ -140,6 +141,7 @@ def header_of(model: Model) -> dict[str, Any]:
         "reads": layers[0].source_ids if layers else [],
         "scaling": to_json(model.scaling),
         "columns": model.columns,
+        "random": state_of(model.graph.random),
     }
 
 
@@ -277,6 +279,9 @@ def _model(header: Any, arrays: dict[str, npt.NDArray[Any]]) -> Model:
         "header: names: expected strings by the ids of nodes",
     )
     graph.names = {int(k): v for k, v in names.items()}
+    if "random" in header:  # older files have no generator, and get a fresh one
+        require(is_state(header["random"]), "header: random: expected the state of a PCG64 generator")
+        graph.random = generator_at(header["random"])
     loss, kind = header.get("loss"), header.get("kind")
     require(loss in (*losses.NAMES, "node"), f"header: loss: expected {', '.join(losses.NAMES)} or node, got {loss!r}")
     require(kind in ("network", "model"), f"header: kind: expected network or model, got {kind!r}")

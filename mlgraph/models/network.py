@@ -9,14 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph._support.array_types import Int64
-from mlgraph._support.checks import MOST_SEED, one_of, share, truth, whole
+from mlgraph._support.checks import one_of, share, truth, whole
 from mlgraph._support.interrupts import uninterrupted
 from mlgraph.engine.losses import CROSS_ENTROPIES, check_classes
 from mlgraph.graph import ops
 from mlgraph.graph.arrays import Edges
 from mlgraph.graph.graph import Graph
 from mlgraph.graph.views import Neuron
-from mlgraph.models.layer import Layer, dropout_of, first_weights
+from mlgraph.models.layer import Layer, dropout_of
 from mlgraph.models.model import Model
 
 if TYPE_CHECKING:
@@ -31,8 +31,9 @@ class Network(Model):
     Parameters
     ----------
     n_inputs : int
-    seed : int
-        Fixes the first weights.
+    seed : int, optional
+        Of the graph's own generator: fixes the first weights, and all that calls without a seed draw
+        later. By default random bits of the system.
 
     Attributes
     ----------
@@ -44,7 +45,8 @@ class Network(Model):
     Raises
     ------
     TypeError, ValueError
-        If `n_inputs` is not a positive integer, or `seed` is a negative one or not an integer.
+        If `n_inputs` is not a positive integer, or `seed` is neither None nor an integer of
+        at least 0.
 
     Examples
     --------
@@ -57,15 +59,13 @@ class Network(Model):
     25408
     """
 
-    _random: np.random.Generator
     _ends: list[int]
 
-    def __init__(self, n_inputs: int, *, seed: int = 0) -> None:
-        n_inputs, seed = whole("n_inputs", n_inputs), whole("seed", seed, 0, MOST_SEED)
-        self._begin(Graph())
+    def __init__(self, n_inputs: int, *, seed: int | None = None) -> None:
+        n_inputs = whole("n_inputs", n_inputs)
+        self._begin(Graph(seed=seed))
         self._loss = "squared_error"
         self.output_ids, self.loss_ids, self.probability_ids = [], [], []
-        self._random = np.random.default_rng(seed)
         self._ends = [node.id for node in self.graph.inputs(n_inputs)]
 
     def add_layer(
@@ -130,11 +130,10 @@ class Network(Model):
         inner = "identity" if loss in CROSS_ENTROPIES else activation
         with self.graph.lock:
             self.graph.require_not_training("add_layer")
-            weights = first_weights(self._random, size, len(self._ends))
             sources = np.array(self._ends, np.int32)
             # With outputs that are in no layer the network could not be saved.
             with self.graph.one_edit(), uninterrupted():
-                ids = self.graph.add_neurons(sources, inner, weights=weights, biases=0.0 if bias else None)
+                ids = self.graph.add_neurons(sources, inner, n=size, biases=0.0 if bias else None)
                 self._define([Neuron(self.graph, i) for i in ids], loss)
                 given = activation if chosen else None
                 layer = Layer(self.graph, list(ids), given, dropout, weight_dropout, self.probability_ids)
@@ -143,7 +142,7 @@ class Network(Model):
                 self._add(layer)
         return layer
 
-    def widen(self, layer: Layer, n: int = 1, *, seed: int = 0) -> list[Neuron]:
+    def widen(self, layer: Layer, n: int = 1, *, seed: int | None = None) -> list[Neuron]:
         """Add neurons to a hidden layer; until they are trained, they change no output except by rounding.
 
         They read all of the layer before that is alive, with weights as in a new layer; all neurons
@@ -155,8 +154,9 @@ class Network(Model):
         layer : Layer
             One of `layers`, except the last and layers of probabilities.
         n : int
-        seed : int
-            Fixes the weights, together with the number of nodes in the graph.
+        seed : int, optional
+            By default drawn from the graph's own generator. It fixes the weights, together with the
+            number of nodes in the graph.
 
         Returns
         -------
@@ -196,7 +196,7 @@ class Network(Model):
         scope: str = "global",
         block: int = 1,
         data: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
-        seed: int = 0,
+        seed: int | None = None,
         n_threads: int | None = None,
     ) -> None:
         """Add edges of weight 0 from layer to layer; until they are trained, they change no output except by rounding.
@@ -223,8 +223,8 @@ class Network(Model):
             the mean, at random one number).
         data : (x, y), optional
             For the gradient.
-        seed : int
-            For "random".
+        seed : int, optional
+            For "random". By default drawn from the graph's own generator.
         n_threads : int, optional
             As for `fit`.
 
@@ -238,12 +238,6 @@ class Network(Model):
 
         with self.require_outputs():
             regrow(self, fraction, by=by, scope=scope, block=block, data=data, seed=seed, n_threads=n_threads)
-
-    def _restore(
-        self, graph: Graph, outputs: list[int], loss: str, loss_nodes: list[int], probabilities: list[int]
-    ) -> None:
-        super()._restore(graph, outputs, loss, loss_nodes, probabilities)
-        self._random = np.random.default_rng(len(graph))
 
     def _renumber(self, other: Self, number: Int64) -> None:
         self._ends = number[other._layers[0].source_ids].tolist()

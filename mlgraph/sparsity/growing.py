@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph._support.array_types import Bool, Float32, Int32, Int64
-from mlgraph._support.checks import MOST_SEED, one_of, share, whole
+from mlgraph._support.checks import one_of, share, whole
 from mlgraph._support.threads import checked_threads
 from mlgraph.compiler.plan import Plan
 from mlgraph.engine.engine import Engine
@@ -24,10 +24,11 @@ from mlgraph.graph.arrays import Edges, bias_places, edge_keys, wiring
 from mlgraph.graph.edits import grow
 from mlgraph.graph.graph import Graph
 from mlgraph.graph.ops import INPUT, NEURON, is_operation
+from mlgraph.graph.randomness import checked_seed, first_weights, seed_for
 from mlgraph.graph.storage import FROZEN
 from mlgraph.graph.topology import Topology, topological
 from mlgraph.graph.views import Neuron
-from mlgraph.models.layer import Layer, first_weights
+from mlgraph.models.layer import Layer
 from mlgraph.models.network import Network
 from mlgraph.models.running import read_with_targets
 from mlgraph.sparsity.pruning import SCOPES
@@ -52,11 +53,11 @@ def regrow(
     scope: str,
     block: int,
     data: Data | None,
-    seed: int,
+    seed: int | None,
     n_threads: int | None,
 ) -> None:
     """Add edges where there are none; see `Network.regrow`."""
-    fraction, seed = share("fraction", fraction, all=True), whole("seed", seed, 0, MOST_SEED)
+    fraction, seed = share("fraction", fraction, all=True), checked_seed(seed)
     check_criterion(by, ("random", "gradient"))
     one_of("scope", scope, SCOPES)
     block = whole("block", block)
@@ -69,7 +70,7 @@ def regrow(
     if callable(by):
         score = scores_from_callable(net.graph, by, candidates, len(candidates.source), "edge")
     elif data is None:
-        score = np.random.default_rng([seed, 2]).random(len(candidates.source))
+        score = np.random.default_rng([seed_for(net.graph, seed), 2]).random(len(candidates.source))
     else:
         gradients = dense_gradients(net, layers, *data, n_threads)
         score = without_nan(np.concatenate([*map(_magnitudes, gradients, places)]))
@@ -82,9 +83,9 @@ def regrow(
     grow(net.graph, Edges(candidates.source[best], candidates.target[best], candidates.weight[best]), "regrow")
 
 
-def widen(net: Network, layer: Layer, n: int, seed: int) -> list[Neuron]:
+def widen(net: Network, layer: Layer, n: int, seed: int | None) -> list[Neuron]:
     """Add neurons to a layer; see `Network.widen`."""
-    graph, layers, n, seed = net.graph, net.layers, whole("n", n), whole("seed", seed, 0, MOST_SEED)
+    graph, layers, n, seed = net.graph, net.layers, whole("n", n), checked_seed(seed)
     if not isinstance(layer, Layer):
         raise TypeError(f"layer: expected a hidden layer of neurons, got {type(layer).__name__}")
     if layer not in layers[:-1] or layer.probability_ids:
@@ -95,8 +96,8 @@ def widen(net: Network, layer: Layer, n: int, seed: int) -> list[Neuron]:
         readers = np.array([i for i in next_layer.ids if alive[i]], np.int32)
         if not len(sources) or not len(readers):
             raise ValueError("layer: both neighbouring layers need a live neuron")
-        # Seeded by the size of the graph: checkpoints do not hold the state of a generator.
-        random = np.random.default_rng([seed, len(graph)])
+        # The size of the graph, too: calls with the same seed add different neurons.
+        random = np.random.default_rng([seed_for(graph, seed), len(graph)])
         weights = first_weights(random, n, len(sources))
         biases = 0.0 if (layer.bias_places() >= 0).any() else None
         new = np.array(graph.add_neurons(sources, layer.activation, weights=weights, biases=biases), np.int32)

@@ -8,12 +8,13 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph._support.array_types import Float32, Float64, Int64
-from mlgraph._support.checks import MOST_SEED, one_of, share, whole
+from mlgraph._support.checks import one_of, share, whole
 from mlgraph._support.threads import checked_threads
 from mlgraph.graph.arrays import Edges, wiring
 from mlgraph.graph.edits import cut
 from mlgraph.graph.ids import edge_name
 from mlgraph.graph.ops import NEURON
+from mlgraph.graph.randomness import checked_seed, seeded
 from mlgraph.models.model import Model
 from mlgraph.sparsity.paths import Bottlenecks, bottleneck_scores, break_ties, frozen_edges, live_edges, minimal_paths
 from mlgraph.sparsity.scores import (
@@ -40,7 +41,7 @@ def prune(
     scope: str,
     block: int,
     data: Data | None,
-    seed: int,
+    seed: int | None,
     n_threads: int | None,
     step: int = 0,
     gradient: Float32 | None = None,
@@ -66,15 +67,16 @@ def prune(
     block = whole("block", block)
     if block > 1 and sparsity is None:
         raise ValueError(f"block: expected 1 where whole neurons are cut, got {block}")
-    seed = whole("seed", seed, 0, MOST_SEED)
+    seed = checked_seed(seed)
     checked_threads(n_threads)
     if gradient is None:
         gradient = gradient_for(model, by, data, n_threads)  # compiles, which may move the parameters
-    random = np.random.default_rng([seed, 1, step])
-    if neurons is None:
-        return prune_to_budgets(model, *edge_budgets(model, fraction, scope), by, gradient, random, block)
-    _prune_neurons(model, fraction, scope, by, gradient, random)
-    return 0
+    with seeded(model.graph, seed if by == "random" else 0) as number:
+        random = np.random.default_rng([number, 1, step])
+        if neurons is None:
+            return prune_to_budgets(model, *edge_budgets(model, fraction, scope), by, gradient, random, block)
+        _prune_neurons(model, fraction, scope, by, gradient, random)
+        return 0
 
 
 def edge_budgets(model: Model, sparsity: float, scope: str) -> tuple[Int64, Float64]:

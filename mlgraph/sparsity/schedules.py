@@ -165,7 +165,6 @@ class ScheduleRunner:
         width: int,
         objective: Objective,
         epochs: int,
-        seed: int,
         n_threads: int | None,
     ) -> None:
         if not isinstance(schedule, Schedule):
@@ -181,13 +180,16 @@ class ScheduleRunner:
             schedule.check(model)
             schedule._check_columns(model, width)
         self._schedule = schedule.over(epochs)
-        self._schedule._begin_run()  # not in `over`, which a subclass may override
         self._model = model
         self._x = x
-        self._seed = seed
         self._n_threads = n_threads
         label, target = objective.label, objective.target
         self._y: Any = y if objective.loss == "node" else target if label is None else label
+
+    def begin(self, seed: int) -> None:
+        """Begin the run, whose seed is drawn after all arguments are checked."""
+        self._schedule._begin_run()  # not in `over`, which a subclass may override
+        self._seed = seed
 
     def __call__(self, step: int, ends: Float64) -> int:
         """Let the schedule act if it is due before this step.

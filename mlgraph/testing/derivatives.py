@@ -15,11 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph._support.array_types import Float64
-from mlgraph._support.checks import MOST_SEED, float_array, real, whole
+from mlgraph._support.checks import float_array, real, whole
+from mlgraph._support.threads import checked_threads
 from mlgraph.engine import reference
 from mlgraph.engine.examples import unscaled
 from mlgraph.engine.function import Function
 from mlgraph.graph.ids import is_iterable
+from mlgraph.graph.randomness import checked_seed, seed_for
 from mlgraph.graph.views import Node
 from mlgraph.testing import _intervals as intervals
 
@@ -57,7 +59,7 @@ def check_gradients(
     *,
     inputs: bool = True,
     parameters: bool = True,
-    seed: int = 0,
+    seed: int | None = None,
     step: float = 1e-6,
     n_threads: int | None = None,
 ) -> None:
@@ -77,8 +79,8 @@ def check_gradients(
         derivative is a convention.
     inputs, parameters : bool
         Which derivatives to check.
-    seed : int
-        Seed of u and v.
+    seed : int, optional
+        Seed of u and v. By default drawn from the graph's own generator; errors name it.
     step : float
         Length of the difference step: its root mean square over the examples.
     n_threads : int, optional
@@ -101,9 +103,10 @@ def check_gradients(
     >>> x, y = g.inputs(2)
     >>> mlgraph.testing.check_gradients(mlgraph.sin(x) * y, [[1.0, 2.0], [0.5, -3.0]])
     """
-    f = _compiled(function)
+    f, step = _compiled(function), _checked_step(step)
+    checked_threads(n_threads)
     with f.graph.lock:  # a compilation by another thread would move the parameters
-        u = _cotangent(f, x, None, seed)
+        u, seed = _cotangent(f, x, None, seed)
         gradients, expected = f.vjp(x, u, n_threads=n_threads), expect(f, x, u, ulps=1)
         errors = (expected.inputs_error, expected.parameters_error)
         _compare_products(
@@ -117,7 +120,7 @@ def check_reference(
     *,
     inputs: bool = True,
     parameters: bool = True,
-    seed: int = 0,
+    seed: int | None = None,
     step: float = 1e-6,
 ) -> None:
     """Compare the gradient of the float64 reference with central differences, without the kernels.
@@ -131,9 +134,9 @@ def check_reference(
     >>> x, y = g.inputs(2)
     >>> mlgraph.testing.check_reference(mlgraph.sin(x) * y, [[1.0, 2.0], [0.5, -3.0]])
     """
-    f = _compiled(function)
+    f, step = _compiled(function), _checked_step(step)
     with f.graph.lock:
-        u = _cotangent(f, x, None, seed)
+        u, seed = _cotangent(f, x, None, seed)
         expected = expect(f, x, u, ulps=1)
         errors = (expected.inputs_error * TO_FLOAT64, expected.parameters_error * TO_FLOAT64)
         gradients = (expected.inputs, expected.parameters)
@@ -145,7 +148,7 @@ def check_against_reference(
     x: npt.ArrayLike,
     cotangent: npt.ArrayLike | None = None,
     *,
-    seed: int = 0,
+    seed: int | None = None,
     n_threads: int | None = None,
 ) -> Expected:
     """Compare each value and derivative of the compiled sweep with the float64 reference.
@@ -158,8 +161,8 @@ def check_against_reference(
         Examples.
     cotangent : array_like, shape (batch, outputs), optional
         Random by default.
-    seed : int
-        Seed of a random cotangent.
+    seed : int, optional
+        Seed of a random cotangent. By default drawn from the graph's own generator.
     n_threads : int, optional
         Number of threads of the sweep.
 
@@ -185,7 +188,8 @@ def check_against_reference(
     array([[1.68294197]])
     """
     f = _compiled(function)
-    u = _cotangent(f, x, cotangent, seed)
+    checked_threads(n_threads)
+    u, _ = _cotangent(f, x, cotangent, seed)
     with f.graph.lock:
         expected, gradients, values = expect(f, x, u), f.vjp(x, u, n_threads=n_threads), f(x, n_threads=n_threads)
     _compare("value (example, output)", gradients.values, expected.values, expected.values_error)
@@ -237,7 +241,7 @@ def expect(function: Functions, x: npt.ArrayLike, cotangent: npt.ArrayLike | Non
     with f.graph.lock:
         plan, p = f.engine(True).plan, f.graph.parameters.astype(np.float64)
     slots = plan.slot[f.output_ids]
-    u = _cotangent(f, x, np.ones((len(data), len(slots))) if cotangent is None else cotangent, 0)
+    u, _ = _cotangent(f, x, np.ones((len(data), len(slots))) if cotangent is None else cotangent, 0)
     with np.errstate(all="ignore"):
         values = reference.forward(plan, p, data)
         _, adjoints = reference.loss("cotangent", [slots[0], *slots], values, target=u)
@@ -274,11 +278,17 @@ def _read(f: Function, x: npt.ArrayLike) -> Float64:
     return examples.read(slice(None), slice(None))
 
 
-def _cotangent(f: Function, x: npt.ArrayLike, given: npt.ArrayLike | None, seed: int) -> Float64:
-    """Return the given cotangent, or a random one."""
-    shape = (len(_read(f, x)), len(f.output_ids))
-    random = np.random.default_rng(whole("seed", seed, 0, MOST_SEED)).standard_normal(shape, np.float32)
-    return (random if given is None else float_array("cotangent", given, shape, nan=True)).astype(np.float64)
+def _cotangent(f: Function, x: npt.ArrayLike, given: npt.ArrayLike | None, seed: int | None) -> tuple[Float64, int]:
+    """Return the given cotangent, or a random one; and the seed, which is drawn if a random one needs it."""
+    shape, seed = (len(_read(f, x)), len(f.output_ids)), checked_seed(seed)
+    if given is not None:
+        return float_array("cotangent", given, shape, nan=True).astype(np.float64), 0
+    seed = seed_for(f.graph, seed)
+    return np.random.default_rng(seed).standard_normal(shape, np.float32).astype(np.float64), seed
+
+
+def _checked_step(step: float) -> float:
+    return real("step", step, "a positive number", sys.float_info.min, sys.float_info.max)
 
 
 def _compare(what: str, got: npt.NDArray[Any], want: Float64, error: Float64) -> None:
@@ -316,7 +326,6 @@ def _compare_products(
             product += float(np.sum(g * v))
             tolerance += float(np.nansum(error * np.abs(v)))
 
-    step = real("step", step, "a positive number", sys.float_info.min, sys.float_info.max)
     plan, data, p = f.engine(True).plan, _read(f, x), f.graph.parameters.astype(np.float64)
     step /= float(np.sqrt(np.sum(tangents[0] ** 2) / max(1, len(data)) + np.sum(tangents[1] ** 2))) or 1.0
 
@@ -339,5 +348,5 @@ def _compare_products(
     if not (abs(product - difference) <= tolerance < np.inf):
         raise AssertionError(
             f"<J^T u, v> = {product:.9g} from {name}, <u, J v> = {difference:.9g} from differences: "
-            f"they differ by {abs(product - difference):.3g}, tolerance {tolerance:.3g}"
+            f"they differ by {abs(product - difference):.3g}, tolerance {tolerance:.3g}, seed {seed}"
         )

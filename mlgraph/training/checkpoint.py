@@ -25,7 +25,7 @@ import numpy.typing as npt
 from mlgraph._support import checks
 from mlgraph._support.array_types import Bool
 from mlgraph._support.atomic_files import destination, followed, part_of, remove_parts
-from mlgraph._support.checks import StrOrBytesPath, level_outside, shown
+from mlgraph._support.checks import MOST_SEED, StrOrBytesPath, level_outside, shown
 from mlgraph._support.interrupts import Waiting, uninterrupted
 from mlgraph.engine.engine import STATE
 from mlgraph.graph.arrays import bias_places, parameter_places
@@ -67,6 +67,8 @@ class Checkpoint:
         Arguments of the run. They must include `epochs` and `optimizer`.
     data : mapping from str to arrays
         Data of the run, by the names that errors use. `validation data` may be empty.
+    seed : int
+        The seed of the run. `resume` may set it.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class Checkpoint:
         state: RunState,
         arguments: Mapping[str, Any],
         data: Mapping[str, Sequence[npt.NDArray[Any] | None]],
+        seed: int,
     ) -> None:
         self.path = Path(checks.path("checkpoint", path))
         try:
@@ -88,6 +91,8 @@ class Checkpoint:
             raise ValueError(f"checkpoint: cannot write {shown(str(error.filename))}: {error.strerror}") from None
         self._every, self._model, self._n, self._state = every, model, n, state
         self._arguments = json.loads(json.dumps(arguments))
+        self.seed = seed
+        self._any_seed = False  # whether a checkpoint with any seed may be resumed
         self._digests = {name: _digest(arrays) for name, arrays in data.items()}
         # Digests of the models that this run began with or was resumed with.
         self._began_with = [_model_digest(model)]
@@ -100,10 +105,15 @@ class Checkpoint:
 
     # --- resuming ---------------------------------------------------------------------------------
 
-    def resume(self) -> bool:
+    def resume(self, *, any_seed: bool) -> bool:
         """Set the model and the position to those in the checkpoint; return False if there is no file.
 
         An error changes nothing.
+
+        Parameters
+        ----------
+        any_seed : bool
+            Whether to continue with the seed in the checkpoint, whatever it is.
 
         Raises
         ------
@@ -115,6 +125,7 @@ class Checkpoint:
             If the file cannot be read.
         """
         damage: ModelFileError | None = None
+        self._any_seed = any_seed
         for path in (self.path, self.previous):
             try:
                 found = read(path, self._parse, ARRAYS)
@@ -129,7 +140,7 @@ class Checkpoint:
                 raise CheckpointError(f"checkpoint: {path} belongs to another run: {found}")
             if damage:
                 warnings.warn(f"checkpoint: {damage}; resuming from {path}", RuntimeWarning, stacklevel=level_outside())
-            model, state, needs, began_with = found
+            model, state, needs, began_with, self.seed = found
             self._began_with = began_with + [self._began_with[0]] * (self._began_with[0] not in began_with)
             self._undamaged = path == self.path
             self._position = (state.epoch, state.step)
@@ -147,14 +158,15 @@ class Checkpoint:
 
     def _parse(
         self, model: Model, header: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]
-    ) -> str | tuple[Model, RunState, dict[tuple[int, ...], Bool], list[str]]:
+    ) -> str | tuple[Model, RunState, dict[tuple[int, ...], Bool], list[str], int]:
         """Check the content of a file.
 
         Returns
         -------
-        str, or (Model, RunState, dict, list of str)
+        str, or (Model, RunState, dict, list of str, int)
             For another run, the difference. Otherwise the model, the position, the nodes that each
-            model of the graph had needed, and the digests of the models that the run began with.
+            model of the graph had needed, the digests of the models that the run began with, and its
+            seed.
         """
         what: Any = header.get("checkpoint")
         require(
@@ -180,7 +192,7 @@ class Checkpoint:
             # The vector in memory ends with a whole panel of neurons; the array in the file need
             # not.
             model.graph.storage.state_vector(name, fresh=True)[:size] = arrays[name]
-        return model, state, _needs(what.get("needs", []), len(model.graph)), what["models"]
+        return model, state, _needs(what.get("needs", []), len(model.graph)), what["models"], what["arguments"]["seed"]
 
     def _difference(self, model: Model, what: Any) -> str:
         """How the run in a file differs from this one; an empty string if it does not."""
@@ -194,11 +206,18 @@ class Checkpoint:
                 # first, tells them apart.
                 then, now = ("sgd" if value == "momentum" else value for value in (arguments.get(name), here))
                 return f"{name} was {then}, but is {now} now"
+        seed = arguments.get("seed")
+        require(type(seed) is int and 0 <= seed <= MOST_SEED, f"checkpoint: seed: expected a seed, got {seed!r}")
+        if seed != self.seed and not self._any_seed:
+            return f"seed was {seed}, but is {self.seed} now"
         began_with = what.get("models")
         listed = isinstance(began_with, list) and all(isinstance(digest, str) for digest in began_with)
         require(listed, "checkpoint: models: expected a list of digests")
         if self._began_with[0] not in (*began_with, _model_digest(model)):
-            return "the model has other nodes, edges, dropout, initial parameters or frozen parameters"
+            return (
+                "the model has other nodes, edges, dropout, initial parameters or frozen parameters; give the network "
+                f"the seed that it had, or begin with mlgraph.load({shown(str(self.path))})"
+            )
         for name, digest in self._digests.items():
             if digests.get(name) != digest:
                 return f"the {name} changed"
@@ -239,7 +258,7 @@ class Checkpoint:
             return
         what = {
             "format": FORMAT,
-            "arguments": self._arguments,
+            "arguments": {**self._arguments, "seed": self.seed},
             "models": self._began_with,
             "digests": self._digests,
             "epoch": state.epoch,
@@ -309,8 +328,9 @@ def _digest(arrays: Sequence[npt.NDArray[Any] | None]) -> str:
 
 
 def _model_digest(model: Model) -> str:
-    """A digest of a model. It does not depend on where source lists and parameters are stored, nor on names."""
-    apart = ("format", "names", "scaling", "columns")  # the first run sets the last two, and data have their own digest
+    """A digest of a model. It does not depend on where numbers are stored, on names, or on the generator."""
+    # The first run sets the scaling and the columns, and data have their own digest.
+    apart = ("format", "names", "scaling", "columns", "random")
     text = json.dumps({name: value for name, value in header_of(model).items() if name not in apart})
     graph, codes = model.graph, model.graph.codes
     start, counts, pool = graph.topology()

@@ -12,18 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph._support.array_types import Float64
-from mlgraph._support.checks import (
-    FLOAT32_MAX,
-    MOST_SEED,
-    StrOrBytesPath,
-    one_of,
-    real,
-    share,
-    shown,
-    truth,
-    whole,
-    wrong,
-)
+from mlgraph._support.checks import FLOAT32_MAX, StrOrBytesPath, one_of, real, share, shown, truth, whole, wrong
 from mlgraph._support.threads import checked_threads
 from mlgraph.engine.choice import FEW
 from mlgraph.engine.engine import STATE
@@ -31,6 +20,7 @@ from mlgraph.engine.examples import Examples
 from mlgraph.engine.losses import Objective, are_none
 from mlgraph.engine.steps import Course, Learning, Rates
 from mlgraph.graph.ops import PARAMETER
+from mlgraph.graph.randomness import checked_seed, seeded
 from mlgraph.graph.undo import forget_state
 from mlgraph.models.history import History
 from mlgraph.models.running import (
@@ -82,7 +72,7 @@ def fit(
     standardize: bool,
     validation: tuple[npt.ArrayLike, npt.ArrayLike] | None,
     shuffle: bool,
-    seed: int,
+    seed: int | None,
     callback: Callable[[Progress], Any] | None,
     verbose: bool,
     sparsify: Schedule | None,
@@ -113,7 +103,7 @@ def fit(
         checked_decay(weight_decay, float(sampled_rates.max())),
         truth("shuffle", shuffle),
     )
-    momentum, seed = share("momentum", momentum), whole("seed", seed, 0, MOST_SEED)
+    momentum, seed = share("momentum", momentum), checked_seed(seed)
     if optimizer == "adam" and np.float32(momentum) == 1:  # the moments would ignore every gradient
         raise ValueError(f"momentum: Adam needs a number that is below 1 in float32, got {shown(momentum)}")
     if optimizer == "sgd" and momentum:
@@ -143,14 +133,15 @@ def fit(
     acting: ScheduleRunner | None = None
     if sparsify is not None:
         acting = ScheduleRunner(
-            sparsify, model, given.array, y, raw.array.shape[1], objective, course.epochs, seed, n_threads
+            sparsify, model, given.array, y, raw.array.shape[1], objective, course.epochs, n_threads
         )
     columns = given.columns
     del raw, given, x  # free the floats if the examples are now bytes
     with model.graph.in_training():
         state = RunState(History())
         keeper: Checkpoint | None = None
-        with model.graph.lock:  # another thread may edit the graph, or compile it and so move the parameters
+        # With the lock: another thread may edit the graph, or compile it and so move the parameters.
+        with seeded(model.graph, seed) as run_seed:
             if objective.nodes != model.loss_ids:
                 raise RuntimeError("fit: a layer was added to the network while fit read its arguments")
             engine_of(model)
@@ -162,18 +153,23 @@ def fit(
                     "learning_rate": _recorded_rates(rates, sampled_rates),
                     "momentum": momentum,
                     "optimizer": optimizer,
-                    "seed": seed,
                     "on_nonfinite": on_nonfinite,
                     "sparsify": repr(sparsify),
                 }
                 data = {"data": [examples.array, objective.label, objective.target], "validation data": held_out}
-                keeper = Checkpoint(checkpoint, checkpoint_every, model, len(examples), state, arguments, data)
-            if not (keeper and resume and keeper.resume()):
+                keeper = Checkpoint(
+                    checkpoint, checkpoint_every, model, len(examples), state, arguments, data, run_seed
+                )
+            if keeper and resume and keeper.resume(any_seed=seed is None):
+                run_seed = keeper.seed
+            else:
                 _begin(model, objective, optimizer)
+            if acting:
+                acting.begin(run_seed)
             model.history = state.history
             model._scaling, model._columns = scaling, model.columns or columns
         few = min(*sizes, len(examples)) <= FEW
-        learning = Learning(objective, optimizer, (momentum, 0.999, 1e-8), seed, few, n_threads)
+        learning = Learning(objective, optimizer, (momentum, 0.999, 1e-8), run_seed, few, n_threads)
 
         # Train.
         report = Report(state.history, course.epochs) if verbose else None

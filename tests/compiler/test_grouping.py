@@ -13,7 +13,7 @@ from mlgraph.models.running import engine_of
 
 
 def test_layers_are_dense_blocks_in_the_order_in_which_they_are_stored():
-    net = mlgraph.Network(6)
+    net = mlgraph.Network(6, seed=0)
     net.add_layer(20, "relu")
     net.add_layer(9, "tanh")
     net.add_layer(DENSE_FROM - 1)
@@ -26,7 +26,7 @@ def test_layers_are_dense_blocks_in_the_order_in_which_they_are_stored():
 
 
 def test_blocks_share_activation_bias_and_order_of_sources():
-    g = mlgraph.Graph()
+    g = mlgraph.Graph(seed=0)
     x = g.inputs(6)
     made = [*neurons(g, x, 32), *neurons(g, x, 9, activation="relu"), *neurons(g, x[::-1], 33)]
     made += [g.add_neuron(x, bias=None) for _ in range(11)]
@@ -37,7 +37,7 @@ def test_blocks_share_activation_bias_and_order_of_sources():
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_neurons_of_another_kind_do_not_count_for_a_block(activation):
-    g = mlgraph.Graph()
+    g = mlgraph.Graph(seed=0)
     x = g.inputs(6)
     made = neurons(g, x, DENSE_FROM - 1)
     made += [g.add_neuron(x, activation, bias=None) for _ in range(DENSE_FROM - 1)]

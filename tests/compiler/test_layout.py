@@ -30,7 +30,7 @@ def test_training_does_not_notice_a_move(optimizer):
     """Half a run, an edit that moves the parameters, the other half: the same as without the edit."""
 
     def run(moves):
-        g = mlgraph.Graph()
+        g = mlgraph.Graph(seed=0)
         x = g.inputs(6)
         model = mlgraph.Model(g, [*neurons(g, x, 5), mlgraph.tanh(g.parameter(1.0) * x[0])])
 
@@ -48,7 +48,7 @@ def test_training_does_not_notice_a_move(optimizer):
 
 def test_two_models_of_one_graph_take_turns():
     """Each compiles again when the other has moved the parameters, and sees what the other has learned."""
-    g = mlgraph.Graph()
+    g = mlgraph.Graph(seed=0)
     hidden = neurons(g, g.inputs(6), 24, activation="tanh")
     models = [mlgraph.Model(g, [neurons(g, part, 1)[0]]) for part in (hidden[:12], hidden[6:])]
     for turn in range(3):

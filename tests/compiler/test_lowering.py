@@ -34,7 +34,7 @@ def assert_values_and_gradients(nodes):
 
 
 def test_equal_nodes_are_computed_once_and_both_have_derivatives():
-    g = mlgraph.Graph()
+    g = mlgraph.Graph(seed=0)
     x, y, *_ = g.inputs(4)
     a, b = mlgraph.tanh(x * y + 2), mlgraph.tanh(y * x + 2.0)
     plan = plan_of(a + b, a, b)
@@ -59,7 +59,7 @@ def test_constants_are_equal_if_their_bits_are():
 
 
 def test_a_neuron_without_live_sources_is_the_constant_0_and_needs_nothing():
-    g = mlgraph.Graph()
+    g = mlgraph.Graph(seed=0)
     x = g.input()
     a, one = g.add_neuron([x], weights=[2.0], bias=3.0), g.constant(1.0)
     f = g.compile([x + a, x + one])
@@ -77,7 +77,7 @@ def test_a_neuron_without_live_sources_is_the_constant_0_and_needs_nothing():
 @pytest.mark.parametrize("bias", [None, 0.5])
 @pytest.mark.parametrize("activation", [None, mlgraph.relu, mlgraph.tanh])
 def test_written_neurons_become_a_block(sweep, total, bias, activation):
-    g, out = mlgraph.Graph(), []
+    g, out = mlgraph.Graph(seed=0), []
     sources = g.inputs(4)
     for k, weights in enumerate(np.random.default_rng(0).normal(size=(9, 4))):
         terms = [g.parameter(w) * s for w, s in zip(weights.tolist(), sources, strict=True)]
@@ -94,7 +94,7 @@ def test_written_neurons_become_a_block(sweep, total, bias, activation):
 
 def sums():
     """What is written, its nodes, and how many neurons they become."""
-    g = mlgraph.Graph()
+    g = mlgraph.Graph(seed=0)
     w, first = g.parameter, g.parameter(5.0)  # the bias of the last sum is the first node
     x = g.inputs(4)
     p, q, z = w(2.0), w(3.0), written(g, x, [1, 2, 3, 4], 1.0)
@@ -150,6 +150,6 @@ def test_a_network_written_in_scalars_learns_the_same():
     model = mlgraph.Model(g, outputs, "softmax_cross_entropy")
     rng = np.random.default_rng(0)
     data, labels = rng.normal(size=(200, 12)), rng.integers(0, 8, 200)
-    histories = [m.fit(data, labels, epochs=3, batch_size=(50, 7), learning_rate=0.1) for m in (net, model)]
+    histories = [m.fit(data, labels, epochs=3, batch_size=(50, 7), learning_rate=0.1, seed=0) for m in (net, model)]
     np.testing.assert_array_equal(histories[0].batch_loss, histories[1].batch_loss)
     assert model.n_parameters == net.n_parameters and model.n_edges == 0  # its weights are nodes, not edges

@@ -265,7 +265,7 @@ def test_a_layer_refuses_a_loss_that_does_not_fit_its_activation(activation, los
 
 
 def test_the_loss_of_a_sigmoid_layer_is_the_squared_error_by_default():
-    net = mlgraph.Network(6)
+    net = mlgraph.Network(6, seed=0)
     net.add_layer(2, "sigmoid")
     assert net.loss == "squared_error"
 

@@ -79,7 +79,7 @@ def test_all_threads_wait_for_parameters_that_are_nodes():
     x, y = data(100, 200, 10, "sparse")[0], np.random.default_rng(1).random((100, 10))
     results = set()
     for n_threads in (1, 2, 3):
-        g, rng = mlgraph.Graph(), np.random.default_rng(0)
+        g, rng = mlgraph.Graph(seed=0), np.random.default_rng(0)
         hidden = g.add_neurons(g.inputs(200), "tanh", weights=rng.normal(size=(20, 200)) / 20)
         scale = g.parameter(0.5)
         last = g.add_neurons(hidden, "tanh", weights=rng.normal(size=(10, 20)) / 5)

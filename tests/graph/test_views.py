@@ -7,7 +7,7 @@ import mlgraph
 
 def test_view_of_a_removed_neuron_raises():
     """Also after a new node has got its id."""
-    g = mlgraph.Graph()
+    g = mlgraph.Graph(seed=0)
     x = g.inputs(2)
     model = mlgraph.Model(g, g.add_neuron(x, weights=[1, 2]))
     gone = g.add_neuron(x)
@@ -76,7 +76,7 @@ def test_edge_view_reads_only_its_own_list():
 
 
 def test_ends_of_an_edge_and_alive_are_read_only():
-    g = mlgraph.Graph()
+    g = mlgraph.Graph(seed=0)
     x, other = g.inputs(2)
     edge = g.add_neuron([x]).edges[0]
     for end in ("source", "target"):

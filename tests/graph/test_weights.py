@@ -153,7 +153,7 @@ def test_weights_raise_once_the_sources_have_changed():
 
 
 def test_weights_of_a_removed_node_raise():
-    g = mlgraph.Graph()
+    g = mlgraph.Graph(seed=0)
     gone = g.add_neuron(g.inputs(2))
     weights = gone.weights
     g.undo()

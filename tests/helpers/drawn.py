@@ -49,7 +49,7 @@ def network(*sizes):
 
 def random_neurons(n, seed=0):
     rng = np.random.default_rng(seed)
-    g = mlgraph.Graph()
+    g = mlgraph.Graph(seed=0)
     nodes = g.inputs(6)
     for _ in range(n):
         k = int(rng.integers(1, 5))

@@ -150,7 +150,7 @@ def test_optimizers(sweep, optimizer, columns, size, sparsity, decay, kind):
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_block_without_padding_stays_within_the_parameters(sweep, optimizer):
     """Weights of neurons written out are ordered as in a block, except for the padding of its last panel."""
-    g = mlgraph.Graph()
+    g = mlgraph.Graph(seed=0)
     x, weights = g.input(), [g.parameter(1.0) for _ in range(17)]
     model = mlgraph.Model(g, [g.operation("sum", w * x) for w in weights])
     values = np.random.default_rng(0).random((64, 1), np.float32)
@@ -177,7 +177,7 @@ def test_more_than_65536_columns(sweep):
 def test_training_continues_after_an_infinite_loss(sweep):
     """In lanes without an example, adjoints of zero times infinite derivatives would be NaN and end the run."""
     rng, (x, y) = np.random.default_rng(0), data(32, 20, 4, "float")
-    g = mlgraph.Graph()
+    g = mlgraph.Graph(seed=0)
     inputs = g.inputs(20)
     rows = [g.add_neuron([inputs[k] for k in rng.permutation(20)[:5]], weights=rng.normal(size=5)) for _ in range(12)]
     outputs = [a * b + g.parameter(0.0) for a, b in zip(rows[:4], rows[4:8], strict=True)]

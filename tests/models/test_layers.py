@@ -96,14 +96,14 @@ def test_training_waits_while_a_layer_is_added():
     """Otherwise it would train the loss of the layer before."""
     net, began = network(), threading.Event()
 
-    class SlowRandom:
+    class SlowRandom(np.random.Generator):
         def standard_normal(self, shape, dtype):
             thread.start()
             assert not began.wait(0.1)
             return np.zeros(shape, dtype)
 
     thread = threading.Thread(target=lambda: net.fit(X, Y % 2, epochs=1, callback=lambda _: began.set()))
-    net._random = SlowRandom()
+    net.graph.random = SlowRandom(np.random.PCG64(0))
     net.add_layer(1, "sigmoid", loss="binary_cross_entropy")
     thread.join()
     assert began.is_set() and len(net.layers) == 3

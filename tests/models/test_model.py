@@ -28,7 +28,7 @@ def network(hidden=9, **options):
 @pytest.mark.parametrize("scope", ["global", "layer"])
 @pytest.mark.parametrize("by", ["saliency", lambda edges: -edges.weight], ids=["saliency", "callable"])
 def test_pruning_leaves_other_models_as_they_are(by, scope):
-    g, rng = mlgraph.Graph(), np.random.default_rng(0)
+    g, rng = mlgraph.Graph(seed=0), np.random.default_rng(0)
     inputs, models = g.inputs(24), []
     for _ in range(2):
         hidden = [g.add_neuron(inputs, "tanh", weights=rng.normal(size=24)) for _ in range(9)]
@@ -45,7 +45,7 @@ def test_pruning_leaves_other_models_as_they_are(by, scope):
 
 @pytest.mark.parametrize("what", ["sparsity", "neurons"])
 def test_pruning_keeps_edges_that_only_another_model_needs(what):
-    g = mlgraph.Graph()
+    g = mlgraph.Graph(seed=0)
     x = g.inputs(4)
     hidden = [g.add_neuron(x, "tanh", weights=np.arange(1, 5) + k) for k in range(4)]
     first = mlgraph.Model(g, [g.add_neuron([*x, *hidden], weights=np.ones(8)) for _ in range(2)])
@@ -102,7 +102,7 @@ def test_only_the_network_itself_trains_with_dropout(dropped):
 
 
 def test_counts_include_only_what_the_model_needs():
-    g = mlgraph.Graph()
+    g = mlgraph.Graph(seed=0)
     x = g.inputs(4)
     hidden = g.add_neuron(x, "tanh", weights=[1, 2, 3, 4])
     first = mlgraph.Model(g, g.add_neuron([*x, hidden], weights=[1, 2, 3, 4, 5]))
@@ -122,7 +122,7 @@ def test_edges_out_of_disconnected_neurons_do_not_count():
 
 
 def test_neurons_that_undo_removed_do_not_count():
-    g = mlgraph.Graph()
+    g = mlgraph.Graph(seed=0)
     x = g.inputs(3)
     first, second = (mlgraph.Model(g, g.add_neuron(x, weights=[1, 2, 3])) for _ in range(2))
     g.add_neurons(x, weights=np.ones((2, 3)))
@@ -148,7 +148,7 @@ def test_counting_waits_for_an_edit(name):
 
 @pytest.mark.parametrize("what", ["outputs", "loss"])
 def test_disconnected_outputs_and_losses_are_refused(what):
-    g = mlgraph.Graph()
+    g = mlgraph.Graph(seed=0)
     x = g.inputs(2)
     dead = g.add_neuron(x, weights=[1, 2])
     g.prune(dead)
@@ -168,7 +168,7 @@ def test_disconnected_outputs_and_losses_are_refused(what):
 )
 def test_cross_entropies_refuse_probabilities_of_their_own_kind(loss, probabilities):
     """A sigmoid of a sigmoid learns next to nothing."""
-    g = mlgraph.Graph()
+    g = mlgraph.Graph(seed=0)
     h = [g.add_neuron(g.inputs(2), weights=[1, 2]) for _ in range(2)]
     ends = probabilities(g, h)
     before = len(g)
@@ -181,7 +181,7 @@ def test_cross_entropies_refuse_probabilities_of_their_own_kind(loss, probabilit
 
 
 def test_fit_refuses_a_loss_that_depends_on_no_parameter():
-    g = mlgraph.Graph()
+    g = mlgraph.Graph(seed=0)
     x, t, s = g.input(), g.input(), g.parameter(2.0)
     for model in (mlgraph.Model(g, s * x, loss=(x - t) ** 2), mlgraph.Model(g, x * 2)):
         with pytest.raises(ValueError, match=r"^fit: the loss depends on no weight or parameter"):
@@ -194,7 +194,7 @@ def test_fit_refuses_a_loss_that_depends_on_no_parameter():
 
 def test_predicting_needs_no_columns_that_only_the_loss_reads():
     """Data have all columns, or those up to the last that an output reads, or those without targets."""
-    g = mlgraph.Graph()
+    g = mlgraph.Graph(seed=0)
     x, target = g.inputs(4), g.input()
     out = g.add_neuron(x, weights=[1.0, 2.0, 0.2, 0.1])
     model = mlgraph.Model(g, out, loss=(out - target) ** 2)
@@ -277,7 +277,7 @@ def test_probabilities_at_a_temperature():
 
 def test_output_may_equal_the_loss():
     """Equal nodes are computed once, whichever came first."""
-    g = mlgraph.Graph()
+    g = mlgraph.Graph(seed=0)
     h = g.add_neuron([g.input()], weights=[1.0])
     first, second = mlgraph.exp(h), mlgraph.exp(h)
     for output, loss in ((first, second), (second, first)):
@@ -290,7 +290,7 @@ class OwnGraph(mlgraph.Graph):
 
 
 def test_copies_and_pickles_of_a_graph_that_refers_to_its_model():
-    g = OwnGraph()
+    g = OwnGraph(seed=0)
     model = mlgraph.Model(g, g.add_neuron([g.input()], weights=[2.0]))
     g.of = model
     model.predict([[3.0]])

@@ -113,7 +113,7 @@ def test_another_process_loads_the_same_bits(path):
 
 def test_sources_keep_their_order(path):
     """Long ascending lists are saved as bits; others must not be."""
-    g, rng = mlgraph.Graph(), np.random.default_rng(0)
+    g, rng = mlgraph.Graph(seed=0), np.random.default_rng(0)
     x = g.inputs(60)
     order = [0, *rng.permutation(np.arange(1, 59)), 59]
     neuron = g.add_neuron([x[i] for i in order], weights=rng.normal(size=60))

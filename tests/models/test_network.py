@@ -18,7 +18,7 @@ def softmax(z):
 
 
 def test_models_and_histories_describe_themselves():
-    g = mlgraph.Graph()
+    g = mlgraph.Graph(seed=0)
     model = mlgraph.Model(g, [g.add_neuron(g.inputs(INPUTS))])
     assert repr(model) == "<Model of 12 inputs, 1 output, 12 edges: squared_error>"
     net = network()
@@ -26,7 +26,7 @@ def test_models_and_histories_describe_themselves():
     losses = f"epoch loss {history.epoch_loss[-1]:.4g}, validation loss {history.validation_loss[-1]:.4g}"
     accuracy = f"validation accuracy {history.validation_accuracy[-1]:.4g}"
     assert repr(history) == f"<History of 1 epochs, 2 batches, {losses}, {accuracy}>"
-    assert "<svg" in net._repr_svg_() and mlgraph.Network(3)._repr_svg_() is None
+    assert "<svg" in net._repr_svg_() and mlgraph.Network(3, seed=0)._repr_svg_() is None
 
 
 UNUSABLE = [("forward", X), ("fit", X, Y), ("evaluate", X, Y), ("save", "never"), ("prune", 0.5), ("compact",)]
@@ -34,7 +34,7 @@ UNUSABLE = [("forward", X), ("fit", X, Y), ("evaluate", X, Y), ("save", "never")
 
 @pytest.mark.parametrize(("name", "arguments"), [(name, arguments) for name, *arguments in UNUSABLE])
 def test_network_without_layers_cannot_be_used(name, arguments):
-    net = mlgraph.Network(INPUTS)
+    net = mlgraph.Network(INPUTS, seed=0)
     assert (net.n_edges, net.n_parameters, net.sparsity) == (0, 0, 0.0)
     net.graph.add_neuron([net.graph.parameter(1.0), net.graph[0]])
     assert (net.n_edges, net.n_parameters) == (0, 0)
@@ -43,7 +43,7 @@ def test_network_without_layers_cannot_be_used(name, arguments):
 
 
 def test_inputs_added_later_are_not_inputs_of_the_layers(tmp_path):
-    net = mlgraph.Network(INPUTS)
+    net = mlgraph.Network(INPUTS, seed=0)
     net.graph.input("target")
     assert repr(net) == f"<Network {INPUTS}: 0 edges>"
     net.add_layer(2, "identity")
@@ -65,8 +65,8 @@ def test_softmax_of_one_output_is_refused():
     """It is always certain and learns nothing."""
     message = ": a softmax needs at least 2 outputs, got 1; for one yes-or-no question "
     with pytest.raises(ValueError, match=message):
-        mlgraph.Network(3).add_layer(1, "softmax")
-    g = mlgraph.Graph()
+        mlgraph.Network(3, seed=0).add_layer(1, "softmax")
+    g = mlgraph.Graph(seed=0)
     with pytest.raises(ValueError, match=message):
         mlgraph.Model(g, g.input(), loss="softmax_cross_entropy")
 
@@ -193,7 +193,7 @@ def test_fit_starts_without_state_of_an_earlier_run(first):
     other.forward(X)  # compiles, so that the parameters stand in the same places
     other.graph.storage.vector[:] = net.graph.parameters
     for each in (net, other):
-        each.fit(X, Y, epochs=1, optimizer="sgd", learning_rate=0.05, batch_size=128)
+        each.fit(X, Y, epochs=1, optimizer="sgd", learning_rate=0.05, batch_size=128, seed=0)
     assert bits(net) == bits(other)
     net.fit(X, Y, epochs=1, momentum=0.0, optimizer="sgd", learning_rate=0.05, batch_size=128)
     assert not net.graph.storage.state

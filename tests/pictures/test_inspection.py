@@ -268,14 +268,14 @@ def test_constant_neurons():
     g = mlgraph.Graph()
     x = g.inputs(1)
     constant = [g.add_neuron(x, "tanh", weights=[w]) for w in np.linspace(0.1, 2.0, 40)]
-    zero = g.add_neuron(constant, "relu")
+    zero = g.add_neuron(constant, "relu", weights=np.zeros(40))
     table = mlgraph.Model(g, g.add_neuron([zero], weights=[1])).inspect(np.full((1000, 1), 0.1))
     np.testing.assert_allclose(table["std"], 0, atol=1e-6)
     assert table["dormant"][table["node"] == zero.id] == 0
 
 
 def test_a_graph_without_layers_is_ordered_by_levels():
-    g = mlgraph.Graph()
+    g = mlgraph.Graph(seed=0)
     x = g.inputs(1)
     a = g.add_neuron(x, weights=[1], bias=None)
     b = g.add_neuron([a], weights=[1])

@@ -68,7 +68,7 @@ def test_frozen_edges_keep_a_path_to_an_output():
 
 
 def test_the_path_of_each_output_prefers_frozen_edges():
-    g = mlgraph.Graph()
+    g = mlgraph.Graph(seed=0)
     x = g.inputs(2)
     outputs = [g.add_neuron(x, weights=[1.0, 2.0]) for _ in range(3)]
     model = mlgraph.Model(g, outputs)
@@ -79,7 +79,7 @@ def test_the_path_of_each_output_prefers_frozen_edges():
 
 
 def test_a_weak_frozen_edge_does_not_weaken_the_paths_through_it():
-    g = mlgraph.Graph()
+    g = mlgraph.Graph(seed=0)
     x = g.inputs(2)
     a, b = g.add_neuron(x[:1], weights=[1e-3]), g.add_neuron(x[1:], weights=[1.0])
     c = g.add_neuron([a], weights=[4.0])

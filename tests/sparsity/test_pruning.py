@@ -99,7 +99,7 @@ def test_a_cut_that_loses_most_kept_edges_warns():
     net.add_layer(20)
     net.add_layer(3, "softmax")
     with pytest.warns(UserWarning, match=r"^prune: 54 edges are kept, but only 26 of them still lie between "):
-        net.prune(0.9, by="random", scope="layer")
+        net.prune(0.9, by="random", scope="layer", seed=0)
     assert net.n_edges == 26
 
 
@@ -116,7 +116,7 @@ def test_layers_that_already_have_fewer_edges_cause_no_warning():
 
 
 def test_edges_out_of_a_dead_neuron_are_not_scored():
-    g = mlgraph.Graph()
+    g = mlgraph.Graph(seed=0)
     x = g.inputs(2)
     a, b = g.add_neuron(x), g.add_neuron(x, weights=[3.0, 4.0])
     out = g.add_neuron([b, x[0]], weights=[5.0, 6.0])
@@ -297,8 +297,8 @@ def test_a_criterion_may_overwrite_the_edges_it_is_given(block):
         (lambda net: net.regrow(0.5, by=lambda e: e.weight * NAN, block=4), "by: expected scores that are numbers"),
         (lambda net: net.regrow(0.5, scope="net"), "scope: expected global or layer, got 'net'"),
         (lambda net: net.regrow(0.5, by="gradient"), r"data: expected \(x, y\) to regrow by gradient, got none"),
-        (lambda net: mlgraph.Network(3).prune(0.5), "network: expected at least one layer"),
-        (lambda net: mlgraph.Network(3).regrow(0.5), "network: expected at least one layer"),
+        (lambda net: mlgraph.Network(3, seed=0).prune(0.5), "network: expected at least one layer"),
+        (lambda net: mlgraph.Network(3, seed=0).regrow(0.5), "network: expected at least one layer"),
     ],
 )
 def test_a_mistake_changes_nothing(attempt, message):

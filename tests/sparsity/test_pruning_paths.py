@@ -17,7 +17,7 @@ def model_of(text):
 
     Names of inputs begin with x, those of outputs with o.
     """
-    g, nodes = mlgraph.Graph(), {}
+    g, nodes = mlgraph.Graph(seed=0), {}
     for line in text.split("; "):
         name, *parts = line.replace(":", "").split()
         weights = dict(part.split("=") for part in parts if "=" in part)
@@ -80,7 +80,7 @@ def test_edges_on_the_best_paths_stay(text, keep, options, kept):
 def test_small_graphs_are_pruned_as_well_as_the_best_of_all_cuts(seed, sparsity):
     """As many edges are kept as are allowed, all useful, and the weakest of them is as strong as it can be."""
     rng = np.random.default_rng(seed)
-    g = mlgraph.Graph()
+    g = mlgraph.Graph(seed=0)
     nodes = g.inputs(2)
     for _ in range(rng.integers(2, 4)):
         some = rng.permutation(len(nodes))[: rng.integers(1, 4)]
@@ -167,7 +167,7 @@ def test_layers_of_equal_scores_lose_different_places():
 def test_a_weak_edge_that_many_others_need_is_not_cut_first(first, second, row):
     """All paths are as weak as the last edge; exactly as many edges as requested are cut all the same."""
     for n_cut in (1, 16, 39):
-        g = mlgraph.Graph()
+        g = mlgraph.Graph(seed=0)
         x = g.inputs(40)
         last = g.add_neuron([g.add_neuron(x, "tanh", weights=first) for _ in range(2)], weights=second)
         for weight in [*row, 0.1]:
@@ -180,7 +180,7 @@ def test_a_weak_edge_that_many_others_need_is_not_cut_first(first, second, row):
 
 @pytest.mark.parametrize("weights", [[1.0, 1.1], [1.0, 1.0]])
 def test_a_weak_neuron_that_many_others_need_is_not_cut_first(weights):
-    g = mlgraph.Graph()
+    g = mlgraph.Graph(seed=0)
     x = g.inputs(2)
     first = [g.add_neuron(x, "tanh", weights=[9.0, 9.0]) for _ in range(20)]
     second = [g.add_neuron(first[i : i + 10], "tanh", weights=np.ones(10)) for i in (0, 10)]
@@ -213,7 +213,7 @@ def test_behind_a_weak_layer_the_sparsity_is_exact(sparsity):
 
 def test_behind_two_weak_edges_the_sparsity_is_exact():
     """The first of them does not count once it is sure to stay, nor then does the second."""
-    rng, g = np.random.default_rng(0), mlgraph.Graph()
+    rng, g = np.random.default_rng(0), mlgraph.Graph(seed=0)
     x = g.inputs(30)
     first = [g.add_neuron(x, weights=rng.uniform(1, 2, 30)) for _ in range(10)]
     second = g.add_neuron(first, weights=rng.uniform(1, 2, 10))
@@ -230,7 +230,7 @@ def test_the_edges_before_a_long_chain_are_compared_in_few_passes(monkeypatch, l
     monkeypatch.setattr(
         pruning, "bottleneck_scores", lambda *given, **options: passes.append(1) or bottleneck_scores(*given, **options)
     )
-    g = mlgraph.Graph()
+    g = mlgraph.Graph(seed=0)
     x = g.inputs(41)
     last = first = g.add_neuron(x[1:], weights=np.linspace(1, 2, 40))
     for weight in np.linspace(0.1, 0.9, length):
@@ -260,7 +260,7 @@ def test_ties_do_not_cut_a_frozen_edge():
 
 
 def test_another_model_keeps_its_best_path_but_strengthens_no_edge():
-    g = mlgraph.Graph()
+    g = mlgraph.Graph(seed=0)
     x = g.inputs(20)
     a, b = g.add_neuron(x, weights=np.linspace(5, 6, 20)), g.add_neuron(x, weights=np.linspace(1, 2, 20))
     model = mlgraph.Model(g, g.add_neuron([a, b], weights=[0.01, 9.0]))

@@ -107,7 +107,7 @@ def test_samples_follow_from_the_step_and_have_their_labels(monkeypatch):
 
 
 def test_a_loss_that_is_a_node_has_samples_without_targets():
-    g = mlgraph.Graph()
+    g = mlgraph.Graph(seed=0)
     x = g.inputs(X.shape[1])
     hidden = [g[i] for i in g.add_neurons(x, weights=np.ones((4, len(x))))]
     out = g.add_neuron(hidden, weights=np.ones(4))
@@ -251,7 +251,7 @@ def test_bad_schedules_are_refused_before_training(schedule, message):
 
 
 def test_models_without_layers_can_only_be_pruned():
-    g = mlgraph.Graph()
+    g = mlgraph.Graph(seed=0)
     model = mlgraph.Model(g, [g.add_neuron(g.inputs(30), weights=np.ones(30))])
     y = Y[:, None] * 1.0
     with pytest.raises(TypeError, match="sparsify: SET and RigL need a Network"):

@@ -137,6 +137,34 @@ def test_fork_while_a_thread_edits():
     assert run(PRELUDE + WHILE_A_THREAD_EDITS) == ["0"]
 
 
+WHILE_A_THREAD_DRAWS = """
+graph, within, over = mlgraph.Graph(seed=0), threading.Event(), threading.Event()
+inputs = graph.inputs(4)
+
+
+def draw():
+    with graph.lock, graph.random.bit_generator.lock:  # as numpy holds it while it draws
+        within.set()
+        over.wait(300)
+
+
+def usable():
+    return (graph.add_neuron(inputs).weights != 0).all()
+
+
+thread = background(draw)
+within.wait()
+print(child(usable))
+over.set()
+thread.join()
+"""
+
+
+def test_fork_while_a_thread_draws_random_numbers():
+    """The child releases numpy's lock of the generator, too."""
+    assert run(PRELUDE + WHILE_A_THREAD_DRAWS) == ["0"]
+
+
 WITHIN_AN_EDIT = """
 net, x, y, codes = network(), np.eye(3), [0, 1, 0], []
 before = net.graph.get_parameters().tolist()

@@ -190,7 +190,7 @@ faulthandler.dump_traceback_later(300, exit=True)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 rng = np.random.default_rng(0)
 x, y = rng.integers(0, 256, (200_000, 200), np.uint8), rng.integers(0, 10, 200_000)
-net = mlgraph.Network(200)
+net = mlgraph.Network(200, seed=0)
 net.add_layer(300)
 net.add_layer(10, "softmax")
 told = []

@@ -159,7 +159,7 @@ def test_resume_when_parameters_end_within_a_panel(path):
     """Parameters read from a file end with a whole panel, unlike those of the run."""
 
     def run(**kept):
-        g = mlgraph.Graph()
+        g = mlgraph.Graph(seed=0)
         neuron = g.add_neuron(g.inputs(24), "tanh", weights=np.linspace(-0.2, 0.2, 24), bias=None)
         model = mlgraph.Model(g, [neuron])
         assert len(g.parameters) % 16

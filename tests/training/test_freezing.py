@@ -33,7 +33,7 @@ def layers(*sizes, columns=12, pruned=0.0, activation="tanh"):
 
 def written_out():
     """Neurons written out in operations on parameter nodes, and parameters that operations read."""
-    g, rng = mlgraph.Graph(), np.random.default_rng(3)
+    g, rng = mlgraph.Graph(seed=0), np.random.default_rng(3)
     x = g.inputs(FLOATS.shape[1])
     hidden = [
         mlgraph.tanh(mlgraph.sum(g.parameter(0.1), *(g.parameter(w) * s for w, s in zip(row, x, strict=True))))
@@ -145,7 +145,7 @@ def test_nan_derivative_of_a_frozen_parameter_is_harmless(sweep, on_nonfinite):
     options = {"epochs": 20, "batch_size": 3, "optimizer": "sgd", "learning_rate": 0.002, "on_nonfinite": on_nonfinite}
 
     def learnt(frozen):
-        g = mlgraph.Graph()
+        g = mlgraph.Graph(seed=0)
         weight, exponent = g.parameter(0.5), g.parameter(2.0)
         exponent.frozen = frozen
         history = mlgraph.Model(g, weight * g.input() ** exponent).fit([[-1.0], [2.0], [3.0]], [3, 4, 9], **options)
@@ -183,7 +183,7 @@ def test_frozen_of_nodes_edges_layers_and_models():
 
 def test_freezing_one_of_two_models_of_a_graph():
     """It freezes what both share, but nothing of the other."""
-    g = mlgraph.Graph()
+    g = mlgraph.Graph(seed=0)
     x, scale, other = g.inputs(2), g.parameter(0.5), g.parameter(2.0)
     shared, own = (g.add_neuron(x, "tanh", weights=[1, 2]) for _ in range(2))
     judge = mlgraph.Model(g, shared * scale)
@@ -198,7 +198,7 @@ def test_freezing_one_of_two_models_of_a_graph():
 
 
 def test_parameter_node_freezes_but_other_nodes_cannot():
-    g = mlgraph.Graph()
+    g = mlgraph.Graph(seed=0)
     x, a, b = g.input(), g.parameter(1.0), g.parameter(2.0)
     model = mlgraph.Model(g, [a * x + b])
     a.frozen = True
