@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -13,8 +13,11 @@ import numpy.typing as npt
 import mlgraph_ext
 from mlgraph._support.array_types import Float32, Float64, Int64, UInt8
 from mlgraph._support.attributes import Declared
-from mlgraph._support.checks import shown
+from mlgraph._support.checks import StrOrBytesPath, shown
 from mlgraph.engine.steps import Steps
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def _no_ints() -> Int64:
@@ -103,6 +106,42 @@ class History(Declared):
         for what in ("epoch_loss", "validation_loss", "validation_accuracy"):
             more += [f"{what.replace('_', ' ')} {last:.4g}" for last in getattr(self, what)[-1:] if last == last]
         return f"<History of {', '.join([f'{len(self.epoch_loss)} epochs', f'{len(self.batch_loss)} batches', *more])}>"
+
+    def draw(
+        self, path: StrOrBytesPath | None = None, *, title: str | None = None, epoch_size: int | None = None
+    ) -> Figure:
+        """Draw the accuracy or the loss, the learning rate and the batch size over the epochs.
+
+        Parameters
+        ----------
+        path : path, optional
+            File to write: .png, .svg or .pdf; without a suffix, PNG.
+        title : str, optional
+            Text above the picture.
+        epoch_size : int, optional
+            Number of examples in an epoch. Defaults to that of the first epoch.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            A notebook shows it. `mlgraph.pictures.draw_training` describes it.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed. The message names the extra to install.
+        TypeError, ValueError, OSError
+            As for `mlgraph.pictures.draw_training`.
+
+        Examples
+        --------
+        >>> net = mlgraph.Network(2, seed=0)
+        >>> layer = net.add_layer(2, activation="softmax")
+        >>> figure = net.fit([[0.0, 1.0], [1.0, 0.0]], [0, 1], epochs=3).draw("training.png")
+        """
+        from mlgraph.pictures.plotting import draw_training
+
+        return draw_training(self, path, title=title, epoch_size=epoch_size)
 
     def add(self, **values: Any) -> None:
         """Append to the arrays of these names: to all of them or to none."""

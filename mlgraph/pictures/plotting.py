@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import time
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -69,6 +71,7 @@ def draw_training(
     Returns
     -------
     matplotlib.figure.Figure
+        A notebook shows it.
 
     Raises
     ------
@@ -100,12 +103,22 @@ def draw_training(
 
 
 def new_figure(size: tuple[float, float], dpi: int) -> Figure:
-    """Create a matplotlib figure without a window, or raise the ImportError of `without_matplotlib`."""
+    """Create a figure without a window that notebooks show, or raise the ImportError of `without_matplotlib`."""
     try:
         from matplotlib.figure import Figure
     except (ImportError, ValueError) as error:
         raise without_matplotlib(error) from error
-    return Figure(figsize=size, dpi=dpi)
+    figure: Any = Figure(figsize=size, dpi=dpi)
+    # Notebooks show figures by themselves only if pyplot made them. A subclass of Figure would need
+    # a module that imports matplotlib.
+    figure._repr_png_ = partial(_png, figure)
+    return cast("Figure", figure)
+
+
+def _png(figure: Figure) -> bytes:
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    return file.getvalue()
 
 
 def picture_format(path: StrOrBytesPath) -> str:

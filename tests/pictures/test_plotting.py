@@ -1,5 +1,6 @@
 """Pictures of training runs, as files and in windows."""
 
+import copy
 import os
 import signal
 import sys
@@ -141,6 +142,17 @@ def test_mistakes(options, message):
         draw_training(**{"history": History(), **options})
 
 
+def test_a_history_draws_itself(tmp_path):
+    """As `draw_training` does. A notebook shows the figure, also after a copy."""
+    h = history()
+    shown = copy.deepcopy(h.draw(tmp_path / "a.png", title="a title", epoch_size=99))._repr_png_()
+    figure = draw_training(h, tmp_path / "b.png", title="a title", epoch_size=99)
+    assert shown == figure._repr_png_() and shown.startswith(b"\x89PNG")
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    with pytest.raises(ValueError, match=r"^path: expected a name that ends in "):
+        h.draw("p.bmpx")
+
+
 def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
     def fail(*_, **__):
         raise OSError(28, "No space left on device")
@@ -177,7 +189,7 @@ def test_global_state_of_matplotlib_is_unchanged(monkeypatch):
     assert (dict(matplotlib.rcParams), plt.get_fignums()) == before
 
 
-@pytest.mark.parametrize("draw", [lambda: draw_training(History()), lambda: LivePicture(n_epochs=1)])
+@pytest.mark.parametrize("draw", [History().draw, lambda: draw_training(History()), lambda: LivePicture(n_epochs=1)])
 @pytest.mark.usefixtures("no_matplotlib")
 def test_without_matplotlib_the_error_says_what_to_install(draw, monkeypatch):
     monkeypatch.setenv("DISPLAY", ":0")
