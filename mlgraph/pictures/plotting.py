@@ -30,6 +30,7 @@ SIZE = (9.0, 6.0)  # inches
 DPI = 120
 COLUMNS = 1000  # a line of many more points is reduced to its outline, which looks the same
 SOFTENING = 0.01  # of the accuracy scale; a larger value leaves less room between 99 and 100 %
+NARROW = 3  # largest ratio of losses that are drawn on a linear scale
 BEHIND_TEXT = {"boxstyle": "round,pad=0.2", "fc": "white", "ec": "none", "alpha": 0.8}
 ACCURACY_TICKS = (0, 20, 40, 60, 70, 80, 85, 90, 92, 94, 96, 98, 99, 100)  # percent
 
@@ -52,9 +53,10 @@ def draw_training(
 
     The upper panel shows the accuracy of every batch as a thin line, its running mean, and the test
     accuracy after each epoch. Its scale is stretched towards 100 %, so that both the first batches
-    and the last epochs are legible. The scale of losses is logarithmic if all are positive. The
-    lower panel shows the learning rate, the batch size and, if edges were cut, the fraction of
-    edges left. No display is needed, and matplotlib's global state is not changed.
+    and the last epochs are legible. The scale of losses is logarithmic if all are positive and the
+    largest is more than three times the smallest. The lower panel shows the learning rate, the
+    batch size and, if edges were cut, the fraction of edges left. No display is needed, and
+    matplotlib's global state is not changed.
 
     Parameters
     ----------
@@ -283,9 +285,12 @@ class _Picture:
         self._n_epochs = n_epochs
         self._columns = columns
         self._of_loss = of_loss
-        # Automatic layout would double the time of drawing, and fails while a window has no size
-        # yet.
-        figure.subplots_adjust(left=0.08, right=0.93, bottom=0.09, top=0.94, hspace=0.08)
+        # The numbers at an axis of losses may be wide, so the layout makes room for them. It would
+        # double the time of drawing a window, and fails while a window has no size yet.
+        if of_loss:
+            figure.set_layout_engine("constrained", hspace=0.02)
+        else:
+            figure.subplots_adjust(left=0.08, right=0.93, bottom=0.09, top=0.94, hspace=0.08)
         upper, rates = figure.subplots(2, sharex=True, height_ratios=[5, 1])
         sizes = rates.twinx()
         self._axes = upper, rates, sizes
@@ -308,6 +313,7 @@ class _Picture:
         (self._test,) = upper.plot(
             [], [], "o-", color="tab:red", lw=1.8, ms=5, clip_on=False, label="test, after each epoch"
         )
+        self._test.set_in_layout(False)  # without data it would be laid out at the corner of the picture
         if of_loss:  # a falling curve has room above its end, a rising one below
             self._last = _add_note(upper, (0, 14), va="bottom", color="tab:red", weight="bold")
         else:
@@ -315,6 +321,7 @@ class _Picture:
         upper.legend(loc="upper center" if of_loss else "lower center", ncols=3, frameon=False)
 
         rates.set_xlabel("epochs")
+        rates.yaxis.set_major_formatter("{x:g}")  # 5e-05: longer numbers push the label off the picture
         self._schedules = []
         for axes, label, color in ((rates, "learning rate", "tab:green"), (sizes, "batch size", "tab:purple")):
             axes.set_ylabel(label, color=color, fontsize="small")
@@ -355,8 +362,11 @@ class _Picture:
             self._last.xy = tested[-1], test[-1]
             self._last.set_text(f"{test[-1]:.4g}" if self._of_loss else f"{test[-1]:.2f} %")
         if self._of_loss:
-            upper, above = self._axes[0], not (np.append(batches, test) <= 0).any()
-            upper.set_yscale("log" if above else "linear")
+            upper, losses = self._axes[0], np.append(batches, test)
+            losses = losses[np.isfinite(losses)]
+            # A logarithmic axis over a narrow range has hardly any ticks.
+            is_wide = len(losses) > 0 and 0 < NARROW * losses.min() < losses.max()
+            upper.set_yscale("log" if is_wide else "linear")
             upper.relim()
             upper.autoscale_view(scalex=False)
 
@@ -380,7 +390,9 @@ class _Picture:
 
 def _add_note(axes: Any, offset: tuple[int, int], **style: Any) -> Any:
     """Add an empty text whose position and content are set later."""
-    return axes.annotate("", (0, 0), offset, textcoords="offset points", ha="right", bbox=BEHIND_TEXT, **style)
+    note = axes.annotate("", (0, 0), offset, textcoords="offset points", ha="right", bbox=BEHIND_TEXT, **style)
+    note.set_in_layout(False)  # no room is needed for it outside the axes
+    return note
 
 
 def _stretch(percent: Float64) -> Float64:

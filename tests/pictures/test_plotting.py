@@ -80,6 +80,29 @@ def test_losses_are_drawn_where_there_are_no_accuracies(lowest, scale):
     assert (loss.get_ylabel(), loss.get_yscale()) == ("loss", scale) and low < lowest and high > 20
 
 
+@pytest.mark.parametrize("validated", [True, False])
+@pytest.mark.parametrize(
+    ("losses", "rate"),
+    [((1, 4e4), 0.05), ((2e14, 2.1e14), 0.0001), ((-1.23e7, -1.22e7), 0.05), (None, 0.0001)],
+    ids=["powers", "narrow", "negative", "accuracy"],
+)
+def test_labels_are_inside_the_picture(losses, rate, validated):
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    h = history(validated=validated)
+    h.learning_rate[:] = rate
+    if losses:
+        h.batch_accuracy[:] = np.nan
+        h.batch_loss[:] = np.linspace(*losses, len(h.batch_loss))
+        h.validation_loss[:] = losses[0]
+    figure = draw_training(h)
+    FigureCanvasAgg(figure).draw()
+    assert figure.axes[0].bbox.height > figure.bbox.height / 2
+    for axes in figure.axes[:3]:
+        label = axes.yaxis.label.get_window_extent()
+        assert figure.bbox.x0 <= label.x0 and label.x1 <= figure.bbox.x1
+
+
 def test_the_number_of_edges_left_is_drawn():
     h = history()
     h.add(epoch_edges=[2000, 1500, 1000])
