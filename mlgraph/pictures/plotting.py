@@ -29,6 +29,8 @@ Numbers = npt.NDArray[Any]
 SIZE = (9.0, 6.0)  # inches
 DPI = 120
 COLUMNS = 1000  # a line of many more points is reduced to its outline, which looks the same
+FEW_BATCHES = 100  # with fewer batches an epoch, a running mean swings: the mean of each epoch is drawn instead
+ENOUGH_EPOCHS = 5  # for a line of their means
 SOFTENING = 0.01  # of the accuracy scale; a larger value leaves less room between 99 and 100 %
 NARROW = 3  # largest ratio of losses that are drawn on a linear scale
 BEHIND_TEXT = {"boxstyle": "round,pad=0.2", "fc": "white", "ec": "none", "alpha": 0.8}
@@ -52,7 +54,8 @@ def draw_training(
     """Draw the course of a training run: its accuracy, or its loss if there is no accuracy.
 
     The upper panel shows the accuracy of every batch as a thin line, its running mean, and the test
-    accuracy after each epoch. Its scale is stretched towards 100 %, so that both the first batches
+    accuracy after each epoch. If epochs have fewer than 100 batches, the mean of each epoch replaces
+    the running mean from the fifth epoch on. Its scale is stretched towards 100 %, so that both the first batches
     and the last epochs are legible. The scale of losses is logarithmic if all are positive and the
     largest is more than three times the smallest. The lower panel shows the learning rate, the
     batch size and, if edges were cut, the fraction of edges left. No display is needed, and
@@ -223,9 +226,9 @@ class LivePicture:
     def update(self, history: History) -> None:
         """Draw the history so far. Call this when `is_due` is true, so that drawing does not slow down the training."""
         start = time.perf_counter()
-        limits = self._picture.limits
+        before = self._picture.surroundings
         self._picture.update(history)
-        if self._animated and self._picture.limits == limits:
+        if self._animated and self._picture.surroundings == before:
             self._canvas.restore_region(self._background)
             self._draw_artists()
             self._canvas.blit(self._figure.bbox)
@@ -318,7 +321,7 @@ class _Picture:
             self._last = _add_note(upper, (0, 14), va="bottom", color="tab:red", weight="bold")
         else:
             self._last = _add_note(upper, (0, -14), va="top", color="tab:red", weight="bold")
-        upper.legend(loc="upper center" if of_loss else "lower center", ncols=3, frameon=False)
+        self._legend = upper.legend(loc="upper center" if of_loss else "lower center", ncols=3, frameon=False)
 
         rates.set_xlabel("epochs")
         rates.yaxis.set_major_formatter("{x:g}")  # 5e-05: longer numbers push the label off the picture
@@ -337,9 +340,15 @@ class _Picture:
         self.artists = [self._batches, self._mean, self._test, self._last, *self._schedules, self._edges, self._n_edges]
 
     @property
-    def limits(self) -> list[tuple[float, float]]:
-        """Limits of the axes. While they do not change, only `artists` need to be drawn again."""
-        return [limits for axes in self._axes for limits in (axes.get_xlim(), axes.get_ylim())]
+    def surroundings(self) -> list[object]:
+        """Limits and legend. While they do not change, only `artists` need to be drawn again."""
+        return [self._mean.get_label(), *(ends for axes in self._axes for ends in (axes.get_xlim(), axes.get_ylim()))]
+
+    def _set_mean(self, x: Numbers, y: Numbers, label: str) -> None:
+        self._mean.set_data(x, y)
+        if self._mean.get_label() != label:
+            self._mean.set_label(label)
+            self._legend.texts[1].set_text(label)
 
     def update(self, history: History) -> None:
         """Set the data of all lines."""
@@ -354,8 +363,12 @@ class _Picture:
         else:
             batches, test = 100 * history.batch_accuracy, 100 * history.validation_accuracy
         self._batches.set_data(*_outline(epochs, batches, self._columns))
-        ends, mean = _running_mean(seen, history.batch_size, batches, window=min(epoch_size, seen[-1]) / 10)
-        self._mean.set_data(ends / epoch_size, mean)
+        means = history.epoch_loss if self._of_loss else 100 * history.epoch_accuracy
+        if len(means) >= ENOUGH_EPOCHS and len(seen) * epoch_size < FEW_BATCHES * seen[-1]:
+            self._set_mean(epoch_ends[: len(means)] / epoch_size, means, "training, mean of each epoch")
+        else:
+            ends, mean = _running_mean(seen, history.batch_size, batches, window=min(epoch_size, seen[-1]) / 10)
+            self._set_mean(ends / epoch_size, mean, "training, running mean")
         if len(test):
             tested = epoch_ends[: len(test)] / epoch_size
             self._test.set_data(tested, test)

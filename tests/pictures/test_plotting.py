@@ -80,6 +80,25 @@ def test_losses_are_drawn_where_there_are_no_accuracies(lowest, scale):
     assert (loss.get_ylabel(), loss.get_yscale()) == ("loss", scale) and low < lowest and high > 20
 
 
+@pytest.mark.parametrize("of_loss", [True, False])
+@pytest.mark.parametrize(
+    ("epochs", "batches", "of_epochs"), [(5, 99, True), (50, 11, True), (4, 11, False), (5, 101, False)]
+)
+def test_epochs_of_few_batches_are_drawn_by_their_means(epochs, batches, of_epochs, of_loss):
+    h = history(epochs=epochs, batches=batches, extra=3)
+    h.epoch_accuracy[:], h.epoch_loss[:] = np.linspace(0.5, 1, epochs), np.linspace(2, 1, epochs)
+    if of_loss:
+        h.batch_accuracy[:] = np.nan
+    figure = draw_training(h)
+    names = ["training, running mean", "training, mean of each epoch"]
+    assert [text.get_text() for text in figure.axes[0].get_legend().texts][1] == names[of_epochs]
+    x, mean = lines(figure)[names[of_epochs]]
+    assert len(x) == (epochs if of_epochs else 500)
+    if of_epochs:
+        np.testing.assert_allclose(x, np.arange(1, epochs + 1))
+        np.testing.assert_allclose(mean, h.epoch_loss if of_loss else 100 * h.epoch_accuracy)
+
+
 @pytest.mark.parametrize("validated", [True, False])
 @pytest.mark.parametrize(
     ("losses", "rate"),
@@ -305,6 +324,10 @@ def test_updates_are_rare_and_draw_only_lines(windows, monkeypatch):
     assert not picture.is_due
     now += 0.02 / 0.04
     assert picture.is_due
+
+    picture.update(history(epochs=5))  # the legend changes
+    assert windows[4:] == ["draw"]
+    picture.update(history(epochs=2))
 
     figure = plt.gcf()
     pieces = np.array(figure.canvas.buffer_rgba())
