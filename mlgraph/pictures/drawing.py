@@ -31,6 +31,7 @@ from mlgraph.graph.ops import CONSTANT, INPUT, NEURON, PARAMETER
 from mlgraph.graph.topology import ancestors, topological
 from mlgraph.graph.views import KIND_NAMES, Neuron, Node, name_of
 from mlgraph.models.running import engine_of
+from mlgraph.pictures.softmaxes import find_softmaxes
 from mlgraph.pictures.svg import ADJOINT, COLOURS, VALUE, Box, Link, printable, to_svg
 
 if TYPE_CHECKING:
@@ -46,7 +47,13 @@ A neuron with more sources shows their number.
 """
 
 FEW_EDGES = 40
-"""Maximum number of edges of a graph whose weights and biases are written as numbers."""
+"""Maximum number of edges into neurons of a graph whose weights and biases are written as numbers."""
+
+MOST_PROBABILITIES = 10
+"""A softmax of more shows the range of its probabilities, not each."""
+
+SOFTMAX = len(ops.BY_CODE)
+"""Code of a softmax, whose box replaces its nodes. No op of a graph has it."""
 
 BANDS = 8
 """Number of boxes of a graph that is so deep that ranges of levels are folded."""
@@ -68,7 +75,8 @@ class Drawing:
 
     Edges with positive weights are blue, edges with negative weights red; the larger the magnitude
     of the weight, the wider the edge. In a small graph, weights and biases are also written as
-    numbers. ∂ marks an adjoint. Bold boxes are the given `nodes`. For a whole graph, they are the
+    numbers. A softmax is one box, if all of its nodes are drawn and nothing else reads those within.
+    ∂ marks an adjoint. Bold boxes are the given `nodes`. For a whole graph, they are the
     operations and live neurons that nothing reads.
 
     Parameters
@@ -122,7 +130,7 @@ class Drawing:
         self._graph = graph = members[0] if isinstance(members[0], Graph) else members[0].graph
         given = _by_id(graph, "values", values), _by_id(graph, "adjoints", adjoints)
         with graph.lock:
-            self._code, topology = graph.codes, graph.topology()
+            self._code, topology = graph.codes.copy(), graph.topology()
             bold = np.array(range(len(graph)) if is_whole_graph else ids_of(graph, "nodes", members), np.int32)
             level, order = topological(graph, topology, bold)
             count = topology.counts[order]
@@ -136,13 +144,41 @@ class Drawing:
                 bold = np.flatnonzero(is_end).astype(np.int32)
             computed = ({}, {}) if example is None else _trace(graph, order, bold, example)
             self._values, self._adjoints = ({**a, **b} for a, b in zip(computed, given, strict=True))
+            is_bold = set(bold.tolist())
+            order = self._contract_softmaxes(level, order, is_bold)
             self._move_constants(level, order)
-            self._is_small = len(self._source) <= FEW_EDGES
-            self._boxes = self._fold(order, level, set(bold.tolist()), limit)
+            self._is_small = int((self._code[self._target] >= NEURON).sum()) <= FEW_EDGES
+            self._boxes = self._fold(order, level, is_bold, limit)
             self._link()
 
     def __repr__(self) -> str:
         return f"<Drawing of {len(self._boxes)} boxes: save('picture.svg') writes it>"
+
+    def _contract_softmaxes(self, level: Int32, order: Int32, bold: set[int]) -> Int32:
+        """Let the first probability of each softmax stand for all of its nodes; return the nodes that are left.
+
+        Edges from the logits to the softmax and from it to its readers are kept.
+        """
+        self._probabilities: dict[int, list[int]] = {}  # of a softmax, by its first
+        place = np.arange(len(level), dtype=np.int32)  # of a node of a softmax, the first probability
+        entry = np.full(len(level), -1)  # of a node that reads a logit, the index of the logit
+        for softmax in find_softmaxes(self._graph, order, self._source, self._target):
+            if softmax.inner & (bold | self._graph.names.keys()):
+                continue
+            first = softmax.probabilities[0]
+            nodes = [*softmax.inner, *softmax.probabilities]
+            entry[softmax.entries] = range(len(softmax.entries))
+            level[first] = level[nodes].min()
+            place[nodes], self._code[first] = first, SOFTMAX
+            self._probabilities[first] = softmax.probabilities
+            bold |= {first} if bold.intersection(softmax.probabilities) else set()
+        at = entry[self._target]
+        is_within = (place[self._target] != self._target) | (self._code[self._target] == SOFTMAX)
+        kept = ~is_within | ((at >= 0) & (self._position == 0))
+        self._position = np.where(at >= 0, at, self._position)[kept]
+        self._source, self._target = place[self._source[kept]], place[self._target[kept]]
+        left: Int32 = order[place[order] == order]
+        return left
 
     def _move_constants(self, level: Int32, order: Int32) -> None:
         """Move each constant and parameter to the level just before the first node that reads it."""
@@ -195,8 +231,18 @@ class Drawing:
 
     def _box(self, nodes: Int32, column: int, is_bold: bool, level: Int32) -> Box:
         title, lines, tip = self._describe_node(nodes) if len(nodes) == 1 else self._describe_group(nodes, level)
+        members = [i for node in nodes.tolist() for i in self._probabilities.get(node, [node])]
+        are_listed = 1 == len(nodes) < len(members) <= MOST_PROBABILITIES
         for numbers, mark, colour in ((self._values, "", VALUE), (self._adjoints, "∂ ", ADJOINT)):
-            known = np.array([numbers[i] for i in nodes.tolist() if i in numbers])
+            known = np.array([numbers[i] for i in members if i in numbers])
+            if are_listed and not mark:
+                names = self._graph.names
+                lines += [
+                    (f"{names.get(i, k)}: {numbers[i]:.5g}" if i in numbers else names[i], colour)
+                    for k, i in enumerate(members)
+                    if i in numbers or i in names
+                ]
+                continue
             if len(known):
                 lines.append((mark + _range(known), colour))
         codes = np.unique(self._code[nodes])
@@ -217,6 +263,9 @@ class Drawing:
         node = graph[int(nodes[0])]
         code = int(self._code[node.id])
         lines = []
+        if code == SOFTMAX:
+            names = [name_of(graph, i, short=True) for i in self._logits_of(node.id)]
+            return "softmax", [], f"softmax({', '.join(names[:MANY])}{', ...' * (len(names) > MANY)})"
         if code >= NEURON:
             title = f"{name_of(graph, node.id, short=True)} {_operation(code)}"
             if graph.n_sources(node.id) > MANY:
@@ -233,6 +282,11 @@ class Drawing:
             if node.id in graph.names and node.name != title:
                 title = f"{node.name} {title}"
         return title, lines, formula(node, 200)
+
+    def _logits_of(self, softmax: int) -> list[int]:
+        here = self._target == softmax
+        logits: list[int] = self._source[here][np.argsort(self._position[here])].tolist()
+        return logits
 
     def _describe_group(self, nodes: Int32, level: Int32) -> tuple[str, list[tuple[str, str]], str]:
         """Title, coloured lines and tooltip of several nodes."""
@@ -366,6 +420,8 @@ def _kind(code: int) -> str:
 
 
 def _operation(code: int) -> str:
+    if code == SOFTMAX:
+        return "softmax"
     name = ops.BY_CODE[code - NEURON if code >= NEURON else code].name
     return name if code >= NEURON else SYMBOLS.get(name, name)
 
@@ -374,7 +430,7 @@ def _plural(code: int) -> str:
     kind = _kind(code)
     if kind == "neuron":
         return f"{_operation(code)} neurons"
-    return f"× {ops.BY_CODE[code].name}" if kind == "operation" else f"{kind}s"
+    return f"× {'softmax' if code == SOFTMAX else ops.BY_CODE[code].name}" if kind == "operation" else f"{kind}s"
 
 
 def _range(numbers: npt.NDArray[np.generic]) -> str:
