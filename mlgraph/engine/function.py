@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from html import escape
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from mlgraph._support import tables
 from mlgraph._support.array_types import Float32, Int64
 from mlgraph._support.checks import float_array
 from mlgraph.compiler.plan import Plan
@@ -20,7 +22,13 @@ from mlgraph.graph.arrays import edges, parameter_places
 from mlgraph.graph.graph import Graph, checked_graph
 from mlgraph.graph.ids import id_of, ids_of, ids_of_different
 from mlgraph.graph.ops import INPUT, NEURON, PARAMETER
-from mlgraph.graph.views import Neuron, Node, NodesLike, names_of
+from mlgraph.graph.views import Neuron, Node, NodesLike, name_of, names_of
+
+MOST_NUMBERS = 10
+"""Maximum size of an array whose numbers the repr of `Gradients` shows."""
+
+CAPTION = "derivatives for each neuron's weights (their norm and largest magnitude) and bias:"
+"""Text above the table in the repr of `Gradients`."""
 
 
 class Places(NamedTuple):
@@ -49,7 +57,7 @@ def places_in(graph: Graph, inputs: list[int] | None = None) -> Places:
 
 
 class Gradients(NamedTuple):
-    """The result of `Function.vjp` and of `Model.gradients`.
+    """The result of `Function.vjp` and of `Model.gradients`. Its repr is a table with a row for each neuron.
 
     Attributes
     ----------
@@ -67,6 +75,34 @@ class Gradients(NamedTuple):
     inputs: Float32
     parameters: Float32
     places: Places
+
+    def __repr__(self) -> str:
+        return "\n".join([*self._summary(), *(f"{CAPTION}\n{tables.to_text(*table)}" for table in self._table())])
+
+    def _repr_html_(self) -> str:
+        html = "<br>\n".join(map(escape, self._summary()))
+        return "\n".join([f"<p>{html}</p>", *(f"<p>{CAPTION}</p>\n{tables.to_html(*t)}" for t in self._table())])
+
+    def _summary(self) -> list[str]:
+        shown = [f"  {name}: {_brief(getattr(self, name))}" for name in ("values", "inputs", "parameters")]
+        return ["Gradients", *shown]
+
+    def _table(self) -> list[tuple[list[str], list[list[str]]]]:
+        """A table with a row for each neuron and parameter that was there; none if there was none."""
+        graph, places = self.places.graph, self.places
+        with graph.lock:
+            owners = np.flatnonzero((graph.codes >= PARAMETER) & (np.asarray(graph.born) < places.edits)).tolist()
+
+            def row(i: int) -> list[object]:
+                node = owners[i]
+                weights = self.of(node).astype(np.float64).ravel()
+                norm, largest = float(np.linalg.norm(weights)), float(np.abs(weights).max(initial=0.0))
+                _, code, data = self._record("node", node)
+                bias = self.of_bias(node) if code >= NEURON and places.bias[data] >= 0 else None
+                return [name_of(graph, node, short=True), weights.size, norm, largest, bias]
+
+            names = ["neuron", "weights", "norm", "largest", "bias"]
+            return [(names, tables.some_rows(len(owners), row))] if owners else []
 
     @property
     def edges(self) -> Float32:
@@ -159,6 +195,13 @@ class Gradients(NamedTuple):
         if graph.born[number] >= self.places.edits:
             raise ValueError(f"{what}: {graph[number]!r} was added after these gradients were computed")
         return number, *graph.code_and_record(number)
+
+
+def _brief(array: Float32) -> str:
+    """The numbers of a small array, the shape of another one."""
+    if array.size > MOST_NUMBERS:
+        return f"float32, shape {array.shape}"
+    return " ".join(np.array2string(array, precision=4, separator=", ").split())
 
 
 class Function:

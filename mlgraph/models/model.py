@@ -631,7 +631,7 @@ class Model(Freezable, Declared):
         Returns
         -------
         structured array, shape (neurons,)
-            One row for each neuron:
+            It prints as a table, of its first and last rows if it is long. One row for each neuron:
 
             layer, index, node : its layer, its index there and its id. The layer is -1 for a neuron
             of a network that is in no layer; in a model without layers it is the level.

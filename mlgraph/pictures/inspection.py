@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mlgraph._support import tables
 from mlgraph._support.array_types import Bool, Float64, Ids, Int32
 from mlgraph.compiler.plan import Plan
 from mlgraph.engine.engine import Engine
@@ -25,8 +26,6 @@ from mlgraph.models.layer import Layer
 from mlgraph.models.model import Model
 from mlgraph.models.running import evaluate, read, read_with_targets
 from mlgraph_ext import _topology
-
-Table = npt.NDArray[Any]
 
 COLUMNS = np.dtype(
     [
@@ -56,6 +55,29 @@ MOST_VALUES = 2**26
 """Maximum number of values computed at a time, which bounds the memory."""
 
 
+class Table(np.ndarray[Any, np.dtype[Any]]):
+    """A structured array whose repr is a table. Its columns are plain arrays."""
+
+    def __getitem__(self, key: Any) -> Any:
+        found = super().__getitem__(key)
+        return found.view(np.ndarray) if isinstance(found, Table) and found.dtype.names is None else found
+
+    def __repr__(self) -> str:
+        if self.dtype.names is None or self.ndim != 1:
+            return repr(self.view(np.ndarray))
+        return f"{tables.to_text(*self._cells())}\n[{len(self)} rows, a structured array: table['node'] is a column]"
+
+    __str__ = __repr__
+
+    def _repr_html_(self) -> str | None:
+        if self.dtype.names is None or self.ndim != 1:
+            return None
+        return f"{tables.to_html(*self._cells())}\n<p>{len(self)} rows</p>"
+
+    def _cells(self) -> tuple[tuple[str, ...], list[list[str]]]:
+        return self.dtype.names or (), tables.some_rows(len(self), lambda i: self[i].item())
+
+
 def inspect(model: Model, x: npt.ArrayLike, y: npt.ArrayLike | None, n_threads: int | None) -> Table:
     """Compute a table with a row for each neuron; `Model.inspect` documents the parameters and columns."""
     examples, objective = (read(model, x, model.sinks), None) if y is None else read_with_targets(model, x, y)
@@ -67,7 +89,7 @@ def inspect(model: Model, x: npt.ArrayLike, y: npt.ArrayLike | None, n_threads: 
     ids, layer = ids[order], layer[order]
     alive = graph.alive()[ids]
     _, first, group = np.unique(layer, return_index=True, return_inverse=True)
-    table = np.zeros(len(ids), COLUMNS)
+    table = np.zeros(len(ids), COLUMNS).view(Table)
     table["layer"] = layer
     if model.layers:
         table["layer"][layer == len(model.layers)] = -1
@@ -165,7 +187,7 @@ def _ablated(
 ) -> Table:
     """Scores without each of these neurons; `baseline` are the scores of the unchanged model."""
     graph, outputs = model.graph, model.sinks
-    table = np.zeros(len(ids), ABLATED)
+    table = np.zeros(len(ids), ABLATED).view(Table)
     table["node"], table["loss"], table["accuracy"] = ids, baseline["loss"], baseline.get("accuracy", np.nan)
     is_output = np.isin(ids, outputs)
     table["loss"][is_output] = table["accuracy"][is_output] = np.nan

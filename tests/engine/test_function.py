@@ -36,7 +36,7 @@ def test_gradients_of_nodes_match_finite_differences(sweep):
         if name != "bare":
             np.testing.assert_allclose(gradients.of_bias(n[name]), slope(n[name], "bias"), rtol=2e-2, atol=0.05)
     np.testing.assert_array_equal(gradients.of(n["y"]), gradients.inputs[:, 1])
-    assert repr(gradients).endswith(f"<Places of {len(g)} nodes>)") and "Graph" not in repr(gradients)
+    assert repr(gradients.places) == f"<Places of {len(g)} nodes>"
 
 
 def test_gradients_stay_valid_when_the_graph_grows():
@@ -236,3 +236,29 @@ def test_gradients_by_infinite_values_are_infinite(sweep, n, neurons):
         np.testing.assert_array_equal(gradients.of(g[i]), [np.inf, n * neurons])
     for i in top:
         np.testing.assert_array_equal(gradients.of(g[i]), [np.inf] * neurons)
+
+
+@pytest.mark.parametrize(("neurons", "rows"), [(2, 3), (19, 20), (40, 21)])
+def test_gradients_print_as_a_table_of_neurons_and_parameters(neurons, rows):
+    g = mlgraph.Graph()
+    x, w = g.input("x"), g.parameter(2.0, "a<b")
+    nodes = [g.add_neuron([x * w], weights=[1.0], bias=None if k else 1.0) for k in range(neurons)]
+    gradients = g.compile(nodes).vjp([[3.0]])
+    text, html = repr(gradients).splitlines(), gradients._repr_html_()
+    assert text[2] == f"  inputs: [[{2 * neurons}.]]"
+    head, parameter, first = (line.split() for line in text[5:8])
+    assert head == ["neuron", "weights", "norm", "largest", "bias"]
+    assert parameter == ["a<b", "1", *[f"{3 * neurons}"] * 2] and first[1:] == ["1", "6", "6", "1"]
+    assert len(text) == 6 + rows and html.count("<tr>") == rows + 1 and "<td>a&lt;b</td>" in html
+    nodes[0].bias = None
+    g.add_neuron([x])
+    g.prune([nodes[1]])
+    assert repr(gradients).splitlines() == text  # as computed
+
+
+def test_gradients_without_parameters_print_their_numbers():
+    g = mlgraph.Graph()
+    x, y = g.inputs(2)
+    f = g.compile(x * y)
+    assert repr(f.vjp([[3.0, 2.0]])) == "Gradients\n  values: [[6.]]\n  inputs: [[2., 3.]]\n  parameters: []"
+    assert "inputs: float32, shape (6, 2)" in repr(f.vjp(np.ones((6, 2))))

@@ -1,5 +1,7 @@
 """`Model.inspect`, `ablate` and `ablation_table`, compared with cuts and with numpy."""
 
+import pickle
+
 import numpy as np
 import pytest
 from editable import held
@@ -250,6 +252,29 @@ def test_inspect_gives_statistics_of_each_neuron(monkeypatch, activation, most_v
             row = next(rows)
             for name, value in want.items():
                 np.testing.assert_allclose(row[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize(("hidden", "rows"), [((11,), 20), ((12,), 21), ((20, 16), 21)])
+def test_the_table_prints_its_first_and_last_rows(hidden, rows):
+    net = network(hidden)
+    table = net.inspect(X)
+    head, *lines, tail = repr(table).splitlines()
+    assert head.split() == list(table.dtype.names) and len(lines) == rows
+    assert lines[0].split()[:4] == ["0", "0", "12", "True"] and f"{table['bias'][0]:.3g}" in lines[0]
+    assert ["..."] * 15 == lines[10].split() or rows == 20
+    assert lines[-1].split()[:2] == [str(len(hidden)), "8"] and tail.startswith(f"[{len(table)} rows")
+    assert "nan" not in repr(table) and str(table) == repr(table)
+    html = table._repr_html_()
+    assert html.count("<tr>") == rows + 1 and "<th>layer</th><th>index</th>" in html
+    pair = repr(net.ablation_table(net.layers[0], X, Y)[["node", "loss"]][:2]).splitlines()
+    assert pair[0].split() == ["node", "loss"] and len(pair) == 4
+
+
+def test_the_table_is_an_array():
+    table = pickle.loads(pickle.dumps(network().inspect(X)))
+    assert type(table["mean"]) is np.ndarray and repr(table["layer"][:2]) == "array([0, 0], dtype=int32)"
+    assert table[0]["node"] == 12 and len(table[table["layer"] == 1]) == 16 and table[:0]._repr_html_()
+    assert repr(table[:0]).startswith("layer") and table.reshape(-1, 1)._repr_html_() is None
 
 
 def test_dead_and_silent_neurons():
