@@ -31,6 +31,7 @@ DPI = 120
 COLUMNS = 1000  # a line of many more points is reduced to its outline, which looks the same
 FEW_BATCHES = 100  # with fewer batches an epoch, a running mean swings: the mean of each epoch is drawn instead
 ENOUGH_EPOCHS = 5  # for a line of their means
+MOST_DOTS = 100  # of more epochs, dots and a thick line would cover all other lines
 SOFTENING = 0.01  # of the accuracy scale; a larger value leaves less room between 99 and 100 %
 NARROW = 3  # largest ratio of losses that are drawn on a linear scale
 BEHIND_TEXT = {"boxstyle": "round,pad=0.2", "fc": "white", "ec": "none", "alpha": 0.8}
@@ -372,6 +373,8 @@ class _Picture:
         if len(test):
             tested = epoch_ends[: len(test)] / epoch_size
             self._test.set_data(tested, test)
+            if len(test) > MOST_DOTS:
+                self._test.set(marker="", linewidth=0.8)
             self._last.xy = tested[-1], test[-1]
             self._last.set_text(f"{test[-1]:.4g}" if self._of_loss else f"{test[-1]:.2f} %")
         if self._of_loss:

@@ -80,6 +80,11 @@ def test_losses_are_drawn_where_there_are_no_accuracies(lowest, scale):
     assert (loss.get_ylabel(), loss.get_yscale()) == ("loss", scale) and low < lowest and high > 20
 
 
+def test_many_epochs_have_no_dots():
+    markers = [draw_training(history(epochs=n, batches=2)).axes[0].lines[2].get_marker() for n in (100, 101)]
+    assert markers == ["o", ""]
+
+
 @pytest.mark.parametrize("of_loss", [True, False])
 @pytest.mark.parametrize(
     ("epochs", "batches", "of_epochs"), [(5, 99, True), (50, 11, True), (4, 11, False), (5, 101, False)]
