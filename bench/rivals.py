@@ -180,7 +180,7 @@ class Mlgraph:
             batch_size=batch,
             learning_rate=0.05,
             momentum=0.9,
-            callback=lambda event: at.append(time.perf_counter()) if event.kind == "epoch" else None,
+            callbacks=[lambda event: at.append(time.perf_counter()) if event.kind == "epoch" else None],
             optimizer="sgd",
         )
         return at[1] - at[0], at[-1] - at[-2]

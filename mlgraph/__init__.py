@@ -17,7 +17,7 @@ Schedule, GradualPruning, SET, RigL
     Schedules prune or rewire edges during `fit`. Subclass `Schedule` to write your own.
 Edges, Neurons, Gradients, Trace, History, Progress
     Results of `Graph.edges`, `Graph.neurons`, `Function.vjp` and `Model.gradients`, `Model.trace`
-    and `Model.fit`. A callback of `Model.fit` receives a `Progress`.
+    and `Model.fit`. Callbacks of `Model.fit`, such as `EarlyStopping`, receive a `Progress`.
 NonFiniteError, CycleError, CheckpointError, ModelFileError
     `NonFiniteError` is an ArithmeticError; the others are ValueErrors.
 ISA, default_threads
@@ -59,6 +59,7 @@ _MODULES = {
     "sparsity.gradual_pruning": "GradualPruning",
     "sparsity.rewiring": "SET RigL",
     "sparsity.schedules": "Schedule",
+    "training.callbacks": "Callback EarlyStopping",
     "training.checkpoint": "CheckpointError",
     "training.loop": "Progress",
     "training.nonfinite": "NonFiniteError",

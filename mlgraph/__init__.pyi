@@ -16,6 +16,7 @@ from mlgraph.models.network import Network as Network
 from mlgraph.sparsity.gradual_pruning import GradualPruning as GradualPruning
 from mlgraph.sparsity.rewiring import SET as SET, RigL as RigL
 from mlgraph.sparsity.schedules import Schedule as Schedule
+from mlgraph.training.callbacks import Callback as Callback, EarlyStopping as EarlyStopping
 from mlgraph.training.checkpoint import CheckpointError as CheckpointError
 from mlgraph.training.loop import Progress as Progress
 from mlgraph.training.nonfinite import NonFiniteError as NonFiniteError

@@ -35,7 +35,7 @@ class NoValidation(np.ndarray[Any, np.dtype[np.float64]]):
         try:
             return super().__getitem__(at)
         except IndexError:
-            hint = "fit adds one after each epoch if it is given validation=(x, y)"
+            hint = "fit adds one after each epoch if it is given validation_data or validation_split"
             raise IndexError(f"history: no validation result at index {shown(at)}: {hint}") from None
 
 
@@ -58,7 +58,7 @@ class History(Declared):
         was trained on.
     validation_loss, validation_accuracy : float64, shape (epochs,)
         After the epoch; empty without validation data. An index into empty ones is an IndexError
-        that names the missing argument `validation`.
+        that names the missing argument `validation_data`.
     epoch_seconds : float64, shape (epochs,)
         Time of the training alone, without validation and callbacks. (Epochs that one call of the
         sweep takes together, which happens if nothing else does between them, have shares of its

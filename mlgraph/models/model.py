@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from mlgraph.pictures.drawing import Drawing
     from mlgraph.sparsity.schedules import Schedule
+    from mlgraph.training.callbacks import Callback
     from mlgraph.training.loop import Progress
 
 
@@ -775,10 +776,11 @@ class Model(Freezable, Declared):
         weight_decay: float = 0.0,
         optimizer: str = "adam",
         standardize: bool = False,
-        validation: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+        validation_data: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+        validation_split: float = 0.0,
         shuffle: bool = True,
         seed: int | None = None,
-        callback: Callable[[Progress], Any] | None = None,
+        callbacks: Sequence[Callback | Callable[[Progress], Any]] | None = None,
         verbose: bool = False,
         sparsify: Schedule | None = None,
         on_nonfinite: str = "raise",
@@ -842,18 +844,22 @@ class Model(Freezable, Declared):
             Read each column of `x` as (x - mean) / std, with mean and standard deviation of these
             data, and keep that as the model's `scaling`. A model that has such a scaling keeps its
             own.
-        validation : (x, y), optional
+        validation_data : (x, y), optional
             Data that are evaluated after each epoch.
+        validation_split : float
+            Share of the examples that are held out of the training and evaluated after each epoch
+            instead. They are chosen at random, for the same number of examples always the same.
         shuffle : bool
         seed : int, optional
             By default drawn from the graph's own generator, so each call goes on in another order. It
             determines the order of the examples, dropout, and what a schedule does at random. Calls
             with the same seed repeat all that.
-        callback : callable, optional
-            Called with a `Progress` about five times a second between steps, after the last step of
-            an epoch, and after every epoch. The steps at which it is called differ from run to run;
-            use a schedule, as for `sparsify`, for edits that must be reproducible. If it raises
-            StopIteration, the run ends there: parameters stay, and a checkpoint can be resumed.
+        callbacks : list of Callback or callable, optional
+            The hooks of a `Callback`, for example `EarlyStopping`, are called after each step and
+            each epoch. A function is called with a `Progress` about five times a second between
+            steps, after the last step of an epoch, and after every epoch; the steps at which it is
+            called differ from run to run. If one of them raises StopIteration, the run ends there:
+            parameters stay, and a checkpoint can be resumed.
         verbose : bool
             Print a line for each epoch with its loss, accuracy, validation results and seconds. At
             most about ten lines a second are printed, and always those of the first and last epoch.
@@ -943,10 +949,11 @@ class Model(Freezable, Declared):
             weight_decay=weight_decay,
             optimizer=optimizer,
             standardize=standardize,
-            validation=validation,
+            validation_data=validation_data,
+            validation_split=validation_split,
             shuffle=shuffle,
             seed=seed,
-            callback=callback,
+            callbacks=callbacks,
             verbose=verbose,
             sparsify=sparsify,
             on_nonfinite=on_nonfinite,

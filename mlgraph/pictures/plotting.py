@@ -180,7 +180,7 @@ class LivePicture:
             if live.is_due:
                 live.update(progress.history)
 
-        history = net.fit(x, y, epochs=10, validation=(test_x, test_y), callback=show)
+        history = net.fit(x, y, epochs=10, validation_data=(test_x, test_y), callbacks=[show])
         live.wait(history)
     """
 

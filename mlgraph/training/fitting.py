@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +35,7 @@ from mlgraph.models.running import (
 from mlgraph.models.scaling import UNSCALED, Data, Scaling, Standardization, ordered, standardization
 from mlgraph.sparsity.schedules import Schedule, ScheduleRunner
 from mlgraph.training.advice import warn_of_divergence, warn_of_targets
+from mlgraph.training.callbacks import Callback, call, checked_callbacks, wants_each_step
 from mlgraph.training.loop import Progress, RunState, train
 from mlgraph.training.nonfinite import POLICIES, Guard
 from mlgraph.training.report import Report
@@ -47,6 +48,8 @@ T = TypeVar("T")
 
 PROGRESS = np.arange(1000) / 1000
 """Values of the progress at which a learning rate function is checked before a run. No batch begins at 1."""
+
+BELOW_1 = float(np.nextafter(1.0, 0.0))
 
 LEAST_EPOCHS, LEAST_STEPS = 10, 2000
 """The default number of epochs gives a run at least so many of both."""
@@ -70,10 +73,11 @@ def fit(
     weight_decay: float,
     optimizer: str,
     standardize: bool,
-    validation: tuple[npt.ArrayLike, npt.ArrayLike] | None,
+    validation_data: tuple[npt.ArrayLike, npt.ArrayLike] | None,
+    validation_split: float,
     shuffle: bool,
     seed: int | None,
-    callback: Callable[[Progress], Any] | None,
+    callbacks: Sequence[Callback | Callable[[Progress], Any]] | None,
     verbose: bool,
     sparsify: Schedule | None,
     on_nonfinite: str,
@@ -85,6 +89,12 @@ def fit(
     """Train a model. `Model.fit` documents the arguments."""
     given, y = as_arrays(x, y)
     given = ordered(given, model.columns)
+    if real("validation_split", validation_split, "a number from 0 to below 1", 0.0, BELOW_1):
+        if validation_data is not None:
+            raise ValueError("validation_split: expected 0 where there are validation_data")
+        read_with_targets(model, given, y)  # refuses y of another length
+        given, y, held = _split(given, y, validation_split)
+        validation_data = cast("Any", held)
     scaling = _scaling_for(model, given, truth("standardize", standardize), targets_in_x=are_none(y))
     raw, objective = read_with_targets(model, given, y, scaling=scaling)
 
@@ -113,8 +123,7 @@ def fit(
         raise ValueError("resume: set checkpoint to the file of the run to resume")
     checkpoint_every = real("checkpoint_every", checkpoint_every, "seconds from 0 on", 0, FLOAT32_MAX)
     checked_threads(n_threads)
-    if callback is not None and not callable(callback):
-        raise TypeError(f"callback: expected a callable, got {type(callback).__name__}")
+    called = checked_callbacks(callbacks, validated=validation_data is not None)
     verbose = truth("verbose", verbose)
 
     # Read the data.
@@ -124,8 +133,8 @@ def fit(
     warn_of_targets(model, objective)
     held_out: list[Any] = []
     validate: Callable[[], dict[str, float]] | None = None
-    if validation is not None:
-        held_out_examples, held_out_objective = _read_validation(model, validation, scaling, warned, n_threads)
+    if validation_data is not None:
+        held_out_examples, held_out_objective = _read_validation(model, validation_data, scaling, warned, n_threads)
         held_out = [held_out_examples.array, held_out_objective.label, held_out_objective.target]
         validate = partial(evaluate, model, held_out_examples, held_out_objective, n_threads)
 
@@ -172,6 +181,9 @@ def fit(
         learning = Learning(objective, optimizer, (momentum, 0.999, 1e-8), run_seed, few, n_threads)
 
         # Train.
+        for each in called:
+            if isinstance(each, Callback):
+                each.on_train_begin(model)
         report = Report(state.history, course.epochs) if verbose else None
         with keeper.interrupts if keeper else nullcontext(), keeper or nullcontext(), report or nullcontext():
             train(
@@ -181,13 +193,18 @@ def fit(
                 learning,
                 guard=Guard(model, on_nonfinite, examples, learning),
                 validate=validate,
-                callback=callback,
+                call=partial(call, called) if called else None,
+                each_step=wants_each_step(called),
+                model=model,
                 state=state,
                 between=keeper.between_steps if keeper else lambda: None,
                 report=report,
                 n_edges=lambda: model.n_edges,
                 sparse=acting,
             )
+        for each in called:
+            if isinstance(each, Callback):
+                each.on_train_end(model)
     warn_of_divergence(state.history, examples, objective)
     return model.history
 
@@ -252,12 +269,24 @@ def _read_validation(
     model: Model, data: Any, scaling: Scaling, warned: str, n_threads: int | None
 ) -> tuple[Examples, Objective]:
     if not isinstance(data, tuple | list) or len(data) != 2:
-        raise wrong("validation", "(x, y)", data, isinstance(data, tuple | list))
+        raise wrong("validation_data", "(x, y)", data, isinstance(data, tuple | list))
     examples, objective = read_with_targets(model, data[0], data[1], "validation ", scaling)
     warn_of_bytes(examples, "validation x", warned)
     examples = examples.in_bytes(n_threads)
     examples.check_trainable()
     return examples, objective
+
+
+def _split(given: Data, y: Any, share: float) -> tuple[Data, Any, tuple[Data, Any]]:
+    """The data to train with, and those held out: a random share, for the same number of examples always the same."""
+    n = len(given.array)
+    held = round(n * share)
+    if not 0 < held < n:
+        raise ValueError(f"validation_split: expected a share that leaves examples on both sides, got {held} of {n}")
+    order = np.random.default_rng(n).permutation(n)
+    rows, others = np.sort(order[held:]), np.sort(order[:held])
+    (a, b), (c, d) = ((given._replace(array=given.array[i]), y if are_none(y) else y[i]) for i in (rows, others))
+    return a, b, (c._replace(what="validation x"), d)
 
 
 def _begin(model: Model, objective: Objective, optimizer: str) -> None:

@@ -19,6 +19,7 @@ from mlgraph.engine.steps import Course, Learning, Rates, Steps, epoch_order, ep
 from mlgraph.models.history import History, means_of, record
 
 if TYPE_CHECKING:
+    from mlgraph.models.model import Model
     from mlgraph.sparsity.schedules import ScheduleRunner
     from mlgraph.training.nonfinite import Guard
 
@@ -40,7 +41,7 @@ STEP_COST = 20
 
 @dataclass(frozen=True)
 class Progress:
-    """The argument of a `fit` callback.
+    """What callbacks of `fit` are told.
 
     Attributes
     ----------
@@ -56,6 +57,7 @@ class Progress:
         epoch.
     history : History
         The history of the run. Only read it: the run continues to append to it.
+    model : Model
     """
 
     kind: Literal["steps", "epoch"]
@@ -66,6 +68,7 @@ class Progress:
     batch_loss: float
     batch_accuracy: float
     history: History
+    model: Model
 
 
 @dataclass
@@ -194,7 +197,9 @@ def train(
     *,
     guard: Guard,
     validate: Callable[[], dict[str, float]] | None,
-    callback: Callable[[Progress], Any] | None,
+    call: Callable[[Progress], bool] | None,
+    each_step: bool,
+    model: Model,
     state: RunState,
     between: Callable[[], Any],
     report: Callable[[], Any] | None,
@@ -210,30 +215,31 @@ def train(
         two calls, callbacks and other threads may edit the graph or move its parameters.
     guard : Guard
         Takes the steps that might overflow.
+    call : callable, optional
+        Calls the callbacks, and returns whether the run goes on.
+    each_step : bool
+        Whether to call them after each step.
     between : callable
         Called whenever a run may be left and resumed: all results of the last step are recorded.
     report : callable, optional
-        Called before `callback` whenever epochs may have ended.
+        Called before the callbacks whenever epochs may have ended.
     n_edges : callable
         Returns the number of live edges.
     sparse : ScheduleRunner, optional
-        Cuts and grows edges before the steps that it chooses. Like `callback`, it may raise
-        StopIteration to end the run.
+        Cuts and grows edges before the steps that it chooses. It may raise StopIteration to end
+        the run.
     """
     n, epochs, history = len(examples), course.epochs, state.history
     # If nothing else happens between epochs, one call takes several: short ones need not wait for
     # Python.
-    epochs_apart = validate or callback or sparse or callable(course.learning_rate)
+    epochs_apart = validate or call or sparse or callable(course.learning_rate)
     per_step = per_example = 0.0
 
     def may_go_on(kind: Literal["steps", "epoch"], epoch: int, loss: float, accuracy: float) -> bool:
-        if callback:
-            seen = int(history.batch_examples[-1])
-            try:
-                callback(Progress(kind, epoch, epochs, seen, epochs * n, float(loss), float(accuracy), history))
-            except StopIteration:
-                return False
-        return True
+        if not call:
+            return True
+        seen = int(history.batch_examples[-1])
+        return call(Progress(kind, epoch, epochs, seen, epochs * n, float(loss), float(accuracy), history, model))
 
     while state.epoch < epochs:
         n_epochs = 1
@@ -255,6 +261,7 @@ def train(
                         return
                     state.seconds += time.perf_counter() - begin
                     begin = time.perf_counter()
+                last = at + 1 if each_step else last
                 bad, done = 0, at
                 with guard.lock:
                     limit = guard.limit
@@ -290,7 +297,7 @@ def train(
                 per_step, per_example = spent / (done - at), spent / int(steps.size[at:done].sum())
                 if report:
                     report()
-                if callback:
+                if call:
                     (loss,), (accuracy,) = means_of(history, np.array([number, number + done - at]))
                     if not may_go_on("steps", state.epoch, loss, accuracy):
                         return

@@ -192,7 +192,7 @@ def test_training_gives_the_results_of_rows(sweep, monkeypatch, make, kind, opti
         assert is_filled(net)
         if rows:
             by_rows(monkeypatch)
-        net.fit(x, y, epochs=3, batch_size=100, validation=(x, y), seed=3, **{"learning_rate": 0.05, **options})
+        net.fit(x, y, epochs=3, batch_size=100, validation_data=(x, y), seed=3, **{"learning_rate": 0.05, **options})
         assert sources == [[s.id for s in neuron.sources] for layer in net.layers for neuron in layer.neurons]
         trained.append((net.graph.get_parameters(), net.history.batch_loss, net.history.validation_loss))
     np.testing.assert_allclose(trained[0][0], trained[1][0], rtol=1e-3, atol=1e-4)
@@ -252,7 +252,7 @@ def test_a_resumed_run_has_the_same_bits(tmp_path, options):
     whole, other, again = pruned(), pruned(), pruned()
     whole.fit(x, y, **options)
     with pytest.raises(KeyboardInterrupt):
-        other.fit(x, y, checkpoint=tmp_path / "run", callback=interrupt, **options)
+        other.fit(x, y, checkpoint=tmp_path / "run", callbacks=[interrupt], **options)
     again.fit(x, y, checkpoint=tmp_path / "run", resume=True, **options)
     assert len(other.history.batch_loss) < len(whole.history.batch_loss)
     assert again.graph.get_parameters().tobytes() == whole.graph.get_parameters().tobytes()
@@ -268,7 +268,7 @@ def test_edits_of_a_callback_are_seen():
             cut.prune()
             neuron.weights[1] = 7.0
 
-    net.fit(*data(400, 60, 6, "sparse"), epochs=2, batch_size=100, learning_rate=1e-6, momentum=0.0, callback=edit)
+    net.fit(*data(400, 60, 6, "sparse"), epochs=2, batch_size=100, learning_rate=1e-6, momentum=0.0, callbacks=[edit])
     assert len(neuron.weights) == len(neuron.sources) == n - 1 and abs(neuron.weights[1] - 7) < 0.01
 
 
@@ -294,7 +294,7 @@ def test_ctrl_c_waits_until_parameters_and_optimizer_state_belong_to_the_same_st
             *data(200, 60, 6, "sparse"),
             epochs=1,
             batch_size=50,
-            callback=lambda progress: None,
+            callbacks=[lambda progress: None],
             optimizer="sgd",
             learning_rate=0.05,
         )

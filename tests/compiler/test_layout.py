@@ -40,7 +40,7 @@ def test_training_does_not_notice_a_move(optimizer):
                 g.compile([*neurons(g, x, 8), *model.outputs])
                 assert g.storage.moves > before
 
-        model.fit(X, np.ones((5, 6)), epochs=4, learning_rate=0.01, optimizer=optimizer, callback=edit)
+        model.fit(X, np.ones((5, 6)), epochs=4, learning_rate=0.01, optimizer=optimizer, callbacks=[edit])
         return [*parameters_of(model.outputs[:5]), *model.forward(X).tolist()]
 
     np.testing.assert_allclose(np.hstack(run(True)), np.hstack(run(False)), rtol=1e-5)

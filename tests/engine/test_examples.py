@@ -134,9 +134,12 @@ def test_fit_refuses_data_that_are_not_finite(trained, x, message):
             "weight_decay: expected a number from 0 to 1 / learning_rate, 20, got",
         ),
         ({"optimizer": "lion"}, "optimizer: expected sgd or adam, got 'lion'"),
-        ({"validation": (X[:0], Y[:0])}, "validation x: expected at least one example, got none"),
-        ({"validation": (X, Y + 1)}, "validation y: expected labels from 0 to 2, got 1 to 3"),
-        ({"validation": (X * NAN, Y)}, "validation x: expected finite numbers that .*, got nan in example 0, column 0"),
+        ({"validation_data": (X[:0], Y[:0])}, "validation x: expected at least one example, got none"),
+        ({"validation_data": (X, Y + 1)}, "validation y: expected labels from 0 to 2, got 1 to 3"),
+        (
+            {"validation_data": (X * NAN, Y)},
+            "validation x: expected finite numbers that .*, got nan in example 0, column 0",
+        ),
         ({"x": X[:0], "y": Y[:0]}, "x: expected at least one example, got none"),
     ],
 )
@@ -149,7 +152,7 @@ def test_unit_warnings_name_the_data_and_the_line_that_called():
     net, whole = network(), np.where(X > 200, 255, X.astype(int))
     for message, call in (
         ("x: whole numbers from 0 to 255", lambda: net.fit(whole, Y, epochs=1, learning_rate=1e-6)),
-        ("validation x: whole numbers", lambda: net.fit(FLOATS, Y, epochs=1, validation=(whole, Y))),
+        ("validation x: whole numbers", lambda: net.fit(FLOATS, Y, epochs=1, validation_data=(whole, Y))),
         ("x: whole numbers", lambda: net.predict(X[:1])),
         ("x: whole numbers", lambda: net.predict(whole)),
         ("x: whole numbers", lambda: net.forward(whole)),

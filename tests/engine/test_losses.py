@@ -235,7 +235,7 @@ def test_targets_of_one_output_and_of_a_validation_are_named():
     with pytest.raises(ValueError, match=r"^y: expected shape \(90,\) or \(90, 1\), got \(89,\)$"):
         network("identity", 1).evaluate(X, LABELS[:89])
     with pytest.raises(TypeError, match=r"^validation y: .* strings; number them in the same way as y$"):
-        network("softmax").fit(X, LABELS, validation=(X[:2], ["a", "b"]))
+        network("softmax").fit(X, LABELS, validation_data=(X[:2], ["a", "b"]))
 
 
 @pytest.mark.parametrize("none", [np.zeros(0), (), []], ids=repr)

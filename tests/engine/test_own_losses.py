@@ -38,7 +38,7 @@ def test_y_equals_the_last_columns_of_x(images):
         np.testing.assert_array_equal(read(model, x, y), read(other, whole, ()))
     for m, data in ((model, (x, y.tolist())), (other, (whole, ()))):
         m.prune(0.3, by="saliency", data=data)
-        m.fit(*data, epochs=3, validation=data, sparsify=mlgraph.GradualPruning(0.5, by="saliency"))
+        m.fit(*data, epochs=3, validation_data=data, sparsify=mlgraph.GradualPruning(0.5, by="saliency"))
     for losses in ("epoch_loss", "validation_loss"):
         assert getattr(model.history, losses).tolist() == getattr(other.history, losses).tolist()
     np.testing.assert_array_equal(model.graph.get_parameters(), other.graph.get_parameters())
@@ -61,7 +61,7 @@ def test_y_equals_the_last_columns_of_x(images):
 def test_data_that_do_not_fit_the_loss(x, y, message, validation):
     data = (X[:, :1], X[:, :2]) if validation else (x, y)
     with pytest.raises((TypeError, ValueError), match=f"^{'validation ' * validation}{message}"):
-        weighted(1).fit(*data, epochs=1, validation=(x, y) if validation else None)
+        weighted(1).fit(*data, epochs=1, validation_data=(x, y) if validation else None)
 
 
 def test_no_examples():

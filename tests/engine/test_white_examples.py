@@ -86,7 +86,7 @@ def test_copying_columns_changes_no_bit_of_training(sweep, n_threads, monkeypatc
             if progress.kind == "epoch" and progress.epoch == 3:
                 net.graph.prune([(net.graph[299], neuron) for neuron in net.graph[299].targets])
 
-        net.fit(x, y, epochs=7, batch_size=64, n_threads=n_threads, seed=1, callback=cut)
+        net.fit(x, y, epochs=7, batch_size=64, n_threads=n_threads, seed=1, callbacks=[cut])
         return net.graph.get_parameters(), [*asked]
 
     (expected, none), (found, widths) = trained(10), trained(2)

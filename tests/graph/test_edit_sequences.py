@@ -263,7 +263,7 @@ def run(sequence, path):
         "shuffle": False,
         "optimizer": "sgd",
     }
-    net.fit(X, Y, epochs=2 + sum(kind == "step" for kind, *_ in sequence), callback=between, **options)
+    net.fit(X, Y, epochs=2 + sum(kind == "step" for kind, *_ in sequence), callbacks=[between], **options)
     assert not left
 
 

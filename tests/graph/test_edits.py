@@ -39,8 +39,8 @@ def test_training_equals_that_with_a_mask(optimizer):
                 vector[arrays.wiring(twin.graph).place[chosen]] = 0
 
     options = {"epochs": 4, "batch_size": 70, "learning_rate": 0.02, "optimizer": optimizer}
-    net.fit(X, Y, callback=cut, **options)
-    twin.fit(X, Y, callback=hold, **options)
+    net.fit(X, Y, callbacks=[cut], **options)
+    twin.fit(X, Y, callbacks=[hold], **options)
     np.testing.assert_allclose(net.graph.edges().weight, twin.graph.edges().weight[~chosen], rtol=2e-4, atol=1e-6)
     np.testing.assert_allclose(net.history.epoch_loss, twin.history.epoch_loss, rtol=1e-5)
     np.testing.assert_allclose(net.forward(X), twin.forward(X), rtol=1e-4, atol=1e-5)

@@ -137,7 +137,7 @@ def test_undo_of_parameters_within_a_run(optimizer, at):
             taken.append(net.graph.get_parameters())
             assert all(not vector.any() for vector in net.graph.storage.state.values())
 
-    history = net.fit(X, Y, epochs=3, optimizer=optimizer, learning_rate=0.001, callback=undo_once)
+    history = net.fit(X, Y, epochs=3, optimizer=optimizer, learning_rate=0.001, callbacks=[undo_once])
     np.testing.assert_array_equal(taken[0], before)
     assert np.isfinite(history.epoch_loss).all() and len(history.epoch_loss) == 3
 

@@ -104,7 +104,7 @@ def test_disconnected_neuron_is_not_trained(there):
                 last.edges[0].prune()  # its weights stand elsewhere then
             kept.append((last.weights.tolist(), last.bias))
 
-    net.fit(X, Y, epochs=3, callback=edit)
+    net.fit(X, Y, epochs=3, callbacks=[edit])
     assert [(last.weights.tolist(), last.bias)] == kept
 
 

@@ -70,7 +70,7 @@ def fit(model, y=LABELS, x=X, **options):
         "seed": 5,
         "optimizer": "sgd",
     }
-    return model.fit(x, y, **{**given, "validation": (X[:99], y[:99]), **options})
+    return model.fit(x, y, **{**given, "validation_data": (X[:99], y[:99]), **options})
 
 
 def bits(model):
@@ -131,7 +131,7 @@ def interrupted(path, count=30, **options):
     """A network whose run was stopped at the n-th event; the checkpoint is of the event before."""
     net = network()
     with pytest.raises(Stop):
-        fit(net, checkpoint=path, checkpoint_every=0, callback=stop_at(count), **options)
+        fit(net, checkpoint=path, checkpoint_every=0, callbacks=[stop_at(count)], **options)
     return net
 
 

@@ -239,7 +239,9 @@ def broken_off(run, optimizer):
     def write(path):
         model = RUNS[run]()
         with contextlib.suppress(Stop):
-            model.fit(X, targets(model), **RUN, optimizer=optimizer, checkpoint=path, checkpoint_every=0, callback=stop)
+            model.fit(
+                X, targets(model), **RUN, optimizer=optimizer, checkpoint=path, checkpoint_every=0, callbacks=[stop]
+            )
 
     return members_of(write)
 

@@ -57,7 +57,7 @@ def calls(w):
     data, labelled = {"x": X, "n_threads": 1}, {"x": X, "y": LABELS, "n_threads": 1}
     scored = {"scope": "layer", "block": 2, "data": (X, LABELS), "seed": 3, "n_threads": 1}
     options = {"epochs": 2, "batch_size": 8, "learning_rate": 0.125, "momentum": 0.5, "weight_decay": 0.5}
-    options |= {"optimizer": "adam", "validation": (X, LABELS), "shuffle": True, "seed": 3, "callback": None}
+    options |= {"optimizer": "adam", "validation_data": (X, LABELS), "shuffle": True, "seed": 3, "callbacks": None}
     options |= {"sparsify": None, "on_nonfinite": "skip", "checkpoint": w.folder / "checkpoint"}
     gradual = {"sparsity": 0.5, "updates": 20, "until": 0.5, "block": 4}
     checked = {"function": w.f, "x": X, "seed": 3}

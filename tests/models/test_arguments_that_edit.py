@@ -39,7 +39,7 @@ CALLS = {
     "fit x": lambda net, late: net.fit(late(X), LABELS, epochs=1),
     "fit labels": lambda net, late: net.fit(X, late(LABELS), epochs=1),
     "fit targets": lambda net, late: net.fit(X, late(TARGETS), epochs=1),
-    "fit validation": lambda net, late: net.fit(X, LABELS, epochs=1, validation=(X, late(LABELS))),
+    "fit validation": lambda net, late: net.fit(X, LABELS, epochs=1, validation_data=(X, late(LABELS))),
     "evaluate": lambda net, late: net.evaluate(X, late(LABELS)),
     "evaluate targets": lambda net, late: net.evaluate(X, late(TARGETS)),
     "gradients": lambda net, late: net.gradients(X, late(TARGETS)),

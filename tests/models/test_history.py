@@ -70,12 +70,16 @@ def test_an_index_into_missing_validation_results_names_the_argument(name, tmp_p
         if progress.kind == "epoch":
             getattr(pickle.loads(pickle.dumps(progress.history)), name)[-1]
 
-    x, y, message = np.eye(4), [0, 1, 1, 0], r"no validation result at index -1: .* validation=\(x, y\)"
+    x, y, message = (
+        np.eye(4),
+        [0, 1, 1, 0],
+        r"no validation result at index -1: .* given validation_data or validation_split",
+    )
     for resume in (False, True):
         net = mlgraph.Network(4, seed=0)
         net.add_layer(2, "softmax")
         with pytest.raises(IndexError, match=message):
-            net.fit(x, y, epochs=4, callback=ask, checkpoint=tmp_path / "run", resume=resume)
+            net.fit(x, y, epochs=4, callbacks=[ask], checkpoint=tmp_path / "run", resume=resume)
         assert len(getattr(net.history, name)[-1:]) == 0
-    net.fit(x, y, epochs=2, validation=(x, y))
+    net.fit(x, y, epochs=2, validation_data=(x, y))
     assert getattr(net.history, name)[-1] > 0 and type(getattr(net.history, name)) is np.ndarray

@@ -88,7 +88,7 @@ def test_layers_of_probabilities_refuse_dropout():
 def test_layers_are_not_added_during_training():
     net = network()
     with pytest.raises(RuntimeError, match=r"^add_layer: not possible while the network is being trained$"):
-        net.fit(X, Y, epochs=1, callback=lambda progress: net.add_layer(3))
+        net.fit(X, Y, epochs=1, callbacks=[lambda progress: net.add_layer(3)])
     assert len(net.layers) == 2 and net.loss == "softmax_cross_entropy"
 
 
@@ -102,7 +102,7 @@ def test_training_waits_while_a_layer_is_added():
             assert not began.wait(0.1)
             return np.zeros(shape, dtype)
 
-    thread = threading.Thread(target=lambda: net.fit(X, Y % 2, epochs=1, callback=lambda _: began.set()))
+    thread = threading.Thread(target=lambda: net.fit(X, Y % 2, epochs=1, callbacks=[lambda _: began.set()]))
     net.graph.random = SlowRandom(np.random.PCG64(0))
     net.add_layer(1, "sigmoid", loss="binary_cross_entropy")
     thread.join()
@@ -189,7 +189,7 @@ def test_assigned_dropout_is_that_of_a_network_made_with_it(name, tmp_path):
     setattr(other.layers[0], name, 0)
     assert other.fit(X, Y, **options).batch_loss.tolist() != net.fit(X, Y, **options).batch_loss.tolist()
     with pytest.raises(RuntimeError, match=f"^{name}: not possible while the network is being trained"):
-        net.fit(X, Y, epochs=1, callback=lambda _: setattr(net.layers[0], name, 0.1))
+        net.fit(X, Y, epochs=1, callbacks=[lambda _: setattr(net.layers[0], name, 0.1)])
     assert getattr(net.layers[0], name) == 0.5
 
 

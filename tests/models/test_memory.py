@@ -33,7 +33,7 @@ def cycle(path, seed):
     net.add_layer(20, weight_dropout=0.25)
     net.add_layer(4, "softmax")
     for optimizer, n_threads in (("sgd", 1), ("adam", 2)):
-        net.fit(X, LABELS, epochs=2, optimizer=optimizer, validation=(X, LABELS), n_threads=n_threads)
+        net.fit(X, LABELS, epochs=2, optimizer=optimizer, validation_data=(X, LABELS), n_threads=n_threads)
     g, hidden = net.graph, net.layers[1].neurons
     extra = g.add_neuron(hidden[:7], "relu", weights=np.ones(7))
     model = mlgraph.Model(g, [extra * g.parameter(0.5) + 1, mlgraph.exp(hidden[0])])

@@ -64,7 +64,7 @@ def test_network_ignores_the_targets_of_another_model():
     errors = ((z - t) ** 2 for z, t in zip(net.outputs, targets, strict=True))
     other = mlgraph.Model(net.graph, net.outputs, mlgraph.sum(*errors))
     assert not net.gradients(X, LABELS).of(targets[2]).any()
-    options = {"epochs": 3, "sparsify": mlgraph.RigL(0.3), "validation": (X, LABELS)}
+    options = {"epochs": 3, "sparsify": mlgraph.RigL(0.3), "validation_data": (X, LABELS)}
     results = []
     for each in (alone, net):
         hidden = each.layers[0]

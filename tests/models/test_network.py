@@ -22,7 +22,7 @@ def test_models_and_histories_describe_themselves():
     model = mlgraph.Model(g, [g.add_neuron(g.inputs(INPUTS))])
     assert repr(model) == "<Model of 12 inputs, 1 output, 12 edges: squared_error>"
     net = network()
-    history = net.fit(X, Y, epochs=1, validation=(X, Y), optimizer="sgd", learning_rate=0.05, batch_size=128)
+    history = net.fit(X, Y, epochs=1, validation_data=(X, Y), optimizer="sgd", learning_rate=0.05, batch_size=128)
     losses = f"epoch loss {history.epoch_loss[-1]:.4g}, validation loss {history.validation_loss[-1]:.4g}"
     accuracy = f"validation accuracy {history.validation_accuracy[-1]:.4g}"
     assert repr(history) == f"<History of 1 epochs, 2 batches, {losses}, {accuracy}>"

@@ -179,7 +179,7 @@ def test_standardize_leaves_the_targets_of_a_loss_as_they_are(options):
     y = (TABLE[:, 1] - 300) / 40 + 3
     model = own_loss(3)
     model.fit(
-        TABLE, y, epochs=100, batch_size=30, learning_rate=0.1, standardize=True, validation=(TABLE, y), **options
+        TABLE, y, epochs=100, batch_size=30, learning_rate=0.1, standardize=True, validation_data=(TABLE, y), **options
     )
     assert model.history.validation_loss[-1] < 1e-3 > model.evaluate(TABLE, y)["loss"]
     assert model.evaluate(np.c_[TABLE, y])["loss"] == pytest.approx(model.evaluate(TABLE, y)["loss"])
@@ -194,7 +194,7 @@ def test_standardize_leaves_the_targets_of_a_loss_as_they_are(options):
 def test_bytes_leave_the_targets_of_a_loss_as_they_are():
     model, y = own_loss(12), TARGETS[:, 0]
     schedule = mlgraph.GradualPruning(0.3, by="saliency")
-    model.fit(X, y, epochs=3, batch_size=20, validation=(X, y), sparsify=schedule)
+    model.fit(X, y, epochs=3, batch_size=20, validation_data=(X, y), sparsify=schedule)
     assert model.history.validation_loss[-1] == pytest.approx(model.evaluate(X.astype(float), y)["loss"])
 
 
@@ -256,7 +256,7 @@ def test_no_change_of_scaling_or_columns_during_training():
             with pytest.raises(RuntimeError, match=name):
                 setattr(net, name, value)
 
-    fitted(net=net, callback=change)
+    fitted(net=net, callbacks=[change])
     assert net.scaling == "bytes"
 
 
@@ -288,7 +288,7 @@ def test_a_resumed_run_scales_as_before(tmp_path):
             batch_size=15,
             standardize=True,
             checkpoint=tmp_path / "run.npz",
-            callback=lambda progress: stop(progress),
+            callbacks=[lambda progress: stop(progress)],
             **options,
         )
         return net
@@ -338,7 +338,7 @@ def test_columns_of_a_frame_are_read_in_the_order_of_the_first_fit(frame):
         np.testing.assert_array_equal(read(other_order), expected)
     assert net.evaluate(other_order, CLASSES) == net.evaluate(TABLE, CLASSES)
     again = copy.deepcopy(net)
-    again.fit(other_order, CLASSES, epochs=1, validation=(other_order, CLASSES))
+    again.fit(other_order, CLASSES, epochs=1, validation_data=(other_order, CLASSES))
     assert bits(fitted_once(net, TABLE)) == bits(again)
 
 

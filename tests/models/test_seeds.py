@@ -314,7 +314,7 @@ def run(net, path, *, leave_at=None, seed=None, **options):
             raise StopIteration
 
     options = {"epochs": 4, "batch_size": 16, "seed": seed, **options}
-    return net.fit(X, Y, callback=callback, checkpoint=path, checkpoint_every=0, **options)
+    return net.fit(X, Y, callbacks=[callback] if callback else None, checkpoint=path, checkpoint_every=0, **options)
 
 
 @pytest.mark.parametrize("sparsify", [None, SET], ids=["plain", "SET"])

@@ -13,7 +13,7 @@ from mlgraph.sparsity.rewiring import SET, RigL
 def fit_with(model, cut, x, y):
     """Train for an epoch without learning, and let `cut` edit the model once meanwhile."""
     done = []
-    model.fit(x, y, epochs=1, learning_rate=0, callback=lambda _: done or done.append(cut()))
+    model.fit(x, y, epochs=1, learning_rate=0, callbacks=[lambda _: done or done.append(cut())])
     assert done
 
 

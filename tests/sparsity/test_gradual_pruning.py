@@ -39,7 +39,7 @@ def test_the_sparsity_follows_the_curve_and_the_network_learns(scope):
         if progress.kind == "epoch":
             seen.append(net.sparsity)
 
-    net.fit(X, Y, sparsify=schedule, callback=look, **OPTIONS)
+    net.fit(X, Y, sparsify=schedule, callbacks=[look], **OPTIONS)
     assert seen == pytest.approx([schedule.at(0.2), schedule.at(0.45), 0.8, 0.8], abs=0.01)
     assert 1 - net.history.epoch_edges / sum(made) == pytest.approx(seen)
     assert net.evaluate(X, Y)["accuracy"] > 0.8
@@ -53,7 +53,7 @@ def test_nothing_is_cut_before_the_start_and_then_the_initial_sparsity_at_once()
         X,
         Y,
         sparsify=GradualPruning(0.9, start=0.5, until=0.75, initial=0.7),
-        callback=lambda p: seen.append((p.examples / p.total_examples, net.sparsity)),
+        callbacks=[lambda p: seen.append((p.examples / p.total_examples, net.sparsity))],
         **OPTIONS,
     )
     assert all(sparsity == 0 for share, sparsity in seen if share < 0.45)

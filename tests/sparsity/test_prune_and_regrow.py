@@ -55,7 +55,7 @@ def test_edges_move_until_the_end_of_the_schedule(kind):
     def watch(progress):
         seen.append((progress.examples / progress.total_examples, layer_sizes(net), pairs(net)))
 
-    net.fit(X, Y, sparsify=kind(0.7, updates=8, until=0.5), callback=watch, **OPTIONS)
+    net.fit(X, Y, sparsify=kind(0.7, updates=8, until=0.5), callbacks=[watch], **OPTIONS)
     assert all(sizes == wanted for _, sizes, _ in seen)
     moved = [(share, len(after - before)) for (share, _, before), (_, _, after) in itertools.pairwise(seen)]
     assert max(n for share, n in moved if share < 0.5) > 20 and not any(n for share, n in moved if share > 0.55)
@@ -78,7 +78,7 @@ def test_before_the_first_step_edges_are_only_cut(kind):
         weights.append(net.graph.edges().weight)
         raise StopIteration
 
-    net.fit(X, Y, epochs=1, learning_rate=0, sparsify=kind(0.5), callback=look)
+    net.fit(X, Y, epochs=1, learning_rate=0, sparsify=kind(0.5), callbacks=[look])
     assert len(weights[0]) == pytest.approx(0.5 * 1248, rel=0.01) and weights[0].all()
 
 
@@ -104,7 +104,7 @@ def test_few_edges_reach_every_input_and_neuron(kind):
         read.update(source for source, _ in pairs(net) if source < 30)
         neurons.update(neuron.id for layer in net.layers for neuron in layer if neuron.alive)
 
-    history = net.fit(X, Y, sparsify=kind(0.95, updates=100), callback=watch, **{**OPTIONS, "epochs": 8})
+    history = net.fit(X, Y, sparsify=kind(0.95, updates=100), callbacks=[watch], **{**OPTIONS, "epochs": 8})
     # A layer gets more edges if its read neurons need more, and fewer if none of them has a free place.
     least = wanted if kind is SET else 0.9 * wanted
     assert ((history.epoch_edges >= least) & (history.epoch_edges <= 1.1 * wanted)).all()
@@ -119,7 +119,7 @@ def test_unread_neurons_do_not_bring_back_their_edges(kind):
     net, sizes = network(), []
     net.graph.prune([(n, reader) for n in net.layers[0][:12] for reader in net.layers[1]])
     assert all(len(n.sources) == 30 and not n.alive for n in net.layers[0][:12])
-    net.fit(X, Y, sparsify=kind(0.8), callback=lambda _: sizes.append(layer_sizes(net)), **OPTIONS)
+    net.fit(X, Y, sparsify=kind(0.8), callbacks=[lambda _: sizes.append(layer_sizes(net))], **OPTIONS)
     assert (np.abs(np.array(sizes) - erdos_renyi(SIZES, 0.8)) <= 4).all()
 
 

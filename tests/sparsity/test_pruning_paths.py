@@ -252,7 +252,7 @@ def test_ties_do_not_cut_a_frozen_edge():
         for edge in frozen:
             edge.frozen = True
         kept, cut = {(edge.source.id, edge.target.id) for edge in frozen}, lambda _, net=net: net.prune(0.5)
-        net.fit(np.ones((8, 8)), np.ones((8, 5)), epochs=1, learning_rate=0, callback=cut)
+        net.fit(np.ones((8, 8)), np.ones((8, 5)), epochs=1, learning_rate=0, callbacks=[cut])
         assert net.sparsity >= 0.5 and kept <= weights(net).keys()
 
 

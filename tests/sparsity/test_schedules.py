@@ -119,7 +119,7 @@ def test_a_loss_that_is_a_node_has_samples_without_targets():
 @pytest.mark.parametrize("schedule", [RigL(0.5), GradualPruning(0.5, by="saliency")], ids=repr)
 def test_inputs_may_be_added_during_the_run(schedule):
     net, new = network(), []
-    net.fit(X, Y, sparsify=schedule, callback=lambda _: new or new.append(net.graph.input()), **OPTIONS)
+    net.fit(X, Y, sparsify=schedule, callbacks=[lambda _: new or new.append(net.graph.input())], **OPTIONS)
     assert net.sparsity == pytest.approx(0.5, abs=0.02) and not new[0].targets
 
 

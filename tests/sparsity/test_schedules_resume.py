@@ -34,7 +34,7 @@ def test_a_run_resumes_at_any_step_with_the_same_bits(tmp_path, monkeypatch, kin
     for _ in range(len(stops) + 1):
         net = network()
         with contextlib.suppress(KeyboardInterrupt):
-            net.fit(X, Y, checkpoint=path, checkpoint_every=1e9, resume=True, callback=stop, **options)
+            net.fit(X, Y, checkpoint=path, checkpoint_every=1e9, resume=True, callbacks=[stop], **options)
         loaded = mlgraph.load(path)
         assert pairs(loaded) == pairs(net) and loaded.sparsity == net.sparsity and loaded.n_edges == net.n_edges
         assert net.graph.sinks() == whole.graph.sinks()
@@ -88,7 +88,7 @@ def test_a_run_with_edits_resumes_with_the_same_sparsity(tmp_path, begin, schedu
 
         net = network()
         other, edit = begin(net)
-        options = {**OPTIONS, "sparsify": schedule, "callback": callback}
+        options = {**OPTIONS, "sparsify": schedule, "callbacks": [callback]}
         net.fit(X, Y, checkpoint=path, checkpoint_every=0, resume=True, **options)
         return net, other
 

@@ -113,7 +113,9 @@ def test_a_run_that_widens_a_layer_resumes_with_the_same_bits(schedule, tmp_path
 
         net, options = network(), {"epochs": 6, "batch_size": 16, "learning_rate": 0.05, "optimizer": "adam"}
         sparsify = schedule(0.5, updates=5, until=0.9)
-        net.fit(X, Y, callback=callback, sparsify=sparsify, checkpoint=path, resume=True, **options)
+        net.fit(
+            X, Y, callbacks=[callback] if callback else None, sparsify=sparsify, checkpoint=path, resume=True, **options
+        )
         return net
 
     whole = run(None, tmp_path / "whole.npz")

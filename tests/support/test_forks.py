@@ -91,7 +91,7 @@ def use():
     return True
 
 
-thread = background(lambda: net.fit(x, y, epochs=10**6, callback=note, n_threads=2))
+thread = background(lambda: net.fit(x, y, epochs=10**6, callbacks=[note], n_threads=2))
 trains.wait()
 print(*(child(use) for _ in range(20)))
 stop.set()
@@ -189,7 +189,7 @@ edit = net.graph.one_edit()
 edit.__enter__()
 net.layers[0].neurons[1].prune()
 print(child(goes_on), goes_on())
-net.fit(x, y, epochs=1, callback=lambda _: codes.append(child(trains)))
+net.fit(x, y, epochs=1, callbacks=[lambda _: codes.append(child(trains))])
 print(*set(codes))
 """
 
@@ -295,7 +295,7 @@ def interrupted(_):
 
 
 try:
-    net.fit(np.eye(3), [0, 1, 0], epochs=2, callback=interrupted, checkpoint=path, checkpoint_every=1e6)
+    net.fit(np.eye(3), [0, 1, 0], epochs=2, callbacks=[interrupted], checkpoint=path, checkpoint_every=1e6)
 except KeyboardInterrupt:
     os._exit(1 if os.path.exists(path) else 7)
 print(*codes, os.path.exists(path))

@@ -92,7 +92,7 @@ def test_interrupted_resume_keeps_layers_and_graph_consistent(tmp_path):
         path.write_bytes(written)
         net.fit(X, Y, epochs=2, checkpoint=path, resume=True)
 
-    net.fit(X, Y, epochs=2, checkpoint=path, callback=widen)
+    net.fit(X, Y, epochs=2, checkpoint=path, callbacks=[widen])
     written, sizes[len(net.graph)] = path.read_bytes(), net.layers[0].size
     for line, other in struck(network, resume, 1000, ROOM / "models/network.py"):
         first, second, _ = other.layers
@@ -153,7 +153,7 @@ def test_interrupted_run_leaves_a_consistent_history():
     """The graph may be trained again."""
 
     def fit(net):
-        net.fit(X, Y, epochs=2, batch_size=35, validation=(X, Y))
+        net.fit(X, Y, epochs=2, batch_size=35, validation_data=(X, Y))
 
     places = [(8, ROOM), (1000, ROOM / "training/loop.py"), (1000, ROOM / "_support/locks.py")]
     for line, net in itertools.chain(*(struck(network, fit, *place) for place in places)):
@@ -174,7 +174,7 @@ def test_training_may_begin_again_after_catching_ctrl_c(number):
     lock = net.graph.lock = EditedBetween(net.graph.lock, number, lambda: signal.raise_signal(signal.SIGINT))
     with contextlib.suppress(KeyboardInterrupt):
         try:
-            net.fit(X, Y, epochs=2, validation=(X, Y))
+            net.fit(X, Y, epochs=2, validation_data=(X, Y))
         except KeyboardInterrupt:
             net.fit(X, Y, epochs=1)
             raise
@@ -196,7 +196,7 @@ net.add_layer(10, "softmax")
 told = []
 tell = lambda p: told or told.append(print("begun", flush=True))
 try:
-    net.fit(x, y, epochs=1000, batch_size=4, learning_rate=0.001, callback=tell)
+    net.fit(x, y, epochs=1000, batch_size=4, learning_rate=0.001, callbacks=[tell])
 except KeyboardInterrupt:
     net.fit(x[:100], y[:100], epochs=1)
     print("usable" if np.isfinite(net.graph.parameters).all() else "spoilt")

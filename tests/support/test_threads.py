@@ -87,7 +87,13 @@ def test_threads_share_a_graph():
 
 def test_other_threads_run_a_graph_in_training():
     """The result is bitwise that of an undisturbed run."""
-    options = {"epochs": 30, "batch_size": 32, "learning_rate": 0.01, "optimizer": "adam", "callback": lambda _: None}
+    options = {
+        "epochs": 30,
+        "batch_size": 32,
+        "learning_rate": 0.01,
+        "optimizer": "adam",
+        "callbacks": [lambda _: None],
+    }
     alone, (net, function, model), done = network(), shared(), threading.Event()
     alone.fit(X, LABELS, **options)
 
@@ -122,9 +128,9 @@ def test_only_one_run_trains_a_graph():
         refused(lambda: net.fit(X, LABELS))
         assert together(lambda: refused(lambda: model.fit(X, X[:, :10]))) == [None]
 
-    net.fit(X, LABELS, epochs=2, callback=meanwhile)
+    net.fit(X, LABELS, epochs=2, callbacks=[meanwhile])
     assert net.predict_proba(X).tobytes() == alone.predict_proba(X).tobytes()
-    refused(lambda: net.fit(X, LABELS, callback=lambda _: net.fit(X, LABELS)))
+    refused(lambda: net.fit(X, LABELS, callbacks=[lambda _: net.fit(X, LABELS)]))
     net.fit(X, LABELS, epochs=1)  # an error ends the run, and leaves the graph to the next
 
 
@@ -152,7 +158,7 @@ for n_threads in (4, 2, 3, 1):
     net = mlgraph.Network(n_inputs, seed=0)
     net.add_layer(32)
     net.add_layer(10, "softmax")
-    net.fit(x, y, epochs=epochs, batch_size=batch, n_threads=n_threads, callback=lambda _: None)
+    net.fit(x, y, epochs=epochs, batch_size=batch, n_threads=n_threads, callbacks=[lambda _: None])
     print(net.graph.get_parameters().tobytes().hex())
 """
 

@@ -31,7 +31,7 @@ def test_runs_stopped_repeatedly_end_with_same_bits(path, name):
         model = make()
         kept = {"checkpoint": path, "checkpoint_every": 0, "resume": True, "n_threads": 1 + lives % 3}
         try:
-            fit(model, y, callback=stop_at(chance.randrange(2, 30)), **kept, **options)
+            fit(model, y, callbacks=[stop_at(chance.randrange(2, 30))], **kept, **options)
             break
         except Stop:
             pass
@@ -72,7 +72,7 @@ for step in ("fsync", "link", "replace"):
     setattr(os, step, struck(getattr(os, step)))
 model = make()
 t.fit(model, y, epochs={epochs}, checkpoint=path, checkpoint_every=0, resume=True,
-      n_threads=random.Random(left).choice([1, 2, 3, None]), callback=strike, **options)
+      n_threads=random.Random(left).choice([1, 2, 3, None]), callbacks=[strike], **options)
 Path(out).write_text(repr(t.bits(model)))
 """
 
@@ -101,14 +101,14 @@ def test_killed_processes_resume_to_same_bits(name, tmp_path, request):
 
 @pytest.mark.parametrize("calls", [1, 24, 25])  # the last are those at the end of an epoch
 def test_run_ended_by_callback_resumes(path, calls):
-    fit(network(), checkpoint=path, checkpoint_every=1e6, callback=stop_at(calls, StopIteration))
+    fit(network(), checkpoint=path, checkpoint_every=1e6, callbacks=[stop_at(calls, StopIteration)])
     assert bits(resumed(path)) == whole()
 
 
 def test_resume_without_a_file_starts_and_after_the_end_changes_nothing(path):
     assert bits(resumed(path)) == whole() and os.listdir(path.parent) == [path.name]
     before = path.read_bytes()
-    assert bits(resumed(path, callback=stop_at(1))) == whole() and path.read_bytes() == before
+    assert bits(resumed(path, callbacks=[stop_at(1)])) == whole() and path.read_bytes() == before
 
 
 def test_without_resume_the_old_checkpoint_becomes_the_previous_one(path):
@@ -126,7 +126,7 @@ def test_resume_takes_every_model_the_run_began_or_was_resumed_with(path):
     start.write_bytes(path.read_bytes())
     for begin in (lambda: mlgraph.load(start), network, lambda: mlgraph.load(start)):
         with pytest.raises(Stop):
-            resumed(path, begin(), checkpoint_every=0, callback=stop_at(5))
+            resumed(path, begin(), checkpoint_every=0, callbacks=[stop_at(5)])
     assert bits(resumed(path, mlgraph.load(start))) == whole()
 
 
@@ -170,7 +170,7 @@ def test_resume_when_parameters_end_within_a_panel(path):
     kept = {"checkpoint": path, "checkpoint_every": 0, "resume": True}
     for count in (20, 20, 30):
         with pytest.raises(Stop):
-            run(callback=stop_at(count), **kept)
+            run(callbacks=[stop_at(count)], **kept)
     assert run(**kept) == run()
 
 
@@ -186,7 +186,7 @@ def test_edits_by_callbacks_survive_resume(path):
                 net.graph.compile([net.graph[len(net.graph) - 1], net.layers[0].neurons[0]])
             stop(event)
 
-        fit(net, momentum=0.9, callback=grow, **kept)
+        fit(net, momentum=0.9, callbacks=[grow], **kept)
         assert len(net.graph) == len(network().graph) + 3
         return bits(net)
 

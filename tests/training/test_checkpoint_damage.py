@@ -35,7 +35,7 @@ def test_damaged_checkpoint_resumes_from_the_previous_one(path, damage):
     good = previous.read_bytes()
     expected = rf"^checkpoint: {path}: .*; resuming from {previous}$"
     with pytest.warns(RuntimeWarning, match=expected) as told, pytest.raises(Stop):
-        fit(net, checkpoint=path, checkpoint_every=0, resume=True, callback=stop_at(2))
+        fit(net, checkpoint=path, checkpoint_every=0, resume=True, callbacks=[stop_at(2)])
     assert told[0].filename == fit.__code__.co_filename
     # The next write replaces the damaged file and keeps the good one.
     assert previous.read_bytes() == good and mlgraph.load(path).n_edges == net.n_edges
@@ -158,14 +158,14 @@ def changed(array):
         ({"weight_decay": 0.1}, "weight_decay"),
         ({"on_nonfinite": "skip"}, "on_nonfinite"),
         ({"sparsify": mlgraph.GradualPruning(0.5)}, "sparsify"),
-        ({"validation": None}, "the validation data changed"),
+        ({"validation_data": None}, "the validation data changed"),
         ({"x": changed(X)}, "the data changed"),
         ({"y": changed(LABELS)}, "the data changed"),
     ],
 )
 def test_checkpoint_of_another_run_is_refused(untouched, path, options, difference):
     interrupted(path)
-    options = {"validation": (X[:99], LABELS[:99]), **options}
+    options = {"validation_data": (X[:99], LABELS[:99]), **options}
     with pytest.raises(CheckpointError, match=rf"^checkpoint: {path} belongs to another run: {difference}") as error:
         resumed(path, untouched, **options)
     assert str(error.value).isprintable()

@@ -62,7 +62,7 @@ def after_sweep(monkeypatch):
 def test_ctrl_c_saves_a_checkpoint(path, count, how):
     net = network()
     with pytest.raises(KeyboardInterrupt):
-        fit(net, checkpoint=path, checkpoint_every=1e6, callback=how(count))
+        fit(net, checkpoint=path, checkpoint_every=1e6, callbacks=[how(count)])
     assert mlgraph.load(path).graph.parameters.tobytes() == net.graph.parameters.tobytes()
     assert bits(resumed(path, net)) == whole()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -71,7 +71,7 @@ def test_ctrl_c_saves_a_checkpoint(path, count, how):
 def test_ctrl_c_within_a_step_waits_for_its_end(path, after_sweep):
     after_sweep(ctrl_c)
     with pytest.raises(KeyboardInterrupt):
-        fit(network(), checkpoint=path, checkpoint_every=1e6, callback=lambda _: None)
+        fit(network(), checkpoint=path, checkpoint_every=1e6, callbacks=[lambda _: None])
     assert bits(resumed(path)) == whole()
 
 
@@ -80,14 +80,14 @@ def test_nothing_is_saved_within_a_step(path, sigterm, after_sweep, strike):
     """The steps were taken but are not in the history yet."""
     after_sweep(strike)
     with pytest.raises(KeyboardInterrupt):
-        fit(network(), checkpoint=path, checkpoint_every=1e6, callback=lambda _: None)
+        fit(network(), checkpoint=path, checkpoint_every=1e6, callbacks=[lambda _: None])
     assert not path.exists() and signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 @pytest.mark.parametrize("times", [2, 3])
 def test_second_ctrl_c_does_not_wait_or_save(path, times):
     with pytest.raises(KeyboardInterrupt):
-        fit(network(), checkpoint=path, checkpoint_every=1e6, callback=interrupts_at(5, times))
+        fit(network(), checkpoint=path, checkpoint_every=1e6, callbacks=[interrupts_at(5, times)])
     assert not path.exists()
 
 
@@ -114,7 +114,7 @@ def test_signal_at_any_line_leaves_no_wrong_checkpoint(path, sigterm):
     saved = lost = 0
 
     def run():
-        fit(network(), checkpoint=path, checkpoint_every=1e6, callback=lambda _: None)
+        fit(network(), checkpoint=path, checkpoint_every=1e6, callbacks=[lambda _: None])
 
     for line in itertools.count(1, 67):
         if not interrupted_at(line, run, Path(loop.__file__), signal.SIGTERM):
@@ -130,10 +130,10 @@ def test_handlers_of_the_user_are_called_and_ignored_signals_stay_ignored(path):
     caught = []
     signal.signal(signal.SIGINT, lambda number, _: caught.append(number))
     net = network()
-    fit(net, checkpoint=path, callback=interrupts_at(5))
+    fit(net, checkpoint=path, callbacks=[interrupts_at(5)])
     assert bits(net) == whole() and caught == [signal.SIGINT]
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    fit(net, checkpoint=path, callback=interrupts_at(5))
+    fit(net, checkpoint=path, callbacks=[interrupts_at(5)])
     assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
@@ -143,7 +143,7 @@ def test_ctrl_c_wins_over_an_error_in_the_callback(path):
         raise KeyError
 
     with pytest.raises(KeyboardInterrupt) as error:
-        fit(network(), checkpoint=path, checkpoint_every=1e6, callback=fail)
+        fit(network(), checkpoint=path, checkpoint_every=1e6, callbacks=[fail])
     assert isinstance(error.value.__context__, KeyError) and not path.exists()
 
 

@@ -32,7 +32,7 @@ def test_full_disk_warns_and_training_continues(path, monkeypatch, step):
     for callback in (None, room_again):
         monkeypatch.setattr(os, step, full)
         with pytest.warns(RuntimeWarning, match=message):
-            net = resumed(path, checkpoint_every=0, callback=callback)
+            net = resumed(path, checkpoint_every=0, callbacks=[callback] if callback else None)
         assert bits(net) == whole() and (path.read_bytes() == old) == (callback is None)
         assert sorted(os.listdir(path.parent)) == ["run.npz", "run.npz.previous"]
     assert mlgraph.load(path).graph.get_parameters().tobytes() == net.graph.get_parameters().tobytes()
@@ -91,5 +91,5 @@ def test_checkpoint_every_is_the_minimum_interval(path, monkeypatch):
 
     monkeypatch.setattr(checkpoints, "save", save)
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
-    fit(net, epochs=1, validation=None, batch_size=100, checkpoint=path, checkpoint_every=4, callback=tick)
+    fit(net, epochs=1, validation_data=None, batch_size=100, checkpoint=path, checkpoint_every=4, callbacks=[tick])
     assert written == [4, 8, 12, 13]  # the last at the end of the run

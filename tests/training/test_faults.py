@@ -162,7 +162,7 @@ def test_data_that_become_nonfinite_during_a_run_are_named():
             x[7, 1] = np.nan
 
     with pytest.raises(mlgraph.NonFiniteError) as error:
-        model.fit(x, epochs=2, shuffle=False, callback=spoil)
+        model.fit(x, epochs=2, shuffle=False, callbacks=[spoil])
     assert "input x1 is nan in example 7 (forward): the data have changed since they were checked" in str(error.value)
     assert is_finite(model)
 

@@ -91,7 +91,7 @@ def test_freezing_equals_restoring_after_each_step(sweep, name, part, options):
         if progress.kind == "epoch":
             graph.set_parameters(np.where(chosen, before, graph.get_parameters()))
 
-    model.fit(x, Y, epochs=4, batch_size=N, callback=put_back, **options)
+    model.fit(x, Y, epochs=4, batch_size=N, callbacks=[put_back], **options)
     wanted = graph.get_parameters()
     assert (wanted[~chosen] != before[~chosen]).any() or part == "all"
     for n_threads in (1, 3):
@@ -219,7 +219,7 @@ def test_freezing_during_a_run_stops_the_velocity(options):
             net.layers[0].frozen = True
             seen.append([layer.weights.tobytes() for layer in net.layers])
 
-    net.fit(X, Y, epochs=3, callback=freeze_at_first, **options)
+    net.fit(X, Y, epochs=3, callbacks=[freeze_at_first], **options)
     assert [len(set(weights)) for weights in zip(*seen, strict=True)] == [1, 3]
 
 

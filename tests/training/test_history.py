@@ -72,7 +72,7 @@ def test_all_orders_are_equally_likely():
 def test_history(batch, rate):
     net, held = network(), bytes_and_labels(31, seed=1)
     first = net.evaluate(X[: batch[0]], Y[: batch[0]])
-    h = net.fit(X, Y, epochs=3, batch_size=batch, learning_rate=rate, shuffle=False, validation=held)
+    h = net.fit(X, Y, epochs=3, batch_size=batch, learning_rate=rate, shuffle=False, validation_data=held)
     _, sizes, rates, number = schedule(N, 3, batch, rate if batch == (50, 7) else (rate, rate))
     assert h.batch_size.tolist() == sizes.tolist() and h.epoch_examples.tolist() == [N, 2 * N, 3 * N]
     assert h.batch_examples.tolist() == np.cumsum(sizes).tolist()
@@ -92,7 +92,7 @@ def test_history_without_validation_or_labels():
     h = network("tanh").fit(X, TARGETS, epochs=2)
     assert len(h.validation_loss) == len(h.validation_accuracy) == 0 and np.isnan(h.batch_accuracy).all()
     assert h.to_dict()["epoch_accuracy"] == [None, None]
-    h = network("tanh").fit(X, TARGETS, epochs=1, validation=(X, TARGETS))
+    h = network("tanh").fit(X, TARGETS, epochs=1, validation_data=(X, TARGETS))
     assert np.isfinite(h.validation_loss).all() and np.isnan(h.validation_accuracy).all()
 
 
@@ -147,7 +147,7 @@ def test_callback_receives_progress():
         assert p.history.batch_examples[-1] == p.examples
         assert len(p.history.epoch_loss) == len(p.history.validation_loss) == p.epoch + (p.kind == "epoch")
 
-    h = net.fit(X, Y, epochs=3, batch_size=20, callback=listen, validation=(X, Y))
+    h = net.fit(X, Y, epochs=3, batch_size=20, callbacks=[listen], validation_data=(X, Y))
     for epoch in range(3):
         *steps, end = (p for p in events if p.epoch == epoch)
         assert {p.kind for p in steps} == {"steps"} and end.kind == "epoch" and end.examples == (epoch + 1) * N
@@ -173,7 +173,7 @@ def test_layer_added_while_a_run_begins_is_an_error(monkeypatch):
 def test_exception_in_a_callback_ends_the_run():
     net = network()
     with pytest.raises(ZeroDivisionError):
-        net.fit(X, Y, epochs=3, callback=lambda progress: 1 / 0)
+        net.fit(X, Y, epochs=3, callbacks=[lambda progress: 1 / 0])
     assert len(net.history.batch_loss) and np.isfinite(net.evaluate(X, Y)["loss"])
 
 
@@ -186,8 +186,8 @@ def test_callback_ends_the_run_by_stop_iteration(kind, epochs):
         if (progress.kind, progress.epoch) == (kind, 1):
             raise StopIteration
 
-    options = {"epochs": 3, "batch_size": 20, "validation": (X, Y)}
-    history, longer = net.fit(X, Y, **options, callback=enough), whole.fit(X, Y, **options)
+    options = {"epochs": 3, "batch_size": 20, "validation_data": (X, Y)}
+    history, longer = net.fit(X, Y, **options, callbacks=[enough]), whole.fit(X, Y, **options)
     assert history is net.history and history.batch_examples[-1] == told[-1].examples
     assert len(history.epoch_loss) == len(history.validation_loss) == epochs
     assert history.batch_loss.tolist() == longer.batch_loss[: len(history.batch_loss)].tolist()

@@ -157,7 +157,7 @@ def sensitive():
 def test_skip_trains_as_if_bad_examples_were_absent(sweep, options):
     net, other, events = sensitive(), sensitive(), []
     given = {"batch_size": N, "epochs": 3, "shuffle": False, **options}
-    h = net.fit(SPOILT, Y, on_nonfinite="skip", callback=events.append, **given)
+    h = net.fit(SPOILT, Y, on_nonfinite="skip", callbacks=[events.append], **given)
     other.fit(SPOILT[GOOD], Y[GOOD], **given)
     assert bits(net) == bits(other) and not other.history.batch_skipped.any()
     for name in ("batch_loss", "batch_accuracy", "epoch_loss", "epoch_accuracy"):
@@ -173,7 +173,7 @@ def test_batch_with_all_examples_skipped(labels):
     net = network() if labels else one_neuron(lambda n: n, np.full(12, 10.0))
     data, events = [np.full((6, 12), 3e38, np.float32), Y[:6]][: 1 + labels], []
     before = net.graph.get_parameters()
-    h = net.fit(*data, on_nonfinite="skip", batch_size=3, epochs=2, callback=events.append)
+    h = net.fit(*data, on_nonfinite="skip", batch_size=3, epochs=2, callbacks=[events.append])
     np.testing.assert_array_equal(net.graph.get_parameters(), before)
     assert h.batch_skipped.tolist() == [3] * 4 and np.isnan(h.batch_loss).all()
     assert h.to_dict()["epoch_loss"] == [None, None] and np.isnan(events[0].batch_loss)
@@ -285,7 +285,7 @@ def test_run_without_trainable_parameters_left_continues_and_resumes(tmp_path):
         if progress.kind == "epoch":
             raise StopIteration
 
-    mlgraph.Model(g, [loss], loss).fit(data, **run, callback=stop)
+    mlgraph.Model(g, [loss], loss).fit(data, **run, callbacks=[stop])
     h = mlgraph.load(tmp_path / "run.npz").fit(data, **run, resume=True)
     np.testing.assert_allclose(h.batch_loss, [4 / 3, np.inf, -np.inf, 1.5] * 2)
     assert np.isnan(h.epoch_loss).all()

@@ -37,7 +37,7 @@ def fit(net, callback=None, **options):
         X,
         Y,
         **{"epochs": 2, "batch_size": 64, "learning_rate": 0.3, "shuffle": False, "optimizer": "sgd", **options},
-        callback=callback,
+        callbacks=[callback] if callback else None,
     )
     return net.history.batch_loss.tolist()
 

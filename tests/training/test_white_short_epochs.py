@@ -48,7 +48,7 @@ def calls(monkeypatch):
 )
 def test_short_epochs_share_kernel_calls(options, dropout, calls):
     apart, net = network(dropout=dropout), network(dropout=dropout)
-    apart.fit(*FEW, epochs=200, callback=one_by_one, **options)
+    apart.fit(*FEW, epochs=200, callbacks=[one_by_one], **options)
     assert len(calls) >= 200
     calls.clear()
     begin = time.perf_counter()
@@ -77,7 +77,7 @@ def test_clock_does_not_decide_how_a_step_is_taken(monkeypatch, optimizer):
         last.weights = last.weights * 1e8
         last.frozen = True
         alone.clear()
-        net.fit(x, y, epochs=60, batch_size=20, callback=callback, **optimizer)
+        net.fit(x, y, epochs=60, batch_size=20, callbacks=[callback] if callback else None, **optimizer)
         results.add((net.graph.get_parameters().tobytes(), len(alone)))
     assert len(results) == 1 and 0 < len(alone) <= 180
 
@@ -121,7 +121,7 @@ def test_history_has_the_epochs_before_an_error(callback):
             batch_size=4,
             learning_rate=0.5,
             momentum=0.0,
-            callback=callback,
+            callbacks=[callback] if callback else None,
             optimizer="sgd",
         )
     h = model.history
@@ -137,6 +137,6 @@ def test_edges_are_counted_at_the_end_of_each_epoch(callback):
     y = g.add_neuron([x, mlgraph.exp(neuron)], weights=[1.0, 0.0], bias=0.0)
     model = mlgraph.Model(g, y, loss=(y - 1) ** 2 - rising)
     options = {"epochs": 20, "learning_rate": 8.0, "momentum": 0.0, "on_nonfinite": "disconnect"}
-    history = model.fit(np.ones((4, 1)), callback=callback, **options)
+    history = model.fit(np.ones((4, 1)), callbacks=[callback] if callback else None, **options)
     assert rising.value == 160 and history.nonfinite_step.tolist() == [12]  # exp(96) is above 3.4e38
     assert history.epoch_edges.tolist() == [3] * 12 + [1] * 8  # its edge, and that of what nothing else reads

@@ -1,0 +1,171 @@
+"""What `fit` calls during a run: hooks for steps and epochs, and early stopping."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mlgraph._support.array_types import Float32
+from mlgraph._support.checks import one_of, real, truth, whole
+from mlgraph.training.loop import Progress
+
+if TYPE_CHECKING:
+    from mlgraph.models.model import Model
+
+MONITORED = ("validation_loss", "validation_accuracy", "epoch_loss", "epoch_accuracy")
+"""Columns of the history that `EarlyStopping` can watch."""
+
+
+class Callback:
+    """Base class of objects that `fit` calls during a run; override the hooks that you need.
+
+    A hook may read the model, evaluate it and edit it. If it raises StopIteration, the run ends
+    there, after the hooks of the other callbacks.
+
+    A hook for steps makes each step a call of its own, which costs some 20 microseconds. Without
+    one, many steps are taken in one call.
+
+    Examples
+    --------
+    >>> class Watch(mlgraph.Callback):
+    ...     def on_epoch_end(self, progress):
+    ...         print(progress.epoch, progress.model.n_edges)
+    >>> net = mlgraph.Network(2, seed=0)
+    >>> layer = net.add_layer(2, "softmax")
+    >>> history = net.fit([[0.0, 1.0], [1.0, 0.0]], [0, 1], epochs=2, callbacks=[Watch()])
+    0 4
+    1 4
+    """
+
+    def on_train_begin(self, model: Model) -> None:
+        """Called when all arguments of `fit` have been checked, before the first step."""
+
+    def on_step_end(self, progress: Progress) -> None:
+        """Called after each step; `progress` is of kind "steps"."""
+
+    def on_epoch_end(self, progress: Progress) -> None:
+        """Called after each epoch and its validation; `progress` is of kind "epoch"."""
+
+    def on_train_end(self, model: Model) -> None:
+        """Called after the last step, also if a callback has ended the run, but not after an error or Ctrl-C."""
+
+
+class EarlyStopping(Callback):
+    """End a run when its results no longer improve, and take the parameters of the best epoch.
+
+    An edit of the graph during the run, for example by a schedule that prunes, begins the count
+    anew: networks of different numbers of edges are not compared. A resumed run counts from where
+    it is resumed. A checkpoint holds the last epoch, not the best one.
+
+    Parameters
+    ----------
+    monitor : str
+        The column of `History` to watch: "validation_loss", "validation_accuracy", "epoch_loss" or
+        "epoch_accuracy". Lower losses and higher accuracies are better.
+    patience : int
+        Number of epochs without an improvement after which the run ends.
+    min_delta : float
+        Least difference that counts as an improvement.
+    restore_best : bool
+        Whether the model gets the parameters of the best epoch at the end of the run, whatever ends
+        it. Else it keeps those of the last.
+
+    Attributes
+    ----------
+    best_epoch : int or None
+        The best epoch of the last run, counted from 0.
+
+    Examples
+    --------
+    >>> x = np.random.default_rng(0).normal(size=(200, 5))
+    >>> net = mlgraph.Network(5, seed=0)
+    >>> hidden, out = net.add_layer(50), net.add_layer(2, "softmax")
+    >>> stop = mlgraph.EarlyStopping(patience=5)
+    >>> history = net.fit(x, x[:, 0] * x[:, 1] > 0, epochs=1000, validation_split=0.2, callbacks=[stop])
+    >>> len(history.epoch_loss) == stop.best_epoch + 6
+    True
+    >>> bool(stop.best_epoch == history.validation_loss.argmin())
+    True
+    """
+
+    best_epoch: int | None
+    _best: float
+    _edits: int
+    _parameters: Float32 | None
+
+    def __init__(
+        self, monitor: str = "validation_loss", *, patience: int = 10, min_delta: float = 0.0, restore_best: bool = True
+    ) -> None:
+        self.monitor = one_of("monitor", monitor, MONITORED)
+        self.patience = whole("patience", patience)
+        self.min_delta = real("min_delta", min_delta, "a number from 0 on", 0.0, np.inf)
+        self.restore_best = truth("restore_best", restore_best)
+        self._forget()
+
+    def on_train_begin(self, model: Model) -> None:
+        """Forget the run before."""
+        self._forget()
+
+    def on_epoch_end(self, progress: Progress) -> None:
+        """Compare the epoch with the best one."""
+        model, column = progress.model, getattr(progress.history, self.monitor)
+        if model.graph.edits != self._edits:
+            self._forget()
+            self._edits = model.graph.edits
+        value = float(column[-1]) * (-1 if self.monitor.endswith("accuracy") else 1)
+        if self.best_epoch is None or value < self._best - self.min_delta:
+            self.best_epoch, self._best = progress.epoch, value
+            self._parameters = model.graph.get_parameters() if self.restore_best else None
+        elif progress.epoch - self.best_epoch >= self.patience:
+            raise StopIteration
+
+    def on_train_end(self, model: Model) -> None:
+        """Restore the best parameters."""
+        if self._parameters is not None and model.graph.edits == self._edits:
+            model.graph.set_parameters(self._parameters)
+        self._parameters = None
+
+    def _forget(self) -> None:
+        self.best_epoch = None
+        self._best, self._edits = np.inf, -1
+        self._parameters = None
+
+
+def checked_callbacks(given: Any, *, validated: bool) -> list[Callback | Callable[[Progress], Any]]:
+    """The argument `callbacks` of `fit` as a list; TypeError or ValueError if it is something else."""
+    if given is None:
+        return []
+    if not isinstance(given, Sequence):
+        raise TypeError(f"callbacks: expected a list of callbacks or functions, got {type(given).__name__}")
+    for each in given:
+        if isinstance(each, type) or not (isinstance(each, Callback) or callable(each)):
+            got = f"the class {each.__name__}" if isinstance(each, type) else type(each).__name__
+            raise TypeError(f"callbacks: expected callbacks or functions, got {got}")
+        if isinstance(each, EarlyStopping) and each.monitor.startswith("validation") and not validated:
+            raise ValueError(
+                f"callbacks: EarlyStopping watches {each.monitor}, which needs validation_data or validation_split"
+            )
+    return list(given)
+
+
+def wants_each_step(callbacks: Sequence[Any]) -> bool:
+    """Whether one of the callbacks has a hook for steps."""
+    return any(isinstance(each, Callback) and type(each).on_step_end is not Callback.on_step_end for each in callbacks)
+
+
+def call(callbacks: Sequence[Callback | Callable[[Progress], Any]], progress: Progress) -> bool:
+    """Call all of them; return whether the run goes on."""
+    goes_on = True
+    for each in callbacks:
+        try:
+            if not isinstance(each, Callback):
+                each(progress)
+            elif progress.kind == "epoch":
+                each.on_epoch_end(progress)
+            else:
+                each.on_step_end(progress)
+        except StopIteration:
+            goes_on = False
+    return goes_on
