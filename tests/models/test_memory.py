@@ -37,7 +37,7 @@ def cycle(path, seed):
     g, hidden = net.graph, net.layers[1].neurons
     extra = g.add_neuron(hidden[:7], "relu", weights=np.ones(7))
     model = mlgraph.Model(g, [extra * g.parameter(0.5) + 1, mlgraph.exp(hidden[0])])
-    model.fit(X / 255, np.ones((200, 2)), epochs=1, learning_rate=1e-3)
+    model.fit(X, np.ones((200, 2)), epochs=1, learning_rate=1e-3)
     g.compile([extra, *hidden]).vjp(X)
     g.draw().to_svg()
     net.prune(sparsity=0.5)
@@ -50,7 +50,7 @@ def cycle(path, seed):
     with pytest.raises(ValueError, match="x: expected shape"):
         net.fit(X[:, 1:], LABELS)
     with pytest.raises(mlgraph.NonFiniteError):
-        model.fit(X / 255, np.full((200, 2), 1e30), epochs=1)
+        model.fit(X, np.full((200, 2), 1e30), epochs=1)
     net.save(path)
     mlgraph.load(path).evaluate(X, LABELS)
     path.write_bytes(path.read_bytes()[:-30])
