@@ -17,7 +17,9 @@ Schedule, GradualPruning, SET, RigL
     Schedules prune or rewire edges during `fit`. Subclass `Schedule` to write your own.
 Edges, Neurons, Gradients, Trace, History, Progress
     Results of `Graph.edges`, `Graph.neurons`, `Function.vjp` and `Model.gradients`, `Model.trace`
-    and `Model.fit`. Callbacks of `Model.fit`, such as `EarlyStopping`, receive a `Progress`.
+    and `Model.fit`.
+Callback, EarlyStopping
+    What `Model.fit` calls during a run, with a `Progress`. Subclass `Callback` to write your own.
 NonFiniteError, CycleError, CheckpointError, ModelFileError
     `NonFiniteError` is an ArithmeticError; the others are ValueErrors.
 ISA, default_threads

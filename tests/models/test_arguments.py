@@ -176,10 +176,21 @@ def wrong_values(w, good):
         "argument": [None, "x", [w.x[0]], w.other[1]],
         "path folder checkpoint": [3, True, ["x"], 1.5, w.x[0], "a\0b", b"a\0b", "\ud800"],
         "graph": [None, "x", w.x[0], w.model, Graph],
-        "data validation": [3, "ab", X, (), {0: X}, (X, LABELS, X), (None, None), (X[:, :5], LABELS), (X, LABELS + 1)],
+        "data validation_data": [
+            3,
+            "ab",
+            X,
+            (),
+            {0: X},
+            (X, LABELS, X),
+            (None, None),
+            (X[:, :5], LABELS),
+            (X, LABELS + 1),
+        ],
         "what": [None, 3, "x", [1], w.x, [(0, 1.5)], [(0, 10**6)], [(w.other[0], w.other[1])], [(w.x[5], w.n)], X],
         "edges": [None, "x", [(0, 7)], w.x, Edges(X[0], X[0], X[0]), Edges([0, 1], [7], [1])],
-        "callback sparsify": [3, "rigl", [print]],
+        "sparsify": [3, "rigl", [print]],
+        "callbacks": [3, print, [3], [mlgraph.EarlyStopping]],
         "function": [None, 3, "x", [], [1.0], Graph],
     }
     return {parameter: values for names, values in table.items() for parameter in names.split()}
@@ -250,7 +261,9 @@ def test_wrong_arguments_are_refused_and_change_nothing(folder, name):
     w = world(folder)
     call, before = calls(w)[name], state(w)
     for parameter, good in call.keywords.items():
-        names = {"argument": "arguments", "nodes": "nodes|arguments"}.get(parameter, parameter)
+        names = {"argument": "arguments", "nodes": "nodes|arguments", "validation_data": "validation(_data)?"}.get(
+            parameter, parameter
+        )
         for value in wrong_values(w, good)[parameter]:
             with pytest.raises((TypeError, ValueError, IndexError)) as error:  # IndexError: an id of no node
                 call(**{parameter: value})

@@ -243,7 +243,7 @@ def test_a_revived_neuron_with_sources_brings_back_their_edges():
 def test_a_revived_neuron_starts_with_bias_0_and_no_momentum(kind):
     """A frozen bias stays, and so does that of a neuron that stays dead or alive."""
     net = network(bias=False)
-    net.fit(X, Y, sparsify=kind(0.7), epochs=1, batch_size=50)
+    net.fit(X, Y, sparsify=kind(0.7), epochs=1, batch_size=50, optimizer="sgd", learning_rate=0.05)
     mlgraph.exp(net.layers[0][0])  # an operation and a layer without biases have nothing to reset
     revived, frozen, *others = net.layers[1]
     net.graph.prune([*net.layers[1][:6]])
