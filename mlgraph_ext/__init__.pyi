@@ -96,6 +96,7 @@ class _Sweep(Protocol):
         loss_slot: _Array | None,
         label: _Array | None,
         target: _Array | None,
+        weight: _Array | None,
         gradient: _Array | None,
         losses: _Array | None,
         correct: _Array | None,

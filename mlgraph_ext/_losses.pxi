@@ -32,14 +32,16 @@ cdef extern from *:
 
 
 cdef void fetch_answers(const SweepArgs* r, int64_t step, int64_t tile) noexcept nogil:
-    """Prefetch labels, or the first targets, of a tile that is swept soon. If shuffled, each is a cache miss."""
+    """Prefetch weights, and labels or the first targets, of a tile that is swept soon. If shuffled, each is a cache miss."""
     cdef const char* answers = <const char*>r.label if r.label != NULL else <const char*>r.target
     cdef int64_t size = sizeof(int32_t) if r.label != NULL else r.n_outputs * sizeof(float), i
-    cdef int64_t first = r.step_first[step] + tile * LANES
-    if answers == NULL:
-        return
-    for i in range(first, smaller(first + LANES, r.step_first[step] + r.step_size[step])):
-        prefetch_later(answers + (r.order[i] if r.order != NULL else i) * size)
+    cdef int64_t first = r.step_first[step] + tile * LANES, last = smaller(first + LANES, r.step_first[step] + r.step_size[step])
+    if answers != NULL:
+        for i in range(first, last):
+            prefetch_later(answers + (r.order[i] if r.order != NULL else i) * size)
+    if r.weight != NULL:
+        for i in range(first, last):
+            prefetch_later(<const char*>(r.weight + (r.order[i] if r.order != NULL else i)))
 
 
 cdef void seed_classes(
@@ -71,7 +73,10 @@ cdef void seed_classes(
 cdef bint seed_adjoints(
     const SweepArgs* r, int64_t step, int64_t first, const int64_t* row, int64_t n, const float* values, float* adjoints,
 ) noexcept nogil:
-    """Compute the loss of each example and the adjoints of the nodes it reads. False if a loss is not finite."""
+    """Compute the loss of each example, times its weight, and the adjoints of the nodes it reads.
+
+    False if a loss is not finite, whatever its weight.
+    """
     cdef float share[LANES]
     cdef float loss[LANES]
     cdef float best[LANES]
@@ -87,6 +92,9 @@ cdef bint seed_adjoints(
         best[lane] = -<float>INFINITY
         arg[lane] = 0
         right[lane] = True
+    if r.weight != NULL:
+        for lane in range(n):
+            share[lane] = one_share * r.weight[row[lane]]
     for j in range(r.n_outputs):
         z = values + r.loss_slot[j + 1] * <int64_t>LANES
         if r.loss == LOSS_CROSS_ENTROPY or r.loss == LOSS_SQUARED:
@@ -124,6 +132,9 @@ cdef bint seed_adjoints(
                 right[lane] = right[lane] & ((z[lane] > 0) == (target > <float>0.5))
                 if r.backward:
                     adjoints[r.loss_slot[j + 1] * <int64_t>LANES + lane] -= target * share[lane]
+    if r.weight != NULL:
+        for lane in range(n):
+            loss[lane] = loss[lane] * r.weight[row[lane]]
     for lane in range(n):
         number = loss[lane] - loss[lane] == 0
         finite = finite and number

@@ -75,6 +75,7 @@ cdef struct SweepArgs:
     int64_t n_inputs
     const int32_t* label
     const float* target
+    const float* weight  # of each example, or NULL: all are 1
     const int64_t* order
     # the steps
     const int64_t* step_first

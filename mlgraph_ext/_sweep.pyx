@@ -277,7 +277,7 @@ def run(
     bytes prepared, const uint8_t[:, ::1] data_bytes, const float[:, ::1] data_floats,
     const int64_t[::1] step_first, const int64_t[::1] step_size, const float[::1] step_rate, const float[::1] step_decay,
     const int64_t[::1] order, int64_t step_number, uint64_t seed, bint training, double limit, double reach,
-    int loss, const int32_t[::1] loss_slot, const int32_t[::1] label, const float[:, ::1] target,
+    int loss, const int32_t[::1] loss_slot, const int32_t[::1] label, const float[:, ::1] target, const float[::1] weight,
     float[::1] gradient, float[::1] losses, uint8_t[::1] correct,
     const int32_t[::1] value_slot, float[:, ::1] value_out, int64_t[::1] highest,
     const int32_t[::1] adjoint_slot, float[:, ::1] adjoint_out,
@@ -316,8 +316,11 @@ def run(
     if target is not None and (loss_slot is None or target.shape[0] != size or target.shape[1] != loss_slot.shape[0] - 1):
         raise ValueError(f"target: expected {size} rows, one for each example, and a column for each output, "
                          f"got shape {target.shape[0], target.shape[1]}")
+    if weight is not None and weight.shape[0] != size:
+        raise ValueError(f"weight: expected {size} numbers, one for each example, got {weight.shape[0]}")
     r.label = &label[0] if label is not None else NULL
     r.target = &target[0, 0] if target is not None else NULL
+    r.weight = &weight[0] if weight is not None else NULL
     r.order = &order[0] if order is not None else NULL
     if step_first is None:
         r.step_first, r.step_size, r.step_rate, r.n_steps = &first, &size, &rate, 1

@@ -191,8 +191,8 @@ class Engine:
             Whether steps are so small that zeros are skipped whatever the data; by default the largest
             step decides. Skipping changes the order of sums, so all calls of one training run must agree.
         losses, correct : float32 and uint8, shape (examples,), optional
-            Receive, in the order of `steps`, the loss of each example and whether it is classified
-            correctly: its highest output is that of its label or highest target or, for the binary
+            Receive, in the order of `steps`, the loss of each example times its weight, and whether it
+            is classified correctly: its highest output is that of its label or highest target or, for the binary
             cross-entropy, each output is on the side of 0 that its target says.
         values, adjoints : sequence of int
             Nodes whose values or adjoints are returned. There is a backward sweep if gradients or
@@ -286,6 +286,7 @@ class Engine:
             call.loss_slot if len(objective.nodes) else None,
             objective.label,
             objective.target,
+            objective.weight,
             total,
             losses,
             correct,

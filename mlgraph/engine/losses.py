@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph._support.array_types import Bool, Float32, Int32, UInt8
-from mlgraph._support.checks import real_array, wrong
+from mlgraph._support.array_types import Bool, Float32, Float64, Int32, UInt8
+from mlgraph._support.checks import FLOAT32_MAX, real, real_array, shown, wrong
 from mlgraph.graph.graph import Graph
 from mlgraph.graph.ids import ids_of
 from mlgraph.graph.views import Node
@@ -33,6 +33,10 @@ LOSSES = {
 """Codes of all losses in the kernels."""
 
 
+BALANCED = "balanced"
+"""The `class_weight` that gives all classes the same sum of weights."""
+
+
 class Objective(NamedTuple):
     """A loss with its labels or targets.
 
@@ -47,12 +51,15 @@ class Objective(NamedTuple):
     label : int32, shape (examples,), optional
     target : float32, shape (examples, outputs), optional
         Targets, or cotangents. The softmax cross-entropy takes either `label` or `target`.
+    weight : float32, shape (examples,), optional
+        Factor of the loss of each example; by default 1. Cotangents have none.
     """
 
     loss: str
     nodes: Sequence[int]
     label: Labels | None = None
     target: Float32 | None = None
+    weight: Float32 | None = None
 
     @classmethod
     def cotangent(cls, outputs: Sequence[int], target: Float32) -> Objective:
@@ -61,9 +68,11 @@ class Objective(NamedTuple):
 
     def of(self, rows: slice) -> Objective:
         """The same loss for some of the examples."""
-        label, target = self.label, self.target
+        label, target, weight = self.label, self.target, self.weight
         return self._replace(
-            label=None if label is None else label[rows], target=None if target is None else target[rows]
+            label=None if label is None else label[rows],
+            target=None if target is None else target[rows],
+            weight=None if weight is None else weight[rows],
         )
 
 
@@ -233,6 +242,79 @@ def read_targets(
             i = int(np.argmin(np.isfinite(weights)))
             raise ValueError(f"{what}: expected targets whose sum float32 can hold, got {weights[i]} in example {i}")
     return None, np.ascontiguousarray(target)
+
+
+def as_weights(sample_weight: npt.ArrayLike | None, what: str = "sample_weight") -> Float64 | None:
+    """Weights of examples, converted and checked except for their number, which `weighted` knows."""
+    if sample_weight is None:
+        return None
+    weight = real_array(what, sample_weight).astype(np.float64)
+    bad = ~((weight >= 0) & (weight <= FLOAT32_MAX))
+    if bad.any():
+        i = int(np.argmax(bad))
+        raise ValueError(f"{what}: expected finite numbers of at least 0, got {weight.flat[i]} in example {i}")
+    return weight
+
+
+def as_class_weight(class_weight: Any) -> dict[Any, float] | str | None:
+    """`class_weight` with its weights as floats."""
+    if class_weight is None or (isinstance(class_weight, str) and class_weight == BALANCED):
+        return class_weight
+    if not isinstance(class_weight, Mapping):
+        expected = f'a dict from labels to weights or "{BALANCED}"'
+        raise wrong("class_weight", expected, class_weight, isinstance(class_weight, str))
+    expected = "a finite number of at least 0"
+    return {
+        label: real(f"class_weight[{shown(label)}]", weight, expected, 0, FLOAT32_MAX)
+        for label, weight in class_weight.items()
+    }
+
+
+def weighted(
+    objective: Objective,
+    n: int,
+    weight: Float64 | None,
+    class_weight: dict[Any, float] | str | None = None,
+    what: str = "sample_weight",
+) -> Objective:
+    """The same loss with weights for its n examples, from `as_weights` and `as_class_weight`."""
+    if weight is not None and weight.shape != (n,):
+        hint = f"; {what}.ravel() has that shape" if weight.size == n else ""
+        raise ValueError(f"{what}: expected shape ({n},), a weight for each example, got {weight.shape}{hint}")
+    if class_weight is not None:
+        of_class = _weights_of_classes(objective, class_weight)
+        what = "class_weight" if weight is None else f"{what} and class_weight"
+        weight = of_class if weight is None else weight * of_class
+    if weight is None or not n:
+        return objective
+    if weight.max() > FLOAT32_MAX:
+        raise ValueError(f"{what}: expected products that float32 can hold, got {weight.max():.6g}")
+    with np.errstate(under="ignore"):
+        factor = weight.astype(np.float32)
+    if not factor.any():
+        raise ValueError(f"{what}: expected a weight above 0, got 0 for all {n} examples")
+    return objective._replace(weight=factor)
+
+
+def _weights_of_classes(objective: Objective, class_weight: dict[Any, float] | str) -> Float64:
+    """The weight of the class of each example."""
+    label, target, n_classes = objective.label, objective.target, len(objective.nodes) - 1
+    if label is None and target is not None and np.isin(target, (0, 1)).all():
+        # Labels in other forms: the answers to one question, or 1 for the class and 0 for the others.
+        if objective.loss == "binary_cross_entropy" and n_classes == 1:
+            label, n_classes = target[:, 0].astype(np.int32), 2
+        elif objective.loss == "softmax_cross_entropy" and (target.sum(axis=1) == 1).all():
+            label = target.argmax(axis=1).astype(np.int32)
+    if label is None:
+        raise ValueError("class_weight: expected labels as y, got targets; use sample_weight")
+    if isinstance(class_weight, str):
+        counts = np.bincount(label, minlength=n_classes)
+        weights: Float64 = len(label) / (np.count_nonzero(counts) * np.maximum(counts, 1.0))
+        return weights[label]
+    unknown = [key for key in class_weight if key not in range(n_classes)]
+    if unknown:
+        raise ValueError(f"class_weight: expected labels from 0 to {n_classes - 1}, got {shown(unknown[0])}")
+    return np.array([class_weight.get(i, 1.0) for i in range(n_classes)])[label]
 
 
 def _are_strings(y: Any) -> bool:

@@ -107,8 +107,10 @@ def backward(
     return gradient
 
 
-def loss(kind: str, slots: Any, values: Float64, label: Any = None, target: Any = None) -> tuple[Float64, Float64]:
-    """Loss of each example, and the adjoints of the sum of all losses to pass to `backward`.
+def loss(
+    kind: str, slots: Any, values: Float64, label: Any = None, target: Any = None, weight: Any = None
+) -> tuple[Float64, Float64]:
+    """Loss of each example, times its weight, and the adjoints of the sum of all losses to pass to `backward`.
 
     Parameters
     ----------
@@ -117,6 +119,9 @@ def loss(kind: str, slots: Any, values: Float64, label: Any = None, target: Any 
     slots : sequence of int
         Slots of the nodes of an `Objective`: logsumexp, the sum of softplus or the loss, then the outputs.
     """
+    if weight is not None:
+        losses, adjoints = loss(kind, slots, values, label, target)
+        return losses * weight, adjoints * weight
     adjoints = np.zeros_like(values)
     z = values[slots[1:]]
     each = np.arange(values.shape[1])
@@ -153,6 +158,7 @@ def step(
     *,
     label: Any = None,
     target: Any = None,
+    weight: Any = None,
     seed: int = 0,
     number: int = 0,
 ) -> tuple[Float64, Float64]:
@@ -177,9 +183,8 @@ def step(
         rows = slice(first, first + size)
         dropped = {i: draw(ins, seed, number, tile) for i, ins in enumerate(plan.instructions)}
         values = forward(plan, parameters, x[rows], dropped)
-        these, adjoints = loss(
-            kind, slots, values, None if label is None else label[rows], None if target is None else target[rows]
-        )
+        answers = (None if each is None else each[rows] for each in (label, target, weight))
+        these, adjoints = loss(kind, slots, values, *answers)
         losses.append(these)
         gradient += backward(plan, parameters, values, adjoints / len(x), dropped)
     return np.concatenate(losses), gradient

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -17,7 +17,7 @@ from mlgraph._support.checks import StrOrBytesPath, level_outside
 from mlgraph.compiler.grouping import Dropout
 from mlgraph.engine.engine import Engine
 from mlgraph.engine.function import Gradients, places_in
-from mlgraph.engine.losses import CROSS_ENTROPIES, define_loss
+from mlgraph.engine.losses import CROSS_ENTROPIES, as_weights, define_loss, weighted
 from mlgraph.engine.trace import Trace, Tracing, trace
 from mlgraph.graph.arrays import Edges, bias_places, parameter_places, wiring
 from mlgraph.graph.compaction import compact, compacted
@@ -452,12 +452,19 @@ class Model(Freezable, Declared):
             )
         return predicted
 
-    def evaluate(self, x: npt.ArrayLike, y: npt.ArrayLike = (), *, n_threads: int | None = None) -> dict[str, float]:
+    def evaluate(
+        self,
+        x: npt.ArrayLike,
+        y: npt.ArrayLike = (),
+        *,
+        sample_weight: npt.ArrayLike | None = None,
+        n_threads: int | None = None,
+    ) -> dict[str, float]:
         """Mean loss over the examples and, for classes or yes-or-no questions, accuracy as a fraction.
 
         An example counts as right if its highest output is that of its label or highest target, or
-        if all its questions are answered right; never if its loss is not finite. All examples count
-        alike, whatever their targets add up to.
+        if all its questions are answered right; never if its loss is not finite. Without weights, all
+        examples count alike, whatever their targets add up to.
 
         Parameters
         ----------
@@ -465,6 +472,9 @@ class Model(Freezable, Declared):
             At least one example, read as for `forward`.
         y : array_like
             Labels or targets as for `fit`.
+        sample_weight : array_like, shape (examples,), optional
+            Loss and accuracy become weighted means, sum(weight * loss) / sum(weight), as the scores
+            of scikit-learn. An example of weight 0 is left out, even if its loss is not finite.
         n_threads : int, optional
             As for `fit`.
 
@@ -476,8 +486,8 @@ class Model(Freezable, Declared):
         Raises
         ------
         TypeError, ValueError
-            If there is no example, `x` are not real numbers or not of this shape, or `y` is not what
-            `fit` takes.
+            If there is no example, `x` are not real numbers or not of this shape, or `y` or
+            `sample_weight` is not what `fit` takes.
 
         Warns
         -----
@@ -485,7 +495,9 @@ class Model(Freezable, Declared):
             As `fit`.
         """
         with self.require_outputs():
+            weight = as_weights(sample_weight)
             examples, objective = read_with_targets(self, x, y)
+            objective = weighted(objective, len(examples), weight)
             warn_of_bytes(examples)
             return evaluate(self, examples, objective, n_threads)
 
@@ -776,7 +788,9 @@ class Model(Freezable, Declared):
         weight_decay: float = 0.0,
         optimizer: str = "adam",
         standardize: bool = False,
-        validation_data: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+        sample_weight: npt.ArrayLike | None = None,
+        class_weight: Mapping[int, float] | str | None = None,
+        validation_data: tuple[npt.ArrayLike, ...] | None = None,
         validation_split: float = 0.0,
         shuffle: bool = True,
         seed: int | None = None,
@@ -805,11 +819,10 @@ class Model(Freezable, Declared):
             Labels, integers of shape (examples,), or targets of shape (examples, outputs). Targets
             are read unchanged, bytes too: if `x` and `y` are the same images, divide `y` by 255.
 
-            Softmax cross-entropy: a target is at least 0. It is the probability of a class, or the
-            weight of an example in place of the 1 of its label. Accuracies are not weighted; an
-            example with weight 0 counts as one of the first class.
+            Softmax cross-entropy: a target is at least 0, the probability of a class or a weight for
+            it. An example whose targets are all 0 counts, in accuracies, as one of the first class.
 
-            Binary cross-entropy: targets from 0 to 1. To weight examples, use two classes instead.
+            Binary cross-entropy: targets from 0 to 1.
 
             Squared error: with several outputs, a label means 1 for its output and 0 for the others.
 
@@ -844,7 +857,19 @@ class Model(Freezable, Declared):
             Read each column of `x` as (x - mean) / std, with mean and standard deviation of these
             data, and keep that as the model's `scaling`. A model that has such a scaling keeps its
             own.
-        validation_data : (x, y), optional
+        sample_weight : array_like, shape (examples,), optional
+            Numbers of at least 0, not all 0, by which the losses of the examples are multiplied. The
+            loss of a batch is still divided by its number of examples, as in Keras: weights of 2 act
+            as a doubled learning rate, and a batch of one example of weight 2 and one of weight 0 as
+            the first alone. An example of weight 0 teaches nothing, but its loss must be finite,
+            too. The history has the weighted losses, and accuracies of all examples alike. Scores
+            that a schedule computes from the data are not weighted.
+        class_weight : dict from label to weight, or "balanced", optional
+            A weight for the examples of each label, 1 for labels that are not named. It multiplies
+            `sample_weight`. "balanced" is n / (k * count) for k labels that occur, of which this one
+            occurs `count` times in n examples, as in scikit-learn. Labels may also be given as
+            targets 0 and 1. It does not apply to the validation data.
+        validation_data : (x, y) or (x, y, sample_weight), optional
             Data that are evaluated after each epoch.
         validation_split : float
             Share of the examples that are held out of the training and evaluated after each epoch
@@ -949,6 +974,8 @@ class Model(Freezable, Declared):
             weight_decay=weight_decay,
             optimizer=optimizer,
             standardize=standardize,
+            sample_weight=sample_weight,
+            class_weight=class_weight,
             validation_data=validation_data,
             validation_split=validation_split,
             shuffle=shuffle,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph._support.array_types import Float32
+from mlgraph._support.array_types import Float32, UInt8
 from mlgraph._support.checks import level_outside
 from mlgraph.compiler.plan import Plan
 from mlgraph.engine.engine import Engine
@@ -157,17 +157,28 @@ def read_with_targets(
 def evaluate(
     model: Model, examples: Examples, objective: Objective, n_threads: int | None, engine: Engine | None = None
 ) -> dict[str, float]:
-    """What `Model.evaluate` returns, computed by `engine` or by that of the model."""
+    """What `Model.evaluate` returns, computed by `engine` or by that of the model.
+
+    Weighted means leave out examples of weight 0, whatever they give.
+    """
     examples.check_any()
     losses = np.zeros(len(examples), np.float32)
     correct = empty_answers(objective, len(examples))
+    weight, objective = objective.weight, objective._replace(weight=None)
     options: dict[str, Any] = {"objective": objective, "losses": losses, "correct": correct, "n_threads": n_threads}
     if engine:
         engine.compute(examples, **options)
     else:
         execute(model, examples, **options)
+
+    def mean(of: Float32 | UInt8) -> float:
+        if weight is None:
+            return float(of.mean(dtype=np.float64))
+        counted = weight > 0
+        return float(np.average(of[counted].astype(np.float64), weights=weight[counted].astype(np.float64)))
+
     with np.errstate(invalid="ignore"):  # infinities of both signs
-        scores = {"loss": float(losses.mean(dtype=np.float64))}
+        scores = {"loss": mean(losses)}
     if correct is not None:
-        scores["accuracy"] = float(correct.mean())
+        scores["accuracy"] = mean(correct)
     return scores

@@ -107,7 +107,7 @@ class Search:
     def _in_values(self) -> Fault:
         """A loss is not finite: a value that it reads is not, or it overflowed itself."""
         row = self._rows[self._at]
-        loss, nodes, label, target = self._learning.objective
+        loss, nodes, label, target, weight = self._learning.objective
         slots = self._plan.slot[np.array(nodes)]
         outputs = slots[loss != "node" :]
         answer = np.zeros(len(outputs))
@@ -127,6 +127,7 @@ class Search:
             return fault
         worst = _largest(errors)
         wanted = "" if target is None else f", its target {answer[worst]:.6g}"
+        wanted += "" if weight is None else f", its weight {weight[row]:.6g}"
         numbers = f"the output is {self._values[outputs[worst]]:.6g}{total}{wanted}"
         return self._fault(0, int(outputs[worst]), f"gives the loss {self._losses[self._at]} in", numbers)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from hashlib import blake2b
@@ -17,7 +17,7 @@ from mlgraph._support.threads import checked_threads
 from mlgraph.engine.choice import FEW
 from mlgraph.engine.engine import STATE
 from mlgraph.engine.examples import Examples
-from mlgraph.engine.losses import Objective, are_none
+from mlgraph.engine.losses import Objective, are_none, as_class_weight, as_weights, weighted
 from mlgraph.engine.steps import Course, Learning, Rates
 from mlgraph.graph.ops import PARAMETER
 from mlgraph.graph.randomness import checked_seed, seeded
@@ -73,7 +73,9 @@ def fit(
     weight_decay: float,
     optimizer: str,
     standardize: bool,
-    validation_data: tuple[npt.ArrayLike, npt.ArrayLike] | None,
+    sample_weight: npt.ArrayLike | None,
+    class_weight: Mapping[int, float] | str | None,
+    validation_data: tuple[npt.ArrayLike, ...] | None,
     validation_split: float,
     shuffle: bool,
     seed: int | None,
@@ -88,15 +90,18 @@ def fit(
 ) -> History:
     """Train a model. `Model.fit` documents the arguments."""
     given, y = as_arrays(x, y)
+    weight, of_class = as_weights(sample_weight), as_class_weight(class_weight)
     given = ordered(given, model.columns)
     if real("validation_split", validation_split, "a number from 0 to below 1", 0.0, BELOW_1):
         if validation_data is not None:
             raise ValueError("validation_split: expected 0 where there are validation_data")
-        read_with_targets(model, given, y)  # refuses y of another length
-        given, y, held = _split(given, y, validation_split)
+        every, objective = read_with_targets(model, given, y)  # refuses y of another length
+        weighted(objective, len(every), weight)
+        given, y, weight, held = _split(given, y, weight, validation_split)
         validation_data = cast("Any", held)
     scaling = _scaling_for(model, given, truth("standardize", standardize), targets_in_x=are_none(y))
     raw, objective = read_with_targets(model, given, y, scaling=scaling)
+    objective = weighted(objective, len(raw), weight, of_class)
 
     # Check the arguments.
     optimizer = one_of("optimizer", optimizer, ("sgd", "adam"))
@@ -135,7 +140,7 @@ def fit(
     validate: Callable[[], dict[str, float]] | None = None
     if validation_data is not None:
         held_out_examples, held_out_objective = _read_validation(model, validation_data, scaling, warned, n_threads)
-        held_out = [held_out_examples.array, held_out_objective.label, held_out_objective.target]
+        held_out = _recorded(held_out_examples, held_out_objective)
         validate = partial(evaluate, model, held_out_examples, held_out_objective, n_threads)
 
     # Prepare the run.
@@ -165,7 +170,7 @@ def fit(
                     "on_nonfinite": on_nonfinite,
                     "sparsify": repr(sparsify),
                 }
-                data = {"data": [examples.array, objective.label, objective.target], "validation data": held_out}
+                data = {"data": _recorded(examples, objective), "validation data": held_out}
                 keeper = Checkpoint(
                     checkpoint, checkpoint_every, model, len(examples), state, arguments, data, run_seed
                 )
@@ -268,16 +273,21 @@ def checked_decay(value: Any, rate: float) -> float:
 def _read_validation(
     model: Model, data: Any, scaling: Scaling, warned: str, n_threads: int | None
 ) -> tuple[Examples, Objective]:
-    if not isinstance(data, tuple | list) or len(data) != 2:
-        raise wrong("validation_data", "(x, y)", data, isinstance(data, tuple | list))
+    if not isinstance(data, tuple | list) or len(data) not in (2, 3):
+        raise wrong("validation_data", "(x, y) or (x, y, sample_weight)", data, isinstance(data, tuple | list))
+    what = "validation sample_weight"
+    weight = as_weights(data[2], what) if len(data) == 3 else None
     examples, objective = read_with_targets(model, data[0], data[1], "validation ", scaling)
+    objective = weighted(objective, len(examples), weight, what=what)
     warn_of_bytes(examples, "validation x", warned)
     examples = examples.in_bytes(n_threads)
     examples.check_trainable()
     return examples, objective
 
 
-def _split(given: Data, y: Any, share: float) -> tuple[Data, Any, tuple[Data, Any]]:
+def _split(
+    given: Data, y: Any, weight: Float64 | None, share: float
+) -> tuple[Data, Any, Float64 | None, tuple[Data, Any, Float64 | None]]:
     """The data to train with, and those held out: a random share, for the same number of examples always the same."""
     n = len(given.array)
     held = round(n * share)
@@ -285,8 +295,17 @@ def _split(given: Data, y: Any, share: float) -> tuple[Data, Any, tuple[Data, An
         raise ValueError(f"validation_split: expected a share that leaves examples on both sides, got {held} of {n}")
     order = np.random.default_rng(n).permutation(n)
     rows, others = np.sort(order[held:]), np.sort(order[:held])
-    (a, b), (c, d) = ((given._replace(array=given.array[i]), y if are_none(y) else y[i]) for i in (rows, others))
-    return a, b, (c._replace(what="validation x"), d)
+    (a, b, v), (c, d, w) = (
+        (given._replace(array=given.array[i]), y if are_none(y) else y[i], None if weight is None else weight[i])
+        for i in (rows, others)
+    )
+    return a, b, v, (c._replace(what="validation x"), d, w)
+
+
+def _recorded(examples: Examples, objective: Objective) -> list[npt.NDArray[Any] | None]:
+    """The arrays whose digest a checkpoint has."""
+    weights = [] if objective.weight is None else [objective.weight]
+    return [examples.array, objective.label, objective.target, *weights]
 
 
 def _begin(model: Model, objective: Objective, optimizer: str) -> None:

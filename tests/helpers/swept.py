@@ -31,7 +31,7 @@ def data(n, n_inputs, classes, kind, seed=0):
     return x, rng.integers(0, classes, n)
 
 
-def gradient(model, x, y, n_threads=1, seed=0, step_number=0, sizes=None):
+def gradient(model, x, y, n_threads=1, seed=0, step_number=0, sizes=None, weight=None):
     """Losses and the gradient that a training step sees, from the sweep."""
     engine = Engine(model.graph, Plan(model.graph, [*model.output_ids, *model.loss_ids], model.dropout_shares))
     n = len(x)
@@ -41,7 +41,7 @@ def gradient(model, x, y, n_threads=1, seed=0, step_number=0, sizes=None):
     engine.execute(
         examples,
         steps=Steps.without_update(np.cumsum([0, *sizes[:-1]]), np.array(sizes))._replace(number=step_number),
-        objective=objective,
+        objective=objective._replace(weight=weight),
         gradient=total,
         seed=seed,
         losses=losses,
@@ -62,6 +62,7 @@ def check(model, x, y, **options):
         slots,
         label=objective.label,
         target=objective.target,
+        weight=options.get("weight"),
         seed=options.get("seed", 0),
         number=options.get("step_number", 0),
     )

@@ -67,7 +67,7 @@ def test_prepare_refuses_inconsistent_arguments(sweep, given, changes, message):
         sweep.prepare(**{**good, **wrong})
 
 
-PREPARED, FIRST, SIZE, RATE, DECAY, GRADIENT = 0, 3, 4, 5, 6, 17
+PREPARED, FIRST, SIZE, RATE, DECAY, WEIGHT, GRADIENT = 0, 3, 4, 5, 6, 17, 18
 """Positions of arguments of `run`."""
 
 
@@ -79,6 +79,7 @@ PREPARED, FIRST, SIZE, RATE, DECAY, GRADIENT = 0, 3, 4, 5, 6, 17
         (RATE, np.zeros(1, np.float32), "step_first, step_size, step_rate: expected one length, got 2, 2, 1"),
         (DECAY, np.zeros(1, np.float32), "step_decay: expected 2 numbers, got 1"),
         (SIZE, np.array([8, 65]), "prepared: expected memory for 3 tiles, got 2"),
+        (WEIGHT, np.zeros(1, np.float32), r"weight: expected \d+ numbers, one for each example, got 1"),
     ],
 )
 def test_run_refuses_inconsistent_arguments(sweep, given, at, wrong, message):

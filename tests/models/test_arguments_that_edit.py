@@ -40,6 +40,8 @@ CALLS = {
     "fit labels": lambda net, late: net.fit(X, late(LABELS), epochs=1),
     "fit targets": lambda net, late: net.fit(X, late(TARGETS), epochs=1),
     "fit validation": lambda net, late: net.fit(X, LABELS, epochs=1, validation_data=(X, late(LABELS))),
+    "fit sample_weight": lambda net, late: net.fit(X, LABELS, epochs=1, sample_weight=late(np.ones(40))),
+    "evaluate sample_weight": lambda net, late: net.evaluate(X, LABELS, sample_weight=late(np.ones(40))),
     "evaluate": lambda net, late: net.evaluate(X, late(LABELS)),
     "evaluate targets": lambda net, late: net.evaluate(X, late(TARGETS)),
     "gradients": lambda net, late: net.gradients(X, late(TARGETS)),
