@@ -8,6 +8,7 @@ cdef enum:
     LOSS_NODE = 3        # the value of a node
     LOSS_COTANGENT = 4   # adjoints of the outputs are given
     LOSS_BINARY = 5      # cross-entropy of each output separately
+    LOSS_MEAN = 6        # LOSS_SQUARED / outputs
 
 
 cdef extern from *:
@@ -85,7 +86,9 @@ cdef bint seed_adjoints(
     cdef const float* z
     cdef int64_t lane, j
     cdef float error, target, one_share = <float>1 / <float>r.step_size[step]
-    cdef bint finite = True, number
+    cdef bint finite = True, number, squared = r.loss == LOSS_SQUARED or r.loss == LOSS_MEAN
+    if r.loss == LOSS_MEAN:
+        one_share = one_share / <float>r.n_outputs
     for lane in range(LANES):
         share[lane] = one_share if lane < n else <float>0
         loss[lane] = 0
@@ -97,9 +100,9 @@ cdef bint seed_adjoints(
             share[lane] = one_share * r.weight[row[lane]]
     for j in range(r.n_outputs):
         z = values + r.loss_slot[j + 1] * <int64_t>LANES
-        if r.loss == LOSS_CROSS_ENTROPY or r.loss == LOSS_SQUARED:
+        if r.loss == LOSS_CROSS_ENTROPY or squared:
             keep_highest(<int32_t>j, z, best, arg)
-        if r.loss == LOSS_SQUARED:
+        if squared:
             for lane in range(LANES):
                 error = z[lane] - r.target[row[lane] * r.n_outputs + j]
                 loss[lane] = loss[lane] + error * error
@@ -132,6 +135,9 @@ cdef bint seed_adjoints(
                 right[lane] = right[lane] & ((z[lane] > 0) == (target > <float>0.5))
                 if r.backward:
                     adjoints[r.loss_slot[j + 1] * <int64_t>LANES + lane] -= target * share[lane]
+    if r.loss == LOSS_MEAN:
+        for lane in range(n):
+            loss[lane] = loss[lane] / <float>r.n_outputs
     if r.weight != NULL:
         for lane in range(n):
             loss[lane] = loss[lane] * r.weight[row[lane]]

@@ -19,7 +19,10 @@ Labels = Int32
 CROSS_ENTROPIES = ("softmax_cross_entropy", "binary_cross_entropy")
 """Losses whose outputs are logits."""
 
-NAMES = (*CROSS_ENTROPIES, "squared_error")
+SQUARED = ("squared_error", "mse")
+"""Losses of numbers: the sum over the outputs of the squared errors, and their mean."""
+
+NAMES = (*CROSS_ENTROPIES, *SQUARED)
 """Names of the built-in losses. Any node may be a loss, too; it is called "node"."""
 
 LOSSES = {
@@ -29,6 +32,7 @@ LOSSES = {
     "node": 3,
     "cotangent": 4,
     "binary_cross_entropy": 5,
+    "mse": 6,
 }
 """Codes of all losses in the kernels."""
 
@@ -99,7 +103,7 @@ def define_loss(graph: Graph, outputs: list[int], loss: str | Node) -> tuple[str
         return "node", ids_of(graph, "loss", [loss]), []
     if not isinstance(loss, str) or loss not in NAMES:
         raise wrong("loss", f"{', '.join(NAMES)} or a node", loss, isinstance(loss, str))
-    if loss == "squared_error":
+    if loss in SQUARED:
         return loss, [outputs[0], *outputs], []
     check_classes("outputs", loss, len(outputs))
     logits = [graph[i] for i in outputs]
@@ -198,7 +202,7 @@ def read_targets(
     if are_none(y) and n:
         raise ValueError(f"{what}: expected labels or targets of {n} examples, got none")
     array = target_array(y, what)
-    labelled = loss == "softmax_cross_entropy" or (loss == "squared_error" and n_outputs > 1)
+    labelled = loss == "softmax_cross_entropy" or (loss in SQUARED and n_outputs > 1)
     if labelled and array.dtype.kind in "bui" and array.ndim == 1:
         if len(array) != n:
             raise ValueError(f"{what}: expected {n} labels, one for each example, got {len(array)}")

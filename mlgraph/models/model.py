@@ -59,7 +59,7 @@ class Model(Freezable, Declared):
     graph : Graph
     outputs : Node, or sequence of Node, or array of their ids
         For the cross-entropies these are logits, one for each class.
-    loss : "softmax_cross_entropy", "binary_cross_entropy", "squared_error" or Node
+    loss : "softmax_cross_entropy", "binary_cross_entropy", "squared_error", "mse" or Node
         The loss of a batch is the mean of the losses of its examples.
 
         "softmax_cross_entropy": an example has one class, or a probability or weight t for each
@@ -69,7 +69,7 @@ class Model(Freezable, Declared):
         to 1. The loss of an example is the sum over the outputs of softplus(z) - t z. That is
         -log sigmoid(z) for t = 1 and -log(1 - sigmoid(z)) for t = 0.
 
-        "squared_error": the sum over the outputs of (output - target)^2.
+        "squared_error": the sum over the outputs of (output - target)^2. "mse": their mean, as Keras.
 
         A node is itself the loss. Its targets are the last inputs of the graph.
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from mlgraph._support.array_types import Int64
 from mlgraph._support.checks import one_of, share, truth, whole
 from mlgraph._support.interrupts import uninterrupted
-from mlgraph.engine.losses import CROSS_ENTROPIES, check_classes
+from mlgraph.engine.losses import CROSS_ENTROPIES, SQUARED, check_classes
 from mlgraph.graph import ops
 from mlgraph.graph.arrays import Edges
 from mlgraph.graph.graph import Graph
@@ -101,7 +101,7 @@ class Network(Model):
         bias : bool
         loss : str, optional
             The loss of the network if this is its last layer; see `Model`. After softmax it is
-            softmax_cross_entropy, else squared_error, or after sigmoid, if asked for,
+            softmax_cross_entropy, else squared_error or, if asked for, mse; after sigmoid also
             binary_cross_entropy.
 
         Returns
@@ -118,8 +118,8 @@ class Network(Model):
         """
         size, chosen = whole("size", size), activation is not None
         activation = one_of("activation", activation, (*ops.ACTIVATIONS, "softmax")) if chosen else "identity"
-        fitting = {"softmax": CROSS_ENTROPIES[:1], "sigmoid": ("squared_error", CROSS_ENTROPIES[1])}
-        fits = fitting.get(activation, ("squared_error",))
+        fitting = {"softmax": CROSS_ENTROPIES[:1], "sigmoid": (*SQUARED, CROSS_ENTROPIES[1])}
+        fits = fitting.get(activation, SQUARED)
         wanted = dict(zip(CROSS_ENTROPIES, fitting, strict=True)).get(str(loss), activation)
         if wanted != activation:
             raise ValueError(f"activation: expected {wanted}, which {loss} goes with, got {activation}")

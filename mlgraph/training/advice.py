@@ -10,7 +10,7 @@ import numpy as np
 from mlgraph._support.array_types import Float32, Float64
 from mlgraph._support.checks import level_outside
 from mlgraph.engine.examples import Examples
-from mlgraph.engine.losses import Objective
+from mlgraph.engine.losses import SQUARED, Objective
 from mlgraph.graph.views import neuron_code
 from mlgraph.models.history import History
 
@@ -32,7 +32,7 @@ BOUNDS = {"relu": (0, np.inf), "sigmoid": (0, 1), "tanh": (-1, 1)}
 def warn_of_targets(model: Model, objective: Objective, what: str = "y") -> None:
     """Warn of targets that the outputs cannot reach, and of labels for outputs without softmax."""
     target, graph = objective.target, model.graph
-    if objective.loss != "squared_error" or target is None or not target.size:
+    if objective.loss not in SQUARED or target is None or not target.size:
         return
     if objective.label is not None:
         hint = f'add_layer({target.shape[1]}, "softmax") is made for labels'

@@ -13,6 +13,7 @@ from mlgraph.compiler.plan import Plan
 from mlgraph.engine import reference
 from mlgraph.engine.engine import Engine
 from mlgraph.engine.examples import Examples
+from mlgraph.engine.losses import SQUARED
 from mlgraph.engine.steps import Learning, Steps
 from mlgraph.graph import ops
 from mlgraph.graph.arrays import parameter_places
@@ -122,7 +123,7 @@ class Search:
             outputs = self._plan.slot[np.array(self._model.output_ids)]  # the loss reads them minus the highest
             read = outputs[answer != 0]  # outputs of other classes may be infinite
             total = f", the highest of all {self._values[outputs].max():.6g}"
-        fault = self._behind(read if loss == "squared_error" else [slots[0], *read])
+        fault = self._behind(read if loss in SQUARED else [slots[0], *read])
         if fault:
             return fault
         worst = _largest(errors)

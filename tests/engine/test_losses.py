@@ -159,6 +159,36 @@ def test_the_mean_loss_is_summed_in_float64():
     assert mlgraph.Model(g, [x], x * 1).evaluate(losses)["loss"] == losses.mean(dtype=np.float64) != losses.mean()
 
 
+@pytest.mark.parametrize("last", ["identity", "sigmoid", "relu"])
+@pytest.mark.parametrize("outputs", [1, 2, 3])
+@pytest.mark.parametrize("labels", [False, True])
+def test_mse_is_the_mean_over_the_outputs(sweep, tmp_path, last, outputs, labels):
+    """And the squared error their sum; a saved network keeps either."""
+    nets, y = [], LABELS % outputs if labels and outputs > 1 else SOFT[:, :outputs]
+    for loss in ("squared_error", "mse"):
+        nets.append(net := mlgraph.Network(6, seed=0))
+        net.add_layer(8, "tanh")
+        net.add_layer(outputs, last, loss=loss)
+        assert net.loss == loss
+    summed, mean = (net.evaluate(X, y) for net in nets)
+    assert mean.pop("loss") == pytest.approx(summed.pop("loss") / outputs, rel=1e-6) and mean == summed
+    adjoints = [net.trace(X, y, net.outputs).adjoints for net in nets]
+    np.testing.assert_allclose(adjoints[1], adjoints[0] / outputs, rtol=1e-6)
+    if not labels:
+        np.testing.assert_allclose(
+            nets[1].evaluate(X, y)["loss"], ((nets[1].forward(X) - y) ** 2).mean(dtype=np.float64), rtol=1e-5
+        )
+    nets[1].save(tmp_path / "net.npz")
+    loaded = mlgraph.load(tmp_path / "net.npz")
+    assert loaded.loss == "mse" and loaded.evaluate(X, y) == nets[1].evaluate(X, y)
+
+
+def test_mse_belongs_to_numbers():
+    with pytest.raises(ValueError, match="loss after softmax: expected softmax_cross_entropy, got 'mse'"):
+        mlgraph.Network(6).add_layer(3, "softmax", loss="mse")
+    assert model_of_inputs(2, "mse").evaluate([[1.0, 2.0]], [[2.0, 4.0]]) == {"loss": 2.5}
+
+
 # --- values that are not finite -----------------------------------------------------------------------
 
 
@@ -253,8 +283,8 @@ def test_no_examples_need_no_targets(none):
         ("tanh", "binary_cross_entropy", "sigmoid"),
         ("identity", "softmax_cross_entropy", "softmax"),
         ("softmax", "squared_error", "softmax_cross_entropy"),
-        ("sigmoid", "hinge", "squared_error or binary_cross_entropy"),
-        ("tanh", 3, "squared_error"),
+        ("sigmoid", "hinge", "one of squared_error, mse, binary_cross_entropy"),
+        ("tanh", 3, "squared_error or mse"),
     ],
 )
 def test_a_layer_refuses_a_loss_that_does_not_fit_its_activation(activation, loss, expected):

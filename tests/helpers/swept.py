@@ -10,11 +10,11 @@ from mlgraph.engine.steps import Steps
 from mlgraph.models.running import read_with_targets
 
 
-def layered(sizes, activation="tanh", last="softmax", seed=0, **options):
+def layered(sizes, activation="tanh", last="softmax", seed=0, loss=None, **options):
     net = mlgraph.Network(sizes[0], seed=seed)
     for size in sizes[1:-1]:
         net.add_layer(size, activation=activation, **options)
-    net.add_layer(sizes[-1], activation=last, bias=False)
+    net.add_layer(sizes[-1], activation=last, bias=False, loss=loss)
     for layer in net.layers[:-1]:
         for neuron in layer.neurons:
             neuron.bias = np.random.default_rng(neuron.id).normal()

@@ -41,6 +41,7 @@ LOSSES = {
     "binary": (lambda: of_answers(3), SOFT),
     "squared error": (lambda: layered([6, 5, 3], last="identity"), SOFT),
     "squared error, labels": (lambda: layered([6, 5, 3], last="identity"), LABELS),
+    "mean of squares": (lambda: layered([6, 5, 3], last="tanh", loss="mse"), SOFT),
     "node": (of_node, SOFT[:, 0]),
 }
 each_loss = pytest.mark.parametrize(("make", "y"), LOSSES.values(), ids=LOSSES)
