@@ -31,7 +31,7 @@ mlgraph.datasets, mlgraph.testing, mlgraph.pictures
 
 The functions of nodes are exp, log, sqrt, sin, cos, tanh, sigmoid, relu, leaky_relu, softplus,
 minimum, maximum and where. The functions sum, prod, max, logsumexp and softmax take any number of
-nodes. `python -m mlgraph.mnist` runs the application.
+nodes. `grad` makes the derivative of a node, as nodes. `python -m mlgraph.mnist` runs the application.
 
 An invalid argument raises a TypeError or a ValueError, and an id without a node an IndexError. The
 message is one line that names the argument or the method, and the call has changed nothing. The
@@ -48,6 +48,7 @@ _MODULES = {
     "engine.function": "Function Gradients",
     "engine.trace": "Trace",
     "graph.arrays": "Edges Neurons",
+    "graph.derivatives": "grad",
     "graph.functions": "cos exp leaky_relu log logsumexp max maximum minimum prod relu sigmoid sin softmax softplus"
     " sqrt sum tanh where",
     "graph.graph": "Graph",

@@ -4,6 +4,7 @@ from mlgraph._support.threads import default_threads as default_threads
 from mlgraph.engine.function import Function as Function, Gradients as Gradients
 from mlgraph.engine.trace import Trace as Trace
 from mlgraph.graph.arrays import Edges as Edges, Neurons as Neurons
+from mlgraph.graph.derivatives import grad as grad
 from mlgraph.graph.functions import *  # noqa: F403
 from mlgraph.graph.graph import Graph as Graph
 from mlgraph.graph.topology import CycleError as CycleError

@@ -90,7 +90,7 @@ def _keys(graph: Graph, low: Lowered, nodes: Int32, dropout: Dropout) -> tuple[I
     """
     kind = low.like[nodes].astype(np.int64)
     shape = low.topology.counts[nodes].astype(np.int64)
-    detail = np.zeros(len(nodes), np.int64)
+    detail = low.part[nodes].astype(np.int64)
     at = np.flatnonzero(kind >= NEURON)
     neurons = nodes[at]
     if len(neurons) == 0:

@@ -2,7 +2,8 @@
 
 The weights of a dense block are stored as ``[panel][source][PANEL neurons]``, followed by its biases, one
 for each neuron of the panels. The weights of sparse rows are stored neuron by neuron, followed by the
-biases. Parameter nodes are stored in the order of their slots. Each group starts at a multiple of PANEL.
+biases. Parameter nodes are stored in the order of their slots; those of the weights of neurons written out,
+and of their biases, like sparse rows. Each group starts at a multiple of PANEL.
 """
 
 from __future__ import annotations
@@ -86,10 +87,18 @@ class _Group:
     """The parameters of one instruction: their records, and their places relative to the group's first."""
 
     def __init__(self, lowered: Lowered, group: Int32, dense: bool) -> None:
-        first, self.n = int(group[0]), len(group)
-        self.is_neuron = bool(lowered.code[first] >= NEURON)
+        first = int(group[0])
+        is_written_out = bool(lowered.part[first])
+        self.is_neuron = bool(lowered.code[first] >= NEURON) or is_written_out
         self.is_fused = bool(lowered.fused[first] >= 0)
-        self.fan = lowered.topology.counts[group].astype(np.int64) if self.is_neuron else np.ones(self.n, np.int64)
+        if is_written_out:  # the group is the weights of all these neurons, neuron by neuron
+            bounds = np.append(np.flatnonzero(np.diff(lowered.data[group], prepend=-1)), len(group))
+            group, self.fan = group[bounds[:-1]], np.diff(bounds)
+        elif self.is_neuron:
+            self.fan = lowered.topology.counts[group].astype(np.int64)
+        else:
+            self.fan = np.ones(len(group), np.int64)
+        self.n = len(group)
         self._width, ends = padded(self.n), np.cumsum(self.fan)
         if dense:
             self.step, self.first = PANEL, in_panels(np.arange(self.n), int(self.fan[0]))

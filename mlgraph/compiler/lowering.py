@@ -3,6 +3,10 @@
 The pass keeps only the nodes that the outputs need, merges nodes of equal value, and turns neurons
 that were written out as expressions back into neurons. The graph itself does not change. Nodes keep
 their numbers; a node that was dropped is missing from `Lowered.order`.
+
+Neurons of which weight nodes read a weight are written out as sums of products. Their weights and
+biases become parameter nodes, which weight nodes can share, so that all derivatives with respect to
+a weight are added before it is updated.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ import numpy.typing as npt
 from mlgraph._support.array_types import Int32, Int64
 from mlgraph.graph import ops
 from mlgraph.graph.graph import Graph
-from mlgraph.graph.ops import CONSTANT, INPUT, NEURON, PARAMETER
+from mlgraph.graph.ops import CONSTANT, INPUT, NEURON, PARAMETER, WEIGHT
 from mlgraph.graph.topology import Topology, is_live, topological
 from mlgraph.graph.views import name_of
 from mlgraph_ext import _topology
@@ -51,6 +55,12 @@ class Lowered(NamedTuple):
     begin, weight, bias : int64 (fused + 1,), int32 (terms,), int32 (fused,)
         The weights of fused neuron i are the parameter nodes ``weight[begin[i] : begin[i + 1]]``. Its
         bias is the parameter node ``bias[i]``, or -1 without one.
+    part : int8
+        For a parameter node that is part of a neuron written out: OF_BIASED or OF_UNBIASED for its
+        weights, depending on whether it has a bias, BIAS for that bias; 0 for other nodes. Its
+        `data` is the neuron's record.
+    owner : int32, shape (added,)
+        The neuron of each node that was added after those of the graph.
     """
 
     code: npt.NDArray[np.int16]
@@ -64,6 +74,12 @@ class Lowered(NamedTuple):
     begin: Int64
     weight: Int32
     bias: Int32
+    part: npt.NDArray[np.int8]
+    owner: Int32
+
+
+OF_BIASED, OF_UNBIASED, BIAS = 1, 2, 3
+"""Values of `Lowered.part`."""
 
 
 def lower(graph: Graph, outputs: Int32, given: Int32 | None = None, *, split: bool = False) -> Lowered:
@@ -96,16 +112,81 @@ def lower(graph: Graph, outputs: Int32, given: Int32 | None = None, *, split: bo
     if len(dead):
         code[dead], count[dead], data[dead] = CONSTANT, 0, len(graph.constants)
         level, order = topological(graph, topology, outputs)
+    same, none, part = np.arange(n, dtype=np.int32), np.zeros(0, np.int32), np.zeros(n, np.int8)
+    fused, begin = np.full(n, -1, np.int32), np.zeros(1, np.int64)
+    low = Lowered(code, code, topology, data, level, order, same, fused, begin, none, none, part, none)
+    if (code[order] == WEIGHT).any():
+        low, outputs = _write_out(graph, low, outputs)
+        code, data, order = low.code, low.data, low.order
     missing = order[(code[order] == INPUT) & (data[order] < 0)]
     if len(missing):
         raise ValueError(f"inputs: the outputs need {name_of(graph, int(missing[0]))}, which is not among the inputs")
-    same, none = np.arange(n, dtype=np.int32), np.zeros(0, np.int32)
-    fused, begin = np.full(n, -1, np.int32), np.zeros(1, np.int64)
-    low = Lowered(code, code, topology, data, level, order, same, fused, begin, none, none)
     if split:
         return _split(graph, low, outputs)
     low = _merge(graph, low)
     return _fuse(graph, low, low.same[outputs])
+
+
+def _write_out(graph: Graph, low: Lowered, outputs: Int32) -> tuple[Lowered, Int32]:
+    """Write out the neurons of which weight nodes read a weight; replace these nodes by parameters, or by 0.
+
+    Returns the outputs as well, and with them all the parameters, so that every weight of a neuron is there.
+    """
+    n, code, (start, count, pool) = len(low.code), low.code, low.topology
+    reads = np.flatnonzero(code == WEIGHT)
+    source, target = pool[start[reads]], pool[start[reads] + 1]
+    count[reads] = 0
+    # Biased neurons come first: their weights are one instruction, and those of the others another.
+    owners = np.unique(target[low.level[reads] >= 0])
+    fan, record = graph.counts[owners].astype(np.int64), graph.records[owners]
+    owners, fan, record = owners[fan > 0], fan[fan > 0], record[fan > 0]
+    biased = np.array(graph.storage.bias, np.int64)[record] >= 0
+    first = np.argsort(~biased, kind="stable")
+    owners, fan, record, biased = owners[first], fan[first], record[first], biased[first]
+    n_edges, n_biased = int(fan.sum()), int(biased.sum())
+    ends = graph.topology().sources_of(owners)
+    weights, of = n + np.arange(n_edges), np.repeat(np.arange(len(owners)), fan)
+    biases = n + n_edges + np.arange(n_biased)
+    # Those that are still neurons, not given and live, become the sum of a product for each edge and the bias.
+    summed = code[owners] >= NEURON
+    active = summed & (code[owners] > NEURON)
+    products = n + n_edges + n_biased + np.arange(int(fan[summed].sum()))
+    total = n + n_edges + n_biased + len(products)
+    sums = owners.copy()
+    sums[active] = total + np.arange(int(active.sum()))
+    added = np.concatenate([of, np.arange(n_biased), of[summed[of]], np.flatnonzero(active)])
+    op = {name: ops.OPS[name].code for name in ("mul", "sum")}
+    kinds = [PARAMETER] * (n_edges + n_biased) + [op["mul"]] * len(products) + [op["sum"]] * int(active.sum())
+    code = np.concatenate([code, np.array(kinds, np.int16)])
+    code[owners[active]] -= NEURON
+    code[sums[summed]] = op["sum"]
+    data = np.concatenate([low.data, record[added]])
+    part = np.zeros(len(code), np.int8)
+    part[weights], part[biases] = np.where(biased, OF_BIASED, OF_UNBIASED)[of], BIAS
+    start, count = (np.concatenate([column, np.zeros(len(added), column.dtype)]) for column in (start, count))
+    factors = np.column_stack([weights, ends])[summed[of]]
+    start[products], count[products] = len(pool) + 2 * np.arange(len(products)), 2
+    terms = np.concatenate([products, biases[summed[:n_biased]]])
+    terms = terms[np.argsort(np.append(of[summed[of]], np.flatnonzero(summed[:n_biased])), kind="stable")]
+    at, length = len(pool) + factors.size, (fan + biased)[summed]
+    start[sums[summed]], count[sums[summed]] = at + np.cumsum(length) - length, length
+    start[owners[active]], count[owners[active]] = at + len(terms) + np.arange(int(active.sum())), 1
+    # Weight nodes: the parameter of their edge, if it exists.
+    same = np.arange(len(code), dtype=np.int32)
+    key, wanted = owners[of].astype(np.int64) * n + ends, target.astype(np.int64) * n + source
+    ascending = np.argsort(key)
+    found = ascending[np.minimum(np.searchsorted(key[ascending], wanted), n_edges - 1)] if n_edges else wanted
+    there = key[found] == wanted if n_edges else np.zeros(len(reads), bool)
+    same[reads[there]] = weights[found[there]]
+    code[reads[~there]], data[reads[~there]] = CONSTANT, len(graph.constants)
+    pool = same[np.concatenate([pool, factors.reshape(-1).astype(np.int32), terms.astype(np.int32), sums[active]])]
+    topology = Topology(start, count, pool)
+    outputs = np.concatenate([same[outputs], weights, biases]).astype(np.int32)
+    level, order = topological(graph, topology, outputs)
+    fused = np.full(len(code), -1, np.int32)
+    return Lowered(
+        code, code, topology, data, level, order, same, fused, low.begin, low.weight, low.bias, part, owners[added]
+    ), outputs
 
 
 def _split(graph: Graph, low: Lowered, outputs: Int32) -> Lowered:
@@ -115,6 +196,7 @@ def _split(graph: Graph, low: Lowered, outputs: Int32) -> Lowered:
     sums = len(code) + np.arange(len(active))
     like = np.concatenate([code, code[active]])
     code = np.concatenate([code, np.full(len(active), NEURON, np.int16)])
+    part = np.append(low.part, np.zeros(len(active), np.int8))
     start, count, data = (np.concatenate([column, column[active]]) for column in (start, count, low.data))
     code[active] -= NEURON
     start[active], count[active] = len(pool) + np.arange(len(active)), 1
@@ -125,8 +207,9 @@ def _split(graph: Graph, low: Lowered, outputs: Int32) -> Lowered:
     level = np.concatenate([level, level[active]])
     level[active] += 1
     _, order = topological(graph, topology, outputs)
-    same, fused = np.arange(len(code), dtype=np.int32), np.full(len(code), -1, np.int32)
-    return Lowered(code, like, topology, data, level, order, same, fused, low.begin, low.weight, low.bias)
+    same, fused = np.append(low.same, sums.astype(np.int32)), np.full(len(code), -1, np.int32)
+    owner = np.append(low.owner, active)
+    return Lowered(code, like, topology, data, level, order, same, fused, low.begin, low.weight, low.bias, part, owner)
 
 
 def _merge(graph: Graph, low: Lowered) -> Lowered:

@@ -28,12 +28,13 @@ from mlgraph.compiler.instructions import (
     in_quads,
 )
 from mlgraph.compiler.layout import lay_out
-from mlgraph.compiler.lowering import Lowered, lower
+from mlgraph.compiler.lowering import BIAS, OF_BIASED, Lowered, lower
 from mlgraph.graph import ops
 from mlgraph.graph.graph import Graph
 from mlgraph.graph.ops import CONSTANT, INPUT, NEURON, PARAMETER
 from mlgraph.graph.storage import PANEL, padded
 from mlgraph.graph.topology import Topology, ancestors
+from mlgraph.graph.views import name_of
 from mlgraph_ext import _topology
 
 MAX_LATER_WEIGHTS = 2**14
@@ -132,6 +133,8 @@ class Plan:
     ) -> None:
         self.want_inputs = want_inputs
         low = lower(graph, np.array(outputs, np.int32), given, split=split)
+        self._owner, self._n_nodes = low.owner, len(graph)
+        _refuse_dropout(graph, low, dropout)
         is_input = low.code[low.order] == INPUT
         inputs = low.order[is_input]
         inputs = inputs[np.argsort(low.data[inputs])]
@@ -215,16 +218,26 @@ class Plan:
         trained = np.flatnonzero(low.code[groups.nodes[groups.first]] >= PARAMETER).tolist()
         dense = groups.dense[trained].tolist()
         ranges = [slice(first, first + n) for first, n in zip(groups.first[trained], groups.size[trained], strict=True)]
-        places = lay_out(graph, low, [groups.nodes[within] for within in ranges], dense)
+        part = low.part[groups.nodes[groups.first[trained]]].tolist()
+        own = [k for k, which in enumerate(part) if which != BIAS]  # such biases are laid out with their weights
+        laid_out = lay_out(graph, low, [groups.nodes[ranges[k]] for k in own], [dense[k] for k in own])
+        places = [(-1, -1)] * len(part)
+        for k, place in zip(own, laid_out, strict=True):
+            places[k] = place
+        if BIAS in part:
+            places[part.index(BIAS)] = (places[part.index(OF_BIASED)][1], -1)
         none = np.zeros_like(wants)
-        for i, within, shared, place in zip(trained, ranges, dense, places, strict=True):
+        for i, within, shared, place, which in zip(trained, ranges, dense, places, part, strict=True):
             members = groups.nodes[within]
             if low.code[members[0]] >= NEURON:
                 wanted = none if off_loss[members[0]] else wants
                 self.program[i] = self._neurons(low, i, members, shared, groups.alike[within], place, wanted, dropout)
             else:
                 slot, n = int(self.slot[members[0]]), len(members)
-                self.program[i] = Instruction(KINDS["parameter"], 0, slot, n, weights=place[0], n_weights=n)
+                decays = which not in (0, BIAS)
+                self.program[i] = Instruction(
+                    KINDS["parameter"], 0, slot, n, weights=place[0], n_weights=n, decays=decays
+                )
 
     def _set(self, at: Bool, groups: Groups, kind: int, **fields: Any) -> None:
         """Set fields of the instructions of some groups."""
@@ -313,6 +326,11 @@ class Plan:
             self.edge_scale = max(self.edge_scale, 2.0**bits / keep)
             self.n_masked += padded(n_weights)
         return instruction
+
+    def graph_node(self, slot: int) -> int:
+        """The node of the graph that a slot belongs to: for one that the compiler added, its neuron."""
+        node = int(self.node[slot])
+        return node if node < self._n_nodes else int(self._owner[node - self._n_nodes])
 
     @cached_property
     def instructions(self) -> list[Instruction]:
@@ -452,6 +470,18 @@ def _with_few_unread(low: Lowered, groups: Groups, inputs: Int32) -> Int32:
     )
     few = len(columns) - len(inputs) <= MAX_UNREAD * len(columns)
     return columns[np.argsort(low.data[columns])] if few else inputs
+
+
+def _refuse_dropout(graph: Graph, low: Lowered, dropout: Dropout) -> None:
+    """Raise ValueError if a neuron that was written out should drop: its derivative would be that without dropout."""
+    owners = np.unique(low.owner[low.part[len(graph) :] > 0])
+    for ids, neurons, edges in dropout:
+        dropped = owners[np.isin(owners, ids)] if neurons or edges else owners[:0]
+        if len(dropped):
+            raise ValueError(
+                f"dropout: the loss depends on a derivative through {name_of(graph, int(dropped[0]))}, which drops out"
+                " at random; set the layer's dropout and weight_dropout to 0"
+            )
 
 
 def _dropout_of(node: int, dropout: Dropout) -> tuple[int, int, int]:

@@ -123,6 +123,7 @@ def compacted(graph: Graph, keep: Bool) -> tuple[Graph, Int64]:
         (other.born, np.full(len(nodes), -1)),
         (other._pool, number[new.pool]),
         (other.input_ids, number[np.array(graph.input_ids, np.int64)]),
+        (other.differentiated, number[[i for i in graph.differentiated if keep[i]]]),
     ):
         extend(column, numbers)
     other.has_bare, other.random = graph.has_bare, generator_at(state_of(graph.random))

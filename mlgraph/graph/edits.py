@@ -8,12 +8,12 @@ longer live, because those are 0, whatever their bias.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-from mlgraph._support.array_types import Bool, Float32, Int64
+from mlgraph._support.array_types import Bool, Float32, Int32, Int64
 from mlgraph._support.checks import float_array, real_array
 from mlgraph._support.interrupts import uninterrupted
 from mlgraph.graph.arrays import Edges, NewWiring, Wiring, edge_keys, ends_of, wiring
@@ -180,7 +180,10 @@ def grow(graph: Graph, edges: Edges, who: str) -> None:
     ------
     CycleError
         If there would be a cycle; nothing has changed. The message begins with `who`.
+    ValueError
+        If a derivative goes through the target of an edge.
     """
+    check_differentiated(graph, edges.target, who)
     neurons, which = np.unique(edges.target, return_inverse=True)
     old = wiring(graph, neurons)
     group = np.concatenate([np.repeat(np.arange(len(neurons)), old.counts), which.reshape(-1)])
@@ -195,6 +198,17 @@ def grow(graph: Graph, edges: Edges, who: str) -> None:
     new = NewWiring(old.neurons, counts, sources[order], previous)
     check_paths(graph, who, with_edges(graph.topology(), new))
     rewire(graph, old, new, {"": np.concatenate([np.zeros(len(old.source), np.float32), edges.weight])[order]})
+
+
+def check_differentiated(graph: Graph, neurons: Sequence[int] | Int32, who: str) -> None:
+    """Raise ValueError if a derivative made by `mlgraph.grad` goes through one of these neurons, and would be wrong."""
+    if len(graph.differentiated):
+        found = np.intersect1d(neurons, graph.differentiated)
+        if len(found):
+            raise ValueError(
+                f"{who}: a derivative made by mlgraph.grad goes through {name_of(graph, int(found[0]))}, and would"
+                " become wrong; make the derivative after all edges and activations"
+            )
 
 
 def activate(graph: Graph, neuron: int, code: int) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from mlgraph._support.checks import plain
 from mlgraph.graph import ops
-from mlgraph.graph.ops import CONSTANT, NEURON
+from mlgraph.graph.ops import CONSTANT, NEURON, WEIGHT
 from mlgraph.graph.views import Neuron, Node
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ _WRITTEN = {
 def formula(node: Node, longest: int = LONGEST) -> str:
     """The formula of a node in terms of inputs, parameters, constants and other neurons, which appear by name.
 
+    ``weight(a, b)`` is the weight of the edge from a to b.
     Terms that begin after `longest` characters are replaced by ``...``.
     """
     graph = node.graph
@@ -53,6 +54,8 @@ def formula(node: Node, longest: int = LONGEST) -> str:
             if code == CONSTANT:
                 item = f"{graph[i].value:.6g}"
                 item = f"({item})" if item.startswith("-") and around else item
+            elif code == WEIGHT:
+                item = f"weight({', '.join(_name(graph, end, longest) for end in graph.sources_of(i).tolist())})"
             elif code >= NEURON and i == node.id:
                 item = _neuron(Neuron(graph, i), longest)
             else:

@@ -59,6 +59,7 @@ class NodeTable(Shared):
     _pool: array[int]
     constants: array[float]
     input_ids: array[int]
+    differentiated: array[int]
     names: dict[int, str]
     edits: int
     _n_changes: int
@@ -73,6 +74,8 @@ class NodeTable(Shared):
         self._pool = array("i")  # see `Topology.pool`
         self.constants = array("d")
         self.input_ids = array("i")
+        self.differentiated = array("i")
+        """Ids of the neurons that nodes depended on when their derivatives were made, ascending (derivatives.py)."""
         self.names = {}
         self.edits = 0
         """Counter of changes of the topology; a plan compiled at another count is stale."""
@@ -229,6 +232,7 @@ class NodeTable(Shared):
         n_records, n_constants = np.count_nonzero(codes >= PARAMETER), data[codes == CONSTANT].max(initial=-1) + 1
         kept = {
             "input_ids": array(self.input_ids.typecode, inputs.tolist()),
+            "differentiated": array("i", [node for node in self.differentiated if node < n]),
             "names": {node: name for node, name in self.names.items() if node < n},
             "_pool": written(self._pool, np.array(self._pool, np.int32) >= n, 0),  # in lists of removed nodes
         }

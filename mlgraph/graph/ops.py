@@ -169,8 +169,11 @@ OPS: dict[str, Op] = {op.name: op for op in BY_CODE}
 ACTIVATIONS: tuple[str, ...] = ("identity", "relu", "leaky_relu", "sigmoid", "tanh")
 """Names of the ops, codes 0 to 4, that a neuron may apply to its weighted sum."""
 
-INPUT, CONSTANT, PARAMETER, NEURON = 100, 101, 102, 103
-"""Codes of nodes that are not operations; the code of a neuron is NEURON plus that of its activation."""
+WEIGHT, INPUT, CONSTANT, PARAMETER, NEURON = 99, 100, 101, 102, 103
+"""Codes of nodes that are not operations; the code of a neuron is NEURON plus that of its activation.
+
+The value of a WEIGHT node is the weight of an edge, or 0 where there is none; its two sources are the edge's ends.
+"""
 
 
 def is_operation(code: Any) -> Any:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from mlgraph._support.array_types import Ids, Int32, Int64
 from mlgraph._support.checks import float_array, number, one_of, optional_name, plain, real_array, truth
 from mlgraph.graph import ops
-from mlgraph.graph.ops import CONSTANT, INPUT, NEURON, PARAMETER
+from mlgraph.graph.ops import CONSTANT, INPUT, NEURON, PARAMETER, WEIGHT
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack  # that of typing is of Python 3.11
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mlgraph.graph.weights import Weights
     from mlgraph.pictures.drawing import Drawing, Options
 
-KIND_NAMES = {INPUT: "input", CONSTANT: "constant", PARAMETER: "parameter", NEURON: "neuron"}
+KIND_NAMES = {WEIGHT: "weight", INPUT: "input", CONSTANT: "constant", PARAMETER: "parameter", NEURON: "neuron"}
 """`Node.kind` of the nodes that are not operations."""
 
 _ADD, _SUB, _MUL, _DIV, _POW, _NEG, _ABS = (ops.OPS[n].code for n in ("add", "sub", "mul", "div", "pow", "neg", "abs"))
@@ -124,7 +124,10 @@ class Node(Freezable):
 
     @property
     def kind(self) -> str:
-        """One of "input", "constant", "parameter" and "neuron", or the name of the operation."""
+        """One of "input", "constant", "parameter", "weight" and "neuron", or the name of the operation.
+
+        A weight node has the value of an edge's weight; `mlgraph.grad` makes them.
+        """
         if not self.graph._has(self):
             return "undone node"  # the edit that added it was undone
         code = self.graph._code[self.id]
@@ -167,7 +170,10 @@ class Node(Freezable):
 
     @property
     def value(self) -> float:
-        """The value of a constant or parameter; only a parameter can be assigned. Others raise an AttributeError."""
+        """The value of a constant, parameter or weight; only a parameter can be assigned.
+
+        Other nodes raise an AttributeError.
+        """
         node = self._checked_id
         code, data = self.graph._code[node], self.graph._data[node]
         if code == CONSTANT:
@@ -175,6 +181,10 @@ class Node(Freezable):
         if code == PARAMETER:
             with self.graph.lock:
                 return float(self.graph._memory_of(node)[0])
+        if code == WEIGHT:
+            with self.graph.lock:
+                source, target = self.graph.sources_of(node).tolist()
+                return self.graph.edge(source, target).weight if self.graph.has_edge(source, target) else 0.0
         raise AttributeError(f"value: expected a constant or parameter, got {described(self.graph, node)}")
 
     @value.setter
@@ -379,16 +389,19 @@ class Neuron(Node):
         """The name of the activation, as in `Graph.add_neuron`; assigning another one is an edit.
 
         Assigning does not change `Layer.activation`, with which the layer was added. With a
-        cross-entropy, the softmax or sigmoid of the outputs is applied after this activation.
+        cross-entropy, the softmax or sigmoid of the outputs is applied after this activation. It is
+        a ValueError to assign another one if a derivative made by `mlgraph.grad` goes through it.
         """
         return ops.BY_CODE[self.graph._code[self._checked_id] - NEURON].name
 
     @activation.setter
     def activation(self, activation: str) -> None:
-        from mlgraph.graph.edits import activate
+        from mlgraph.graph.edits import activate, check_differentiated
 
         code = neuron_code(activation)
         with self.graph.lock:
+            if code != self.graph._code[self._checked_id]:
+                check_differentiated(self.graph, [self.id], "activation")
             activate(self.graph, self._checked_id, code)
 
     @property

@@ -32,7 +32,7 @@ from mlgraph.engine import losses
 from mlgraph.graph import ops
 from mlgraph.graph.arrays import parameter_places
 from mlgraph.graph.graph import CycleError, Graph
-from mlgraph.graph.ops import CONSTANT, INPUT, NEURON, PARAMETER
+from mlgraph.graph.ops import CONSTANT, INPUT, NEURON, PARAMETER, WEIGHT
 from mlgraph.graph.randomness import generator_at, is_state, state_of
 from mlgraph.graph.storage import FROZEN, PANEL, extend, padded
 from mlgraph.graph.topology import runs, topological
@@ -142,6 +142,7 @@ def header_of(model: Model) -> dict[str, Any]:
         "scaling": to_json(model.scaling),
         "columns": model.columns,
         "random": state_of(model.graph.random),
+        **({"differentiated": model.graph.differentiated.tolist()} if model.graph.differentiated else {}),
     }
 
 
@@ -282,6 +283,14 @@ def _model(header: Any, arrays: dict[str, npt.NDArray[Any]]) -> Model:
     if "random" in header:  # older files have no generator, and get a fresh one
         require(is_state(header["random"]), "header: random: expected the state of a PCG64 generator")
         graph.random = generator_at(header["random"])
+    if "differentiated" in header:  # older files have no derivatives
+        through = _ids(header, "differentiated", n)
+        ascends = all(a < b for a, b in itertools.pairwise(through))
+        require(
+            ascends and bool((graph.codes[through] >= NEURON).all()),
+            "header: differentiated: expected ascending ids of neurons",
+        )
+        extend(graph.differentiated, np.array(through))
     loss, kind = header.get("loss"), header.get("kind")
     require(loss in (*losses.NAMES, "node"), f"header: loss: expected {', '.join(losses.NAMES)} or node, got {loss!r}")
     require(kind in ("network", "model"), f"header: kind: expected network or model, got {kind!r}")
@@ -377,7 +386,7 @@ def _graph(arrays: dict[str, npt.NDArray[Any]]) -> Graph:
     of_records = {len(column) for column in (weights, stride, bias, arrays["max_sources"])}
     require(len(of_records) == 1, "arrays weights, stride, bias, max_sources: expected one length")
     operation, trained, neuron = ops.is_operation(code), code >= PARAMETER, code >= NEURON
-    known = (code >= 0) & operation | (code >= INPUT) & (code < NEURON + len(ops.ACTIVATIONS))
+    known = (code >= 0) & operation | (code >= WEIGHT) & (code < NEURON + len(ops.ACTIVATIONS))
     every(known, "code", "the code of an operation or node")
     every((count >= 0) & (count <= most), "count", f"0 to {most}")
     pool = arrays["pool"] = expand(arrays)
@@ -385,6 +394,7 @@ def _graph(arrays: dict[str, npt.NDArray[Any]]) -> Graph:
     every((pool >= 0) & (pool < n), "pool", f"0 to {n - 1}")
     want = np.where(neuron, -1, 0)
     want[operation] = np.array([op.arity for op in ops.BY_CODE])[code[operation]]
+    want[code == WEIGHT] = 2
     every(np.where(want < 0, (count > 0) | neuron, count == want), "count", "the number of arguments of its operation")
     require(count[operation].sum() <= len(pool), "array pool: expected arguments for each operation")
     length = np.zeros(len(pool) + 1, np.int64)
@@ -398,6 +408,8 @@ def _graph(arrays: dict[str, npt.NDArray[Any]]) -> Graph:
     require(
         bool((begin[:-1] + length[begin[:-1]] <= begin[1:]).all()), "array start: expected lists that do not overlap"
     )
+    targets = pool[start[code == WEIGHT] + 1]
+    require(bool((code[targets] >= NEURON).all()), "array code: expected weights of edges into neurons")
     inputs, constants = arrays["inputs"], arrays["constants"]
     for kind, size in ((code == INPUT, len(inputs)), (code == CONSTANT, len(constants)), (trained, len(weights))):
         every(~kind | (data >= 0) & (data < size), "data", f"0 to {size - 1}")

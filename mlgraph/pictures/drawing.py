@@ -27,7 +27,7 @@ from mlgraph.graph import ops
 from mlgraph.graph.formula import formula
 from mlgraph.graph.graph import Graph
 from mlgraph.graph.ids import id_of, ids_of, is_iterable
-from mlgraph.graph.ops import CONSTANT, INPUT, NEURON, PARAMETER
+from mlgraph.graph.ops import CONSTANT, INPUT, NEURON, PARAMETER, WEIGHT
 from mlgraph.graph.topology import ancestors, topological
 from mlgraph.graph.views import KIND_NAMES, Neuron, Node, name_of
 from mlgraph.models.running import engine_of
@@ -416,13 +416,13 @@ def draw_model(model: Model, x: npt.ArrayLike | None, y: npt.ArrayLike | None, l
 
 
 def _kind(code: int) -> str:
-    return KIND_NAMES.get(min(code, NEURON), "operation")
+    return "operation" if code == WEIGHT else KIND_NAMES.get(min(code, NEURON), "operation")
 
 
 def _operation(code: int) -> str:
     if code == SOFTMAX:
         return "softmax"
-    name = ops.BY_CODE[code - NEURON if code >= NEURON else code].name
+    name = "weight" if code == WEIGHT else ops.BY_CODE[code - NEURON if code >= NEURON else code].name
     return name if code >= NEURON else SYMBOLS.get(name, name)
 
 
@@ -430,7 +430,9 @@ def _plural(code: int) -> str:
     kind = _kind(code)
     if kind == "neuron":
         return f"{_operation(code)} neurons"
-    return f"× {'softmax' if code == SOFTMAX else ops.BY_CODE[code].name}" if kind == "operation" else f"{kind}s"
+    if kind != "operation":
+        return f"{kind}s"
+    return f"× {_operation(code) if code in (SOFTMAX, WEIGHT) else ops.BY_CODE[code].name}"
 
 
 def _range(numbers: npt.NDArray[np.generic]) -> str:

@@ -97,7 +97,7 @@ class Search:
             self._examine(self._at)
         slot = self._slot
         while slot >= self._n_inputs:
-            yield int(self._plan.node[slot])
+            yield self._plan.graph_node(slot)
             sources, weights = self._reads(slot)
             if len(sources) == 0:
                 return
@@ -197,7 +197,7 @@ class Search:
         row = int(self._rows[self._at]) if with_example else -1
         where = f" example {row}" if with_example else ""
         text = f"{self._name(slot)} {verb}{where} ({SWEEPS[sweep]}): {numbers}"
-        return Fault(sweep, int(self._plan.node[slot]), row, text)
+        return Fault(sweep, self._plan.graph_node(slot), row, text)
 
     # --- one slot of the example under examination ------------------------------------------------
 
@@ -261,7 +261,7 @@ class Search:
         return self._plan.instructions[int(np.searchsorted(dst, slot, "right")) - 1]
 
     def _name(self, slot: int) -> str:
-        return self._model.name_of(int(self._plan.node[slot]))
+        return self._model.name_of(self._plan.graph_node(slot))
 
     # --- repeated sweeps --------------------------------------------------------------------------
 
