@@ -220,3 +220,19 @@ def test_formula_picture_and_value_of_a_weight():
     slope = mlgraph.grad(y, x)
     assert (str(slope), slope.kind, slope.value) == ("weight(x, y)", "weight", 3.0)
     assert "weight" in slope.draw().to_svg()
+
+
+def test_a_damped_oscillator_is_learnt_from_its_equation():
+    g = mlgraph.Graph(seed=1)
+    t = g.input("t")
+    hidden = [g[i] for i in g.add_neurons([t], "tanh", n=16)]
+    u = 1 + t * t * g.add_neuron([g[i] for i in g.add_neurons(hidden, "tanh", n=16)])
+    velocity = mlgraph.grad(u, t)
+    model = mlgraph.Model(g, u, loss=(mlgraph.grad(velocity, t) + 0.4 * velocity + 4 * u) ** 2)
+    at = np.linspace(0, 4, 128)
+    model.fit(at[:, None], epochs=10_000, batch_size=128, learning_rate=0.01, optimizer="adam", seed=0)
+    w = 3.96**0.5
+    assert (
+        np.abs(model.predict(at[:, None]) - np.exp(-0.2 * at) * (np.cos(w * at) + 0.2 / w * np.sin(w * at))).max()
+        < 0.05
+    )
