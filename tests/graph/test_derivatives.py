@@ -1,5 +1,7 @@
 """Derivatives as nodes: those of `vjp`, to any order, also while the weights they read are trained, cut and saved."""
 
+import json
+
 import numpy as np
 import pytest
 from graphs import cases, evaluate, into_domain
@@ -7,6 +9,7 @@ from hypothesis import given
 
 import mlgraph
 from mlgraph import testing
+from mlgraph.compiler.plan import Plan
 from mlgraph.graph import ops
 
 X = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
@@ -236,3 +239,43 @@ def test_a_damped_oscillator_is_learnt_from_its_equation():
         np.abs(model.predict(at[:, None]) - np.exp(-0.2 * at) * (np.cos(w * at) + 0.2 / w * np.sin(w * at))).max()
         < 0.05
     )
+
+
+def test_second_derivatives_of_a_network_as_jax_in_float64():
+    jax = pytest.importorskip("jax")
+    g, n = network()
+    inputs = [n["x"], n["z"]]
+    second = [entry for slope in mlgraph.grad(n["y"], inputs) for entry in mlgraph.grad(slope, inputs)]
+    w1, b1 = np.array([h.weights for h in n["h"]], float), np.array([h.bias for h in n["h"]])
+    w2, w3 = np.array([s.weights for s in n["y"].sources], float), np.array(n["y"].weights, float)
+
+    def y(x):
+        return w3 @ jax.nn.sigmoid(w2 @ jax.numpy.tanh(w1 @ x + b1))
+
+    with jax.enable_x64(True):
+        expected = jax.vmap(jax.hessian(y))(X[:, :2].astype(float))
+        close(g.compile(second)(X[:, :2]), np.array(expected).reshape(-1, 4), 1e-6)
+
+
+def test_a_neuron_that_drops_out_is_refused():
+    g, n = network()
+    Plan(g, [n["loss"].id], [([n["h"][0].id], 0.0, 0.0)])
+    with pytest.raises(ValueError, match=r"dropout: the loss depends on a derivative through n2, which drops out"):
+        Plan(g, [n["loss"].id], [([n["h"][0].id], 0.5, 0.0)])
+
+
+@pytest.mark.parametrize("damage", ["target", "differentiated"])
+def test_files_with_impossible_weights_are_refused(tmp_path, damage):
+    g, n = network()
+    mlgraph.Model(g, n["y"], loss=n["loss"]).save(tmp_path / "m.npz")
+    with np.load(tmp_path / "m.npz") as file:
+        arrays = dict(file)
+    if damage == "target":
+        arrays["code"][np.flatnonzero(g.codes == ops.OPS["mul"].code)] = ops.WEIGHT
+    else:
+        header = json.loads(arrays["header"].tobytes())
+        header["differentiated"] = [0]
+        arrays["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
+    np.savez(tmp_path / "m.npz", **arrays)
+    with pytest.raises(mlgraph.ModelFileError, match="weights of edges" if damage == "target" else "differentiated"):
+        mlgraph.load(tmp_path / "m.npz")
