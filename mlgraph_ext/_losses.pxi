@@ -36,7 +36,8 @@ cdef void fetch_answers(const SweepArgs* r, int64_t step, int64_t tile) noexcept
     """Prefetch weights, and labels or the first targets, of a tile that is swept soon. If shuffled, each is a cache miss."""
     cdef const char* answers = <const char*>r.label if r.label != NULL else <const char*>r.target
     cdef int64_t size = sizeof(int32_t) if r.label != NULL else r.n_outputs * sizeof(float), i
-    cdef int64_t first = r.step_first[step] + tile * LANES, last = smaller(first + LANES, r.step_first[step] + r.step_size[step])
+    cdef int64_t first = r.step_first[step] + tile * LANES
+    cdef int64_t last = smaller(first + LANES, r.step_first[step] + r.step_size[step])
     if answers != NULL:
         for i in range(first, last):
             prefetch_later(answers + (r.order[i] if r.order != NULL else i) * size)
