@@ -279,10 +279,10 @@ def test_scaling_and_columns_are_kept(kept, tmp_path):
 
 
 def test_a_resumed_run_scales_as_before(tmp_path):
-    def run(stop, **options):
+    def run(stop, x=None, **options):
         net = table_network()
         net.fit(
-            Frame(TABLE, "abc"),
+            Frame(TABLE, "abc") if x is None else x,
             CLASSES,
             epochs=3,
             batch_size=15,
@@ -300,7 +300,7 @@ def test_a_resumed_run_scales_as_before(tmp_path):
     whole = run(lambda progress: None)
     (tmp_path / "run.npz").unlink()
     run(stop)
-    resumed = run(lambda progress: None, resume=True)
+    resumed = run(lambda progress: None, TABLE, resume=True)  # the checkpoint knows the names of the columns
     assert bits(resumed) == bits(whole) and resumed.columns == ("a", "b", "c")
     np.testing.assert_array_equal(resumed.scaling, whole.scaling)
 

@@ -203,3 +203,18 @@ def test_first_step_of_adam_has_the_length_of_its_rate(sweep, momentum):
     model = mlgraph.Model(g, p * 1.0, loss=3 * p)
     model.fit(np.zeros((4, 0)), epochs=1, learning_rate=1e-3, momentum=momentum, optimizer="adam")
     assert p.value == pytest.approx(-1e-3, rel=1e-6)
+
+
+@pytest.mark.parametrize(("n", "size", "epochs"), [(20, 32, 2000), (150, 32, 500), (6400, 100, 32), (60_000, 128, 10)])
+def test_defaults_depend_on_the_number_of_examples(n, size, epochs):
+    """Batches of a 64th of the examples within 32 and 128; ten epochs, or as many as 2,000 batches take."""
+
+    class FirstEpoch(mlgraph.Callback):
+        def on_epoch_end(self, progress):
+            told.append((int(progress.history.batch_size[0]), progress.epochs, progress.history.learning_rate[0]))
+            raise StopIteration
+
+    told, net = [], mlgraph.Network(1, seed=0)
+    net.add_layer(1)
+    net.fit(np.zeros((n, 1)), np.zeros(n), callbacks=[FirstEpoch()])
+    assert told == [(min(n, size), epochs, pytest.approx(0.003))]
