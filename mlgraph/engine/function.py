@@ -192,7 +192,7 @@ class Gradients(NamedTuple):
         """Number, code and record of a node."""
         graph = self.places.graph
         number = id_of(graph, node, what)
-        if graph.born[number] >= self.places.edits:
+        if number >= len(self.places.n_sources) or graph.born[number] >= self.places.edits:
             raise ValueError(f"{what}: {graph[number]!r} was added after these gradients were computed")
         return number, *graph.code_and_record(number)
 

@@ -1,15 +1,27 @@
-"""The record of an edit that `undo` needs."""
+"""The records of edits from which `undo` and `redo` restore a graph."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import ref
 
-from mlgraph._support.array_types import Float32, Int64
+import numpy as np
+import numpy.typing as npt
+
+from mlgraph._support.array_types import Bool, Float32, Int32, Int64
 from mlgraph.graph.arrays import NewWiring
 
 if TYPE_CHECKING:
     from mlgraph.graph.graph import Graph
+    from mlgraph.graph.protocols import LayerOfGraph, ModelOfGraph
+
+UNDO_MEMORY = 64 * 2**20
+"""Default of `Graph.undo_memory`, in bytes."""
+
+SMALL_OBJECT = 100
+"""Bytes of memory that an object of Python takes besides the numbers in it, roughly."""
 
 
 class Rewired(NamedTuple):
@@ -45,32 +57,117 @@ class Biased(NamedTuple):
     values: dict[str, float] | None
 
 
-Change = Rewired | Activated | Biased
+class Noted(NamedTuple):
+    """Restores `ModelOfGraph.needed_before` of models: what each had before the change."""
+
+    needed_before: list[tuple[ref[ModelOfGraph], Bool]]
 
 
-class Edit(NamedTuple):
-    """What is needed to undo an edit.
+Change = Rewired | Activated | Biased | Noted
+
+
+class Removed(NamedTuple):
+    """Restores the last nodes of a graph, which `undo` has removed, with their ids.
 
     Attributes
     ----------
-    changes : list of Rewired, Activated and Biased
+    codes, counts, data, born
+        Columns of the nodes, as in `mlgraph.graph.nodes`.
+    start : int64, shape (nodes,)
+        Where the sources of each begin in `pool`.
+    pool : int32
+    constants : float64
+        The values of the constants among them.
+    names : dict of str
+    has_bias, max_sources : bool and int64, shape (records,)
+    values : dict of float32
+        Their parameters (named "") and the state of these, in the order of `parameter_places`.
+    layers : list
+        The layers that they were in or were read by, and `ids` and `source_ids` of each.
+    """
+
+    codes: npt.NDArray[np.int16]
+    counts: Int32
+    data: Int64
+    born: Int64
+    start: Int64
+    pool: Int32
+    constants: npt.NDArray[np.float64]
+    names: dict[int, str]
+    has_bias: Bool
+    max_sources: Int64
+    values: dict[str, Float32]
+    layers: list[tuple[ref[LayerOfGraph], list[int], list[int]]]
+
+
+@dataclass(slots=True, eq=False)
+class Edit:
+    """What is needed to take back an edit, or to make an edit again that was taken back.
+
+    Attributes
+    ----------
+    changes : list of Change
         In the order in which they were made, after those of the open edit that contains this one.
+    nodes : int
+        Number of nodes before the edit; later nodes are removed when it is taken back.
     first : int
         Index of the edit's own first change.
-    nodes : int
-        Number of nodes before the edit; later nodes are removed.
-    edits : int
-        `Graph.edits` after the edit, or before it while it is open. If it differs from the present
-        count, the graph has changed since, and the edit cannot be undone.
     values : dict of float32 arrays, or None
-        `mlgraph.graph.arrays.values` before the edit, if `undo` is to restore them.
+        `mlgraph.graph.arrays.values` before the edit, if they are to be restored.
+    removed : Removed, optional
+        The nodes that the edit removed. Only what takes back an edit removes nodes.
+    after : int
+        Number of nodes after the edit. If it differs from the present number, the graph has changed
+        since, and the edit cannot be taken back.
+    previous : Edit, optional
+        The edit before it, unless the graph had changed between the two.
+    size, total : int
+        Bytes of memory that the edit takes, and that it takes together with those before it.
     """
 
     changes: list[Change]
-    first: int
     nodes: int
-    edits: int
+    first: int = 0
     values: dict[str, Float32] | None = None
+    removed: Removed | None = None
+    after: int = 0
+    previous: Edit | None = None
+    size: int = 0
+    total: int = 0
+
+    def closed(self, after: int, previous: Edit | None) -> Edit:
+        """The edit when it is complete; `after` and `previous` as above."""
+        self.after, self.previous = after, previous
+        self.size = 3 * SMALL_OBJECT + sum(memory_of(part) for part in (self.changes, self.values, self.removed))
+        self.total = self.size + (0 if previous is None else previous.total)
+        return self
+
+    def forget_oldest(self, limit: int) -> None:
+        """Forget the oldest edits before this one if all together take more than `limit` bytes."""
+        if self.total <= limit:
+            return
+        # To somewhat less than the limit, so that not every edit walks along all those before it.
+        kept, edit = [self], self
+        room = limit - limit // 8 - self.size
+        while edit.previous is not None and edit.previous.size <= room:
+            edit = edit.previous
+            room -= edit.size
+            kept.append(edit)
+        edit.previous, total = None, 0
+        for edit in reversed(kept):
+            total += edit.size
+            edit.total = total
+
+
+def memory_of(thing: Any) -> int:
+    """Bytes of memory that a record takes, roughly."""
+    if isinstance(thing, np.ndarray):
+        return thing.nbytes + SMALL_OBJECT
+    if isinstance(thing, dict):
+        return SMALL_OBJECT + sum(map(memory_of, thing.values()))
+    if isinstance(thing, list | tuple):
+        return SMALL_OBJECT + sum(map(memory_of, thing))
+    return 8
 
 
 def edited(graph: Graph, changes: Sequence[Change] = (), *, nodes: int | None = None, **attributes: Any) -> None:
@@ -84,8 +181,16 @@ def edited(graph: Graph, changes: Sequence[Change] = (), *, nodes: int | None = 
     if changes:
         attributes["_n_changes"] = graph._n_changes + 1
     if graph._open is None:
-        edits = attributes.get("edits", graph.edits)
-        attributes["last_edit"] = Edit(list(changes), 0, len(graph) if nodes is None else nodes, edits)
+        edit = Edit(list(changes), len(graph) if nodes is None else nodes)
+        attributes |= recorded(graph, edit)
     else:
         graph._open.changes.extend(changes)
     vars(graph).update(attributes)
+
+
+def recorded(graph: Graph, edit: Edit) -> dict[str, Any]:
+    """The attributes of a graph whose last edit this is; the edits that were undone cannot be redone any more."""
+    last = graph.last_edit
+    edit.closed(len(graph), last if last is not None and last.after == edit.nodes else None)
+    edit.forget_oldest(graph.undo_memory)
+    return {"last_edit": edit, "undone_edit": None}

@@ -10,14 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import Any
+from weakref import ref
 
 import numpy as np
+import numpy.typing as npt
 
 from mlgraph._support.array_types import Bool, Float32, Int32, Int64
 from mlgraph._support.checks import float_array, real_array
 from mlgraph._support.interrupts import uninterrupted
 from mlgraph.graph.arrays import Edges, NewWiring, Wiring, edge_keys, ends_of, wiring
-from mlgraph.graph.changes import Activated, Biased, Rewired, edited
+from mlgraph.graph.changes import Activated, Biased, Change, Noted, Rewired, edited
 from mlgraph.graph.compaction import compact, shared_lists
 from mlgraph.graph.graph import CycleError, Graph
 from mlgraph.graph.ids import check_sources, edge_name, id_of, ids_of, is_iterable
@@ -254,8 +256,8 @@ def with_edges(topology: Topology, new: NewWiring) -> Topology:
     return Topology(start, count, np.concatenate([pool, new.source]))
 
 
-def check_paths(graph: Graph, who: str, topology: Topology) -> Bool:
-    """Which nodes are live with these sources.
+def check_paths(graph: Graph, who: str, topology: Topology, codes: npt.NDArray[np.int16] | None = None) -> Bool:
+    """Which nodes are live with these sources; `codes` are those of all nodes, if there will be more.
 
     Raises
     ------
@@ -266,7 +268,7 @@ def check_paths(graph: Graph, who: str, topology: Topology) -> Bool:
         _, order = topological(graph, topology)
     except CycleError as error:
         raise CycleError(f"{who}: {error}") from None
-    live = is_live(graph.codes, topology, order)
+    live = is_live(graph.codes if codes is None else codes, topology, order)
     sinks = graph.sinks()
     for i in sorted(sinks):
         if not live[i] and graph.alive_for(sinks)[i]:
@@ -275,16 +277,19 @@ def check_paths(graph: Graph, who: str, topology: Topology) -> Bool:
     return live
 
 
-def note_needed_before(graph: Graph) -> None:
-    """If the graph has several models, note which nodes each needs before an edit.
+def note_needed_before(graph: Graph) -> list[Change]:
+    """If the graph has several models, note which nodes each needs before an edit; returns what takes this back.
 
     Within `one_edit`, only its first change of edges does this.
     """
     changes = [] if graph._open is None else graph._open.changes
-    if len(graph.models) > 1 and not any(isinstance(change, Rewired) for change in changes):
-        topology = graph.topology()
-        for model in graph.models:
-            model.needed_before = model.ever_needed(topology)
+    if len(graph.models) < 2 or any(isinstance(change, Rewired) for change in changes):
+        return []
+    topology = graph.topology()
+    before = [(ref(model), model.needed_before) for model in graph.models]
+    for model in graph.models:
+        model.needed_before = model.ever_needed(topology)
+    return [Noted(before)]
 
 
 def rewire(graph: Graph, old: Wiring, new: NewWiring, fresh: dict[str, Float32], most: Int64 | None = None) -> None:
@@ -302,8 +307,7 @@ def rewire(graph: Graph, old: Wiring, new: NewWiring, fresh: dict[str, Float32],
     if len(new.neurons) == 0:
         edited(graph)
         return
-    if most is None:  # an undone edit does not count as needed
-        note_needed_before(graph)
+    noted = [] if most is not None else note_needed_before(graph)  # an undone edit does not count as needed
     if FROZEN in fresh and fresh[FROZEN][new.previous < 0].any():
         graph.storage.state_vector(FROZEN, fresh=False)  # create it if it does not exist
     before = {name: vector[old.place] for name, vector in graph.storage.vectors().items()}
@@ -331,6 +335,6 @@ def rewire(graph: Graph, old: Wiring, new: NewWiring, fresh: dict[str, Float32],
     own = vars(storage)
     with uninterrupted():
         extend(graph._pool, lists.pool)
-        edited(graph, [change], edits=graph.edits + 1, _start=start, _count=count)
+        edited(graph, [*noted, change], edits=graph.edits + 1, _start=start, _count=count)
         own.update(of_storage)  # allocates nothing, so it cannot fail
     compact(graph)

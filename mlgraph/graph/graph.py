@@ -32,7 +32,7 @@ from mlgraph._support.checks import (
 from mlgraph._support.locks import cached_property, locked
 from mlgraph.graph import arrays, ops
 from mlgraph.graph.arrays import Edges, Neurons
-from mlgraph.graph.changes import Edit, edited
+from mlgraph.graph.changes import UNDO_MEMORY, Edit, edited
 from mlgraph.graph.ids import edge_name, id_of, ids_of, ids_of_sources, listed
 from mlgraph.graph.nodes import NodeTable, adds_nodes
 from mlgraph.graph.ops import CONSTANT, INPUT, NEURON, PARAMETER
@@ -83,7 +83,7 @@ class Graph(NodeTable):
 
     has_bare: bool
     random: np.random.Generator
-    last_edit: Edit | None
+    _undo_memory: int
     _open: Edit | None
     _alive: tuple[tuple[int, frozenset[int]], Bool] | None
 
@@ -92,7 +92,7 @@ class Graph(NodeTable):
         self.random = new_generator(checked_seed(seed))
         self.has_bare = False
         """Whether some neuron may have no sources; if not, all nodes are live."""
-        self.last_edit: Edit | None = None
+        self._undo_memory = UNDO_MEMORY
         self._open = None
         self._alive = None
         self.init_lock()
@@ -793,10 +793,14 @@ class Graph(NodeTable):
 
     @locked
     def undo(self) -> None:
-        """Take back the last edit, if the graph has not changed since; an edit that changed nothing counts, too.
+        """Take back the last edit that has not been taken back; `redo` makes it again.
+
+        Each further call takes back the edit before, as long as `undo_memory` holds it. A change that
+        is not an edit, such as a new input or expression, is an end: no edit before it can be undone.
 
         Edits are `prune`, methods that add edges or neurons, the edits of a model, and assigning an
-        activation, a mask, a first bias or None for a bias.
+        activation, a mask, a first bias or None for a bias. An edit that changed nothing counts, too.
+        During `fit`, each cut and each growth by a schedule is an edit.
 
         Edges that were cut return in their order, with the weights and the optimizer state that
         they had; without the state if a run of `fit` has begun since. Edges and neurons that were
@@ -807,19 +811,66 @@ class Graph(NodeTable):
         Raises
         ------
         ValueError
-            If the last change was not an edit, a `one_edit` is open, or undoing the edit would
-            remove or disconnect an output of a model.
+            If there is no edit to take back, the last change was not an edit, a `one_edit` is open,
+            or undoing the edit would remove or disconnect an output of a model; nothing has changed.
+
+        Examples
+        --------
+        >>> g = mlgraph.Graph()
+        >>> x = g.input("x")
+        >>> a, b = (g.add_neuron([x], weights=[w]) for w in (1.0, 2.0))
+        >>> g.undo()
+        >>> g.undo()
+        >>> len(g)
+        1
+        >>> g.redo()
+        >>> len(g), a.weights.tolist()
+        (2, [1.0])
         """
         from mlgraph.graph.undo import undo
 
         undo(self)
+
+    @locked
+    def redo(self) -> None:
+        """Make the edit again that the last `undo` took back; after several, they return one after the other.
+
+        Nodes return with their ids and all that they had, and edges with their weights and the
+        optimizer state; without the state if a run of `fit` has begun since. Everything else stays
+        as it is, except after `one_edit(parameters=True)`. A new edit clears what could be redone.
+
+        Raises
+        ------
+        ValueError
+            If there is nothing to redo, the last change was not an `undo` or `redo`, a `one_edit` is
+            open, or an output of a model would be disconnected; nothing has changed.
+        """
+        from mlgraph.graph.undo import redo
+
+        redo(self)
+
+    @property
+    def undo_memory(self) -> int:
+        """Bytes of memory for the edits that `undo` and `redo` can restore, by default 64 MiB; may be assigned.
+
+        The oldest edits are forgotten first. The last edit is always kept, whatever its size.
+        """
+        return self._undo_memory
+
+    @undo_memory.setter
+    @locked
+    def undo_memory(self, n: int) -> None:
+        from mlgraph.graph.undo import forget_oldest
+
+        self._undo_memory = whole("undo_memory", n, 0)
+        forget_oldest(self)
 
     def __copy__(self) -> Graph:
         return self.copy()
 
     @locked
     def copy(self) -> Graph:
-        """A copy of the graph, its parameters and its optimizer state; it cannot undo the last edit.
+        """A copy of the graph, its parameters and its optimizer state; it cannot undo or redo edits.
 
         Nor can one made by `copy.deepcopy` or `pickle`, which would be as large as before the edit.
         """
@@ -829,7 +880,7 @@ class Graph(NodeTable):
             if isinstance(value, array):
                 setattr(other, name, value[:])
         other.names, other.edits, other.storage = dict(self.names), self.edits, self.storage.copy()
-        other.has_bare = self.has_bare
+        other.has_bare, other._undo_memory = self.has_bare, self._undo_memory
         return other
 
     @locked
@@ -866,7 +917,8 @@ class Graph(NodeTable):
         """Repair the graph in a forked child, where no edit is open."""
         super().lock_was_lost()
         self.random = generator_at(state_of(self.random))  # numpy's own lock of it may be lost, too
-        self._open = None
+        if self._open is not None:  # half of an edit of another thread, or of an undo
+            self._open = self.last_edit = self.undone_edit = None
         for model in self.models:
             model.forget_nodes(len(self))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from array import array
 from collections.abc import Callable, Sequence
-from typing import Any, Concatenate, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,9 @@ from mlgraph.graph.ops import CONSTANT, INPUT, NEURON, PARAMETER, is_operation
 from mlgraph.graph.storage import Storage, extend, release, written
 from mlgraph.graph.topology import Topology
 from mlgraph.graph.views import Node
+
+if TYPE_CHECKING:
+    from mlgraph.graph.changes import Edit
 
 S = TypeVar("S", bound="NodeTable")
 
@@ -30,6 +33,7 @@ def adds_nodes(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S
     def all_or_nothing(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
         with self.lock:
             lengths, changes = [len(column) for column in self._columns()], self._n_changes
+            history = {name: getattr(self, name) for name in ("last_edit", "undone_edit")}
             try:
                 return method(self, *args, **kwargs)
             except BaseException:
@@ -40,6 +44,7 @@ def adds_nodes(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S
                         self.names.pop(node, None)
                     for column, length in zip(self._columns(), lengths, strict=True):
                         del column[length:]
+                    vars(self).update(history)  # an edit may have been recorded
                 raise
 
     return all_or_nothing
@@ -63,6 +68,8 @@ class NodeTable(Shared):
     names: dict[int, str]
     edits: int
     _n_changes: int
+    last_edit: Edit | None
+    undone_edit: Edit | None
     storage: Storage
 
     def __init__(self) -> None:
@@ -81,6 +88,10 @@ class NodeTable(Shared):
         """Counter of changes of the topology; a plan compiled at another count is stale."""
         self._n_changes = 0
         """Edit counter; adding nodes does not increment it."""
+        self.last_edit = None
+        """What `undo` takes back, which refers to the edit before it."""
+        self.undone_edit = None
+        """What `redo` makes again, which refers to the edit that it makes next."""
         self.storage = Storage()
         """The parameters and the optimizer state."""
 

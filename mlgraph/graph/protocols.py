@@ -14,6 +14,7 @@ class LayerOfGraph(Protocol):
     """A layer of neurons, such as `mlgraph.Layer`."""
 
     ids: list[int]
+    source_ids: list[int]
 
     def __len__(self) -> int: ...
     def __iter__(self) -> Iterator[Neuron]: ...

@@ -346,6 +346,10 @@ class Model(Freezable, Declared):
         """Take back the last edit; see `Graph.undo`."""
         self.graph.undo()
 
+    def redo(self) -> None:
+        """Make the edit again that the last `undo` took back; see `Graph.redo`."""
+        self.graph.redo()
+
     def compact(self) -> Self:
         """A copy without the nodes that neither an output nor the loss needs; inputs stay.
 
@@ -911,7 +915,7 @@ class Model(Freezable, Declared):
             is used. The model must be as it was when the run began, made with the same seed, or be
             loaded from the checkpoint. On the same kind of processor, the result is bitwise equal to
             that of an uninterrupted run, except for `History.epoch_seconds`. A checkpoint includes a
-            callback's edits of the graph, but not the last edit for `undo`. To train further after
+            callback's edits of the graph, but not what `undo` takes back. To train further after
             the end, load the model and start another run.
         n_threads : int, optional
             By default as many as the process may use and the work is worth. Results are bitwise
@@ -994,7 +998,7 @@ class Model(Freezable, Declared):
         """Write the model to one file, all of it or nothing; `mlgraph.load` reads it.
 
         The file holds the state of the graph's random generator. It does not hold the history, the
-        last edit for `undo`, or the optimizer's state.
+        edits for `undo`, or the optimizer's state.
 
         Parameters
         ----------

@@ -70,12 +70,13 @@ class Mirror:
         self.edges, self.values = read(net.graph)
         self.activations = [node.activation for node in list(net.graph)[INPUTS:]]
         self.most = self.edges[:NODES].sum(0)  # of the edges into each neuron
-        self.last, self.within = None, None
+        self.done, self.undone, self.within = [], [], None
 
     def become(self, edges, activations=None):
         before = self.edges, self.values.copy(), self.activations, self.most
         if self.within is None:
-            self.last = [before]  # also if nothing has changed
+            self.done.append([before])  # also if nothing has changed
+            self.undone.clear()
         else:
             self.within.append(before)
         self.edges, self.activations = edges, activations or self.activations
@@ -162,22 +163,34 @@ class Mirror:
         self.values[:, new] = 0
 
     def undo(self, a, b, share):
-        if self.last is None:
-            with pytest.raises(ValueError, match="undo: "):
-                self.net.undo()
-            return
-        self.net.undo()
-        for edges, values, activations, most in reversed(self.last):
-            self.values = np.where(self.edges, self.values, values)  # what has been trained since stays
-            self.edges, self.activations, self.most = edges, activations, most
-        self.last = None
+        self.reverse("undo", 1 + a % 3, self.done, self.undone)
+
+    def redo(self, a, b, share):
+        self.reverse("redo", 1 + a % 3, self.undone, self.done)
+
+    def reverse(self, name, n, taken, added):
+        """Undo or redo n edits, or as many as there are."""
+        for _ in range(n):
+            if not taken:
+                with pytest.raises(ValueError, match=f"{name}: "):
+                    getattr(self.net, name)()
+                return
+            getattr(self.net, name)()
+            back = []
+            for edges, values, activations, most in reversed(taken.pop()):
+                back.append((self.edges, self.values.copy(), self.activations, self.most))
+                self.values = np.where(self.edges, self.values, values)  # what has been trained since stays
+                self.edges, self.activations, self.most = edges, activations, most
+            added.append(back)
 
     def several(self, a, b, share):
         self.within = []
         with self.graph.one_edit():
             for k in range(b % 4):
                 getattr(self, EDITS[(a + 5 * k) % len(EDITS)])(a + 31 * k, b + 17 * k, share)
-        self.last, self.within = self.within, None
+        self.done.append(self.within)
+        self.undone.clear()
+        self.within = None
 
     def file(self, a, b, share):
         self.net.save(self.path)
@@ -235,7 +248,7 @@ class Mirror:
 
 
 EDITS = ["cut_neuron", "cut_edges", "cut_edges", "add", "add", "activation", "bias", "prune", "regrow", "regrow"]
-KINDS = [*EDITS, "undo", "undo", "several", "file", "step"]
+KINDS = [*EDITS, "undo", "undo", "redo", "redo", "several", "file", "step"]
 SHARES = st.sampled_from([0.0, 0.125, 0.25, 0.625, 0.875])
 STEPS = st.tuples(st.sampled_from(KINDS), st.integers(0, 999), st.integers(0, 999), SHARES)
 

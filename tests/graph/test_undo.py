@@ -1,4 +1,4 @@
-"""Undoing the last edit: what returns, and what stays as it is."""
+"""Undoing and redoing edits: what returns, and what stays as it is."""
 
 import contextlib
 import copy
@@ -28,19 +28,182 @@ EDITS = {
 def test_undo_restores_everything(name, optimizer, compiled):
     net = network()
     net.fit(X, Y, epochs=2, optimizer=optimizer, learning_rate=0.01)
-    before, values, alive = everything(net.graph), net.forward(X), net.graph.alive().tolist()
+    net.graph.input()  # is no edit, so this is where `undo` ends
+    x = np.pad(X, ((0, 0), (0, 1)))
+    before, values, alive = everything(net.graph), net.forward(x), net.graph.alive().tolist()
     for _ in range(2):
         EDITS[name](net)
-        assert everything(net.graph) != before
-        if compiled:
-            x = np.pad(X, ((0, 0), (0, net.graph.n_inputs - X.shape[1])))
-            net.forward(x)
-            net.evaluate(x, Y)
-        net.undo()
-        assert everything(net.graph) == before and net.graph.alive().tolist() == alive
-        assert net.forward(X).tobytes() == values.tobytes()
-        with pytest.raises(ValueError, match=r"^undo: nothing to undo; only the last edit is kept$"):
+        after, wide = everything(net.graph), np.pad(X, ((0, 0), (0, net.graph.n_inputs - X.shape[1])))
+        edited = net.forward(wide)
+        assert after != before
+        for _ in range(2):
+            if compiled:
+                net.evaluate(wide, Y)
             net.undo()
+            assert everything(net.graph) == before and net.graph.alive().tolist() == alive
+            assert net.forward(x).tobytes() == values.tobytes()
+            with pytest.raises(ValueError, match=r"^undo: nothing to undo"):
+                net.undo()
+            if compiled:
+                net.evaluate(x, Y)
+            net.redo()
+            assert everything(net.graph) == after and net.forward(wide).tobytes() == edited.tobytes()
+            with pytest.raises(ValueError, match=r"^redo: nothing to redo"):
+                net.redo()
+        net.undo()
+
+
+def made_by_chance(net, rng):
+    """One edit."""
+    g, layers = net.graph, net.layers
+    neuron = layers[rng.integers(2)][rng.integers(9)]
+    match rng.integers(9):
+        case 0:
+            g.prune(neuron)
+        case 1:
+            net.prune(max(0.0, 1 - 0.9 * g.n_edges / (12 * 20 + 20 * 9 + 9 * 3)))
+        case 2:
+            net.regrow(0.2, by="random")
+        case 3:
+            neuron.activation = "tanh" if neuron.activation == "relu" else "relu"
+        case 4:
+            neuron.bias = None if neuron.bias else 1.0
+        case 5:
+            net.widen(layers[0], 2)[0].name = f"new{len(g)}"
+        case 6:
+            with g.one_edit(parameters=True):
+                layers[1].frozen = bool(rng.integers(2))
+                layers[0].biases = rng.random(layers[0].size)
+                g.prune(neuron.edges[:2])
+        case 7:
+            with g.one_edit():
+                g.add_edge(g.parameter(2.0, f"p{len(g)}") * g.input() + rng.random(), layers[1][3], 0.5)
+                net.widen(layers[0])[0].edges[1].prune()
+        case _:
+            layers[1].mask = layers[1].mask & (rng.random(layers[1].mask.shape) < 0.9)
+
+
+@pytest.mark.parametrize("seed", [*range(4), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(4, 60))])
+def test_edits_undone_and_redone_leave_what_was_before(seed):
+    """Any number of edits and in any order, bit for bit; afterwards the network can be trained."""
+    net, rng = network(), np.random.default_rng(seed)
+    other = mlgraph.Model(net.graph, net.layers[0][19])
+    net.fit(X, Y, epochs=1, optimizer="adam", learning_rate=0.01, seed=0)
+
+    def state():
+        x = np.pad(X, ((0, 0), (0, net.graph.n_inputs - 12)))
+        arrays = [vector.tobytes() for vector in (net.forward(x), net.graph.get_parameters())]
+        ids = [(layer.ids, layer.source_ids) for layer in net.layers]
+        return everything(net.graph), arrays, ids, net.sparsity, other.sparsity, net.frozen
+
+    states, at = [state()], 0
+    for _ in range(30):
+        match rng.integers(4):
+            case 0 | 1:
+                made_by_chance(net, rng)
+                states[at + 1 :] = [state()]
+                at += 1
+            case 2:
+                for _ in range(min(at, rng.integers(5))):
+                    net.undo()
+                    at -= 1
+            case _:
+                for _ in range(min(len(states) - 1 - at, rng.integers(5))):
+                    net.redo()
+                    at += 1
+        assert state() == states[at]
+    net.fit(np.pad(X, ((0, 0), (0, net.graph.n_inputs - 12))), Y, epochs=1)
+
+
+def test_views_of_a_node_that_returns_are_valid_again():
+    g = mlgraph.Graph()
+    x = g.input("x")
+    y = g.add_neuron([x], weights=[2.0])
+    f = g.compile(y)
+    gradients = f.vjp([[3.0]])
+    g.undo()
+    without = g.compile(x).vjp([[3.0]])
+    with pytest.raises(ValueError, match="removed"):
+        f([[3.0]])
+    g.redo()
+    assert y in g and y.weights.tolist() == [2] and f([[3.0]]) == 6 and gradients.of(y).tolist() == [3]
+    with pytest.raises(ValueError, match="was added after these gradients"):
+        without.of(y)
+
+
+def test_redo_ends_with_a_new_edit_and_undo_with_a_new_node():
+    net = network()
+    neurons, g = net.layers[0].neurons, net.graph
+    neurons[0].prune()
+    neurons[1].prune()
+    net.undo()
+    node = g.input()
+    for again, name in ((net.undo, "undo"), (net.redo, "redo")):
+        with pytest.raises(ValueError, match=f"^{name}: the graph has changed since its last edit"):
+            again()
+    neurons[2].prune()
+    with pytest.raises(ValueError, match=r"^redo: nothing to redo"):
+        net.redo()
+    net.undo()
+    with pytest.raises(ValueError, match=r"^undo: nothing to undo"):
+        net.undo()
+    assert node in g and [bool(neuron.edges) for neuron in neurons[:3]] == [False, True, True]
+
+
+def test_redo_does_not_disconnect_the_output_of_a_new_model():
+    g = mlgraph.Graph()
+    x = g.input()
+    n = g.add_neuron([x], weights=[2.0])
+    with g.one_edit():
+        g.add_neuron([x])
+        n.prune()
+    g.undo()
+    model = mlgraph.Model(g, n)
+    before = everything(g), g.edits
+    with pytest.raises(ValueError, match=r"^redo: this would disconnect n1"):
+        g.redo()
+    assert (everything(g), g.edits) == before and model.forward([[1]]) == 2
+
+
+@pytest.mark.parametrize("forward", [False, True])
+def test_memory_of_edits_is_bounded(forward):
+    """The oldest are forgotten first; the last one is kept, whatever its size."""
+    net = network()
+    g = net.graph
+
+    def undone(n):
+        """How often it can be undone, at most n times."""
+        for k in range(n):
+            try:
+                net.undo()
+            except ValueError:
+                return k
+        return n
+
+    def cut(n):
+        for edge in net.layers[0].neurons[3].edges[:n]:
+            edge.prune()
+
+    assert g.undo_memory == 64 * 2**20
+    cut(5)
+    size = g.last_edit.size
+    assert 300 < size < 3000 and g.last_edit.total > 5 * size
+    g.undo_memory = 4 * size
+    if forward:
+        assert undone(9) == 3
+        net.redo()
+        cut(1)
+    assert undone(9) == (2 if forward else 3)
+    g.undo_memory = 0
+    before = everything(g)
+    net.layers[0].neurons[4].prune()
+    net.layers[0].neurons[5].prune()
+    assert undone(9) == 1 and everything(g) != before
+    net.redo()
+    assert not net.layers[0].neurons[5].edges
+    with pytest.raises(ValueError, match="undo_memory: expected"):
+        g.undo_memory = -1
+    assert g.copy().undo_memory == copy.deepcopy(g).undo_memory == 0
 
 
 def velocities(neuron):
@@ -66,8 +229,7 @@ def test_undo_after_training_restores_cut_edges():
     assert (velocities(neuron) == 0).tolist() == [k == 7 for k in range(20)]
 
 
-def test_only_the_last_edit_can_be_undone():
-    """By the graph and its deep copies; other copies have none."""
+def test_copies_have_no_edits_to_undo():
     net = network()
     net.layers[0][0].prune()
     cut = everything(net.graph)

@@ -4,7 +4,7 @@ from array import array
 
 import numpy as np
 import pytest
-from editable import X, Y, everything, held, network
+from editable import X, Y, everything, held, network, several
 from graphs import small
 
 import mlgraph
@@ -89,6 +89,42 @@ def test_outer_edit_takes_back_what_an_inner_edit_could_not(monkeypatch):
     with pytest.raises(IndexError):
         outer()
     assert everything(net.graph) == before
+
+
+@pytest.mark.parametrize("name", ["rewire", "compact", "_last_nodes", "_return_nodes"])
+@pytest.mark.parametrize("call", range(3))
+def test_memory_error_in_undo_and_redo_changes_nothing(monkeypatch, name, call):
+    net = network()
+
+    def strike(again, before):
+        failed = False
+        with monkeypatch.context() as patch:
+            real, calls = getattr(undo, name), []
+
+            def once(*given):
+                calls.append(1)
+                if len(calls) == call + 1:
+                    raise MemoryError
+                return real(*given)
+
+            patch.setattr(undo, name, once)
+            try:
+                again()
+            except MemoryError:
+                failed = True
+        if failed:
+            assert everything(net.graph) == before and net.graph._open is None
+            again()
+        return failed
+
+    net.layers[0].neurons[4].prune()
+    states = [everything(net.graph)]
+    several(net)
+    states.append(everything(net.graph))
+    failed = [strike(net.undo, states[1]), strike(net.redo, states[0])]
+    assert everything(net.graph) == states[1]
+    net.undo()
+    assert everything(net.graph) == states[0] and any(failed) == (call == 0 or name == "rewire")
 
 
 def test_sources_may_compile_the_graph_while_they_are_read():

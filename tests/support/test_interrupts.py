@@ -40,6 +40,7 @@ WORK = {
     "no bias": lambda net: setattr(net.layers[0].neurons[3], "bias", None),
     "frozen": lambda net: setattr(net.layers[0], "frozen", True),
     "undo": lambda net: net.undo(),
+    "redo": lambda net: net.redo(),
     "one_edit": one_edit,
     "compile": lambda net: net.graph.compile(net.layers[0].neurons[::-1]),
 }
@@ -54,6 +55,8 @@ def test_work_is_complete_or_not_done(name, dense):
         net = network()
         net.fit(X, Y, epochs=1)
         net.layers[1].neurons[4].prune()
+        net.widen(net.layers[0], 2)
+        net.undo()
         net.forward(X)  # so that there is a plan, which may come to be stale
         return net
 
