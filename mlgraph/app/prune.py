@@ -30,8 +30,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         learning_rate="learning rate: A at the first step, approaching B at the last",
         epochs="passes over the training data; the last quarter of them cuts nothing",
         momentum="fraction of each step that is added to the next",
-        by="what to cut first: magnitude (the smallest weights), saliency (the smallest |weight x gradient|) or "
-        "random edges",
+        by="what to cut first: path (edges whose every path has a small weight), magnitude (the smallest weights), "
+        "saliency (the smallest |weight x gradient|) or random edges",
     )
     add_run_options(parser, "mnist-pruned")
 

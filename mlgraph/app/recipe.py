@@ -34,7 +34,7 @@ class Recipe:
     output_bias: bool = True
     sparsity: float = 0.0  # at the end of the training
     method: str = "gradual"  # a key of METHODS
-    by: str = "magnitude"  # criterion of the gradual method
+    by: str = "path"  # criterion of the gradual method
     sparse_from: float = 0.1  # fraction of the training after which the gradual method starts to cut
     block: int = 1  # number of adjacent neurons that keep or lose a source together
     on_nonfinite: str = "raise"
@@ -100,8 +100,8 @@ OPTIONS: dict[str, tuple[Callable[[str], Any], str, str]] = {
     "by": (
         one_of(*CRITERIA),
         "NAME",
-        "what the gradual method cuts first: magnitude (the smallest weights), saliency (the smallest |weight x "
-        "gradient|) or random edges",
+        "what the gradual method cuts first: path (edges whose every path has a small weight), magnitude (the "
+        "smallest weights), saliency (the smallest |weight x gradient|) or random edges",
     ),
     "block": (COUNT, "N", "cut in blocks: N adjacent neurons keep or lose a source together; 4 is fastest"),
     "on_nonfinite": (

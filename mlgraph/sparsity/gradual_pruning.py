@@ -37,7 +37,7 @@ class GradualPruning(Schedule):
         at `start`.
     scope : "global" or "layer"
         As for `Model.prune`.
-    by : "magnitude", "saliency", "random" or callable
+    by : "path", "magnitude", "saliency", "random" or callable
         As for `Model.prune`. The saliency is estimated from 1,024 examples, different ones each
         time. A checkpoint recognises a function by its name (a method, too, whatever its object)
         and any other callable by its repr: define a ``__repr__`` in its class.
@@ -57,7 +57,7 @@ class GradualPruning(Schedule):
 
     start: float = 0.0
     scope: str = "global"
-    by: str | Callable[..., npt.ArrayLike] = "magnitude"
+    by: str | Callable[..., npt.ArrayLike] = "path"
     initial: float = 0.0
     block: int = 1
 
@@ -95,8 +95,7 @@ class GradualPruning(Schedule):
         # Not `Model.prune`, which would warn at each moment about edges that become useless.
         prune(
             model,
-            self.at(moment),
-            neurons=None,
+            sparsity=self.at(moment),
             by=self.by,
             scope=self.scope,
             block=self.block,

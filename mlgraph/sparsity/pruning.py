@@ -34,9 +34,10 @@ SCOPES = ("global", "layer")
 
 def prune(
     model: Model,
-    sparsity: float | None,
+    amount: float | None = None,
     *,
-    neurons: float | None,
+    sparsity: float | None = None,
+    neurons: float | None = None,
     by: Criterion,
     scope: str,
     block: int,
@@ -60,12 +61,15 @@ def prune(
     int
         How many edges had scores high enough to be kept; 0 for neurons.
     """
-    if (sparsity is None) == (neurons is None):
-        raise ValueError(f"prune: expected either sparsity or neurons, got {'neither' if sparsity is None else 'both'}")
-    fraction = share("neurons", neurons) if sparsity is None else share("sparsity", sparsity)
+    given = {"amount": amount, "sparsity": sparsity, "neurons": neurons}
+    given = {name: value for name, value in given.items() if value is not None}
+    if len(given) != 1:
+        raise ValueError(f"prune: expected one of amount, sparsity and neurons, got {' and '.join(given) or 'none'}")
+    ((name, value),) = given.items()
+    fraction = share(name, value)
     one_of("scope", scope, SCOPES)
     block = whole("block", block)
-    if block > 1 and sparsity is None:
+    if block > 1 and neurons is not None:
         raise ValueError(f"block: expected 1 where whole neurons are cut, got {block}")
     seed = checked_seed(seed)
     checked_threads(n_threads)
@@ -74,7 +78,8 @@ def prune(
     with seeded(model.graph, seed if by == "random" else 0) as number:
         random = np.random.default_rng([number, 1, step])
         if neurons is None:
-            return prune_to_budgets(model, *edge_budgets(model, fraction, scope), by, gradient, random, block)
+            budgets = edge_budgets if amount is None else present_budgets
+            return prune_to_budgets(model, *budgets(model, fraction, scope), by, gradient, random, block)
         _prune_neurons(model, fraction, scope, by, gradient, random)
         return 0
 
@@ -85,6 +90,12 @@ def edge_budgets(model: Model, sparsity: float, scope: str) -> tuple[Int64, Floa
     budget = np.round((1 - sparsity) * np.bincount(group[own], graph.storage.max_sources_of(graph.records[own])))
     neurons = np.flatnonzero(graph.codes >= NEURON)
     return np.repeat(group[neurons], graph.counts[neurons]), budget
+
+
+def present_budgets(model: Model, amount: float, scope: str) -> tuple[Int64, Float64]:
+    """As `edge_budgets`, if this fraction of the edges of each group that are alive now is cut."""
+    group, made = edge_budgets(model, 0.0, scope)
+    return group, np.round((1 - amount) * np.bincount(group[live_edges(model).own], minlength=len(made)))
 
 
 def check_budgets(model: Model, group: Int64, budget: npt.NDArray[Any]) -> None:
@@ -99,7 +110,7 @@ def prune_to_budgets(
     model: Model,
     group: Int64,
     budget: npt.NDArray[Any],
-    by: Criterion = "magnitude",
+    by: Criterion = "path",
     gradient: Float32 | None = None,
     random: np.random.Generator | None = None,
     block: int = 1,
@@ -149,8 +160,10 @@ def prune_to_budgets(
         required = minimal_paths(model, live, frozen)
         budget = _with_required(model, "edges", own_group[required[live.own]], budget)
     bottleneck = found.score
+    if by == "magnitude":  # each edge by itself; of the paths, only the best to each output counts
+        bottleneck[own] = score
     bottleneck[required] = np.inf
-    if len(budget) == 1:
+    if len(budget) == 1 and by != "magnitude":
         bottleneck[own] = break_ties(
             lambda score: bottleneck_scores(model, live, score, required).score[live.own],
             score,
@@ -196,9 +209,9 @@ def _prune_neurons(
         on_path = minimal_paths(model, live, frozen, all_sources=False)
         required = np.intersect1d(edges.target[on_path], hidden)
         budget = _with_required(model, "neurons", group[required], budget)
-    bottleneck = found.score
+    bottleneck = score if by == "magnitude" else found.score
     bottleneck[np.isin(hidden, required)] = np.inf
-    if len(budget) == 1:
+    if len(budget) == 1 and by != "magnitude":
         bottleneck = break_ties(lambda score: neuron_bottlenecks(score).score, score, bottleneck, int(budget[0]))
     gone = np.zeros(len(graph), bool)
     gone[hidden[~top_k(bottleneck, group[hidden], budget, score)]] = True

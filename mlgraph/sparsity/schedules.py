@@ -55,7 +55,7 @@ class Schedule(ABC):
     >>> class Once(mlgraph.Schedule):
     ...     def act(self, model, moment, step, seed, sample, n_threads):
     ...         if step == 0:
-    ...             model.prune(self.sparsity)
+    ...             model.prune(sparsity=self.sparsity)
     >>> net = mlgraph.Network(4, seed=0)
     >>> layer = net.add_layer(2, "softmax")
     >>> history = net.fit(np.eye(4), [0, 1, 0, 1], sparsify=Once(0.5))

@@ -21,7 +21,7 @@ Data = tuple[Any, Any]
 Scores = Float64
 Criterion = str | Callable[..., npt.ArrayLike]
 
-CRITERIA = ("magnitude", "saliency", "random")
+CRITERIA = ("path", "magnitude", "saliency", "random")
 """Named pruning criteria."""
 
 
@@ -82,7 +82,7 @@ def neuron_scores(
 ) -> Scores:
     """Scores of neurons, none NaN.
 
-    The magnitude is the norm of the incoming weights times the norm of the outgoing weights. It
+    The magnitude, also that along paths, is the norm of the incoming weights times the norm of the outgoing weights. It
     does not change if the former are scaled up and the latter down. The saliency is the sum of
     weight x gradient over the outgoing edges: the first-order change of the loss when the neuron is
     removed (Molchanov et al. 2017, Pruning convolutional neural networks).

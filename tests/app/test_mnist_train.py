@@ -102,10 +102,10 @@ def test_sparse_training(run, fitted, method, schedule):
 @pytest.mark.usefixtures("model")
 def test_the_option_by_determines_which_edges_are_cut(run, command):
     kept = {}
-    for by in ("", "--by magnitude", "--by saliency", "--by random"):
+    for by in ("", "--by path", "--by saliency", "--by random"):
         assert run(*command.split(), *FAST, "--sparsity", 0.8, *by.split(), "--epochs", 2, "--out", "cut").status == 0
         kept[by] = mlgraph.load("cut/model.npz").layers[0].mask.tobytes()
-    assert kept[""] == kept["--by magnitude"] and len(set(kept.values())) == 3
+    assert kept[""] == kept["--by path"] and len(set(kept.values())) == 3
 
 
 def test_best_accuracy_does_not_count_denser_networks(run, monkeypatch):

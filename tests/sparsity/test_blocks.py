@@ -33,7 +33,7 @@ def whole_blocks(net, edges):
 
 @pytest.mark.parametrize("scope", ["global", "layer"])
 @pytest.mark.parametrize("size", [2, 3, 4])
-@pytest.mark.parametrize("by", ["magnitude", "callable"])
+@pytest.mark.parametrize("by", ["path", "callable"])
 def test_blocks_are_cut_by_their_norm_or_their_mean(scope, size, by):
     """The same edges are cut as by a callable that gives each edge the score of its block."""
     for seed in range(2):
@@ -44,7 +44,7 @@ def test_blocks_are_cut_by_their_norm_or_their_mean(scope, size, by):
         def own(edges, net=net, size=size, means=means):
             return [means[block_of(net, edge, size)] for edge in ends(edges)]
 
-        net.prune(0.3, block=size, scope=scope, by="magnitude" if by == "magnitude" else lambda e: e.weight**2 - 9.0)
+        net.prune(0.3, block=size, scope=scope, by="path" if by == "path" else lambda e: e.weight**2 - 9.0)
         other.prune(0.3, by=own, scope=scope)
         # One block of each group is cut in two, where other edges may stay.
         assert len(weights(net)) == len(weights(other)) and len(weights(net).keys() - weights(other)) < 3 * size

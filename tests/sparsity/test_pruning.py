@@ -25,7 +25,7 @@ def strengths(net, scores):
 
 
 @pytest.mark.parametrize("sparsity", [pytest.param(0.1, marks=pytest.mark.slow), 0.6])
-@pytest.mark.parametrize("by", ["magnitude", pytest.param("saliency", marks=pytest.mark.slow), "callable"])
+@pytest.mark.parametrize("by", ["path", pytest.param("saliency", marks=pytest.mark.slow), "callable"])
 @pytest.mark.parametrize("scope", ["global", "layer"])
 def test_edges_with_the_weakest_paths_are_cut(sparsity, by, scope):
     net = network()
@@ -61,6 +61,55 @@ def test_edges_with_the_weakest_paths_are_cut(sparsity, by, scope):
     assert len(kept) > 0.9 * sum(sizes) and net.sparsity == pytest.approx(1 - len(kept) / EDGES)
 
 
+@pytest.mark.parametrize("scope", ["global", "layer"])
+def test_an_amount_is_a_share_of_the_present_edges(scope):
+    net = network()
+    for _ in range(3):
+        before = [int(layer.mask.sum()) for layer in net.layers]
+        net.prune(0.5, scope=scope)
+        after = [int(layer.mask.sum()) for layer in net.layers]
+        pairs = list(zip(before, after, strict=True)) if scope == "layer" else [(sum(before), sum(after))]
+        assert all(0.4 * had < has <= 0.5 * had + 0.5 for had, has in pairs)
+
+
+@pytest.mark.parametrize("scope", ["global", "layer"])
+@pytest.mark.parametrize("what", ["edges", "neurons"])
+def test_by_magnitude_the_smallest_are_cut_whatever_their_paths(what, scope):
+    """Then those that no longer lie between an input and an output."""
+    net = network()
+    before, inputs, outputs = weights(net), set(range(12)), set(net.layers[-1].ids)
+    if what == "edges":
+        scores = {edge: abs(weight) for edge, weight in before.items()}
+        groups = by_layer(net, scores)
+        net.prune(0.5, by="magnitude", scope=scope)
+    else:
+        square = np.zeros((2, len(net.graph)))
+        for ends, weight in before.items():
+            square[[0, 1], ends] += weight**2
+        scores = dict(enumerate(square.prod(0)))
+        groups = [layer.ids for layer in net.layers[:-1]]
+        net.prune(neurons=0.5, by="magnitude", scope=scope)
+    groups = groups if scope == "layer" else [[each for group in groups for each in group]]
+    largest = {each for group in groups for each in sorted(group, key=scores.get)[len(group) - round(len(group) / 2) :]}
+    if what == "neurons":
+        largest = {ends for ends in before if {*ends} <= largest | inputs | outputs}
+    assert weights(net).keys() == of_use(largest, inputs, outputs)
+
+
+def test_by_magnitude_the_best_path_to_each_output_stays():
+    net = network()
+    lone = net.layers[-1][0]
+    lone.weights *= 1e-6
+    best = max(lone.edges, key=lambda edge: abs(edge.weight)).source
+    net.prune(0.8, by="magnitude")
+    assert lone.alive and len(lone.edges) == 1 and lone.sources[0].alive
+    assert best == lone.sources[0]
+    before = weights(net)
+    with pytest.raises(ValueError, match="sparsity: paths to all outputs need at least"):
+        net.prune(0.99, by="magnitude")
+    assert weights(net) == before
+
+
 def test_random_cuts_follow_from_the_seed():
     chosen = []
     for seed in (0, 0, 1):
@@ -75,11 +124,11 @@ def test_sparsity_counts_all_edges_that_were_made():
     """Cutting in steps gives the same as at once, and a network that is as sparse already is not edited."""
     net, other = network(), network()
     for sparsity in (0.2, 0.3, 0.5):
-        net.prune(sparsity)
-    other.prune(0.5)
+        net.prune(sparsity=sparsity)
+    other.prune(sparsity=0.5)
     assert weights(net) == weights(other)
     edits = net.graph.edits
-    net.prune(0.4)
+    net.prune(sparsity=0.4)
     assert net.graph.edits == edits
 
 
@@ -111,7 +160,7 @@ def test_layers_that_already_have_fewer_edges_cause_no_warning():
     most = np.flatnonzero((edges.target < 140) & (np.arange(len(edges.source)) % 99 > 0))
     net.graph.prune(Edges(*(column[most] for column in edges)))
     before = net.n_edges
-    net.prune(0.8, scope="layer")  # warnings are errors here
+    net.prune(sparsity=0.8, scope="layer")  # warnings are errors here
     assert before - 645 < net.n_edges <= before - 640
 
 
@@ -130,7 +179,7 @@ def test_edges_out_of_a_dead_neuron_are_not_scored():
 # --- neurons --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("by", ["magnitude", "saliency", "random", "callable"])
+@pytest.mark.parametrize("by", ["path", "saliency", "random", "callable"])
 @pytest.mark.parametrize("scope", ["global", "layer"])
 def test_the_weakest_neurons_are_cut(by, scope):
     net = network()
@@ -138,7 +187,7 @@ def test_the_weakest_neurons_are_cut(by, scope):
     out = {n: np.array([t.weights[t.sources.index(n)] for t in n.targets]) for n in hidden}
     slope = slopes(net)
     scores = {
-        "magnitude": {n: np.linalg.norm(n.weights) * np.linalg.norm(out[n]) for n in hidden},
+        "path": {n: np.linalg.norm(n.weights) * np.linalg.norm(out[n]) for n in hidden},
         "saliency": {n: abs(out[n] @ [slope[n.id, t.id] for t in n.targets]) for n in hidden},
         "callable": {n: n.id * 11 % 36 for n in hidden},
     }.get(by)
@@ -274,13 +323,16 @@ def test_a_criterion_may_overwrite_the_edges_it_is_given(block):
 @pytest.mark.parametrize(
     ("attempt", "message"),
     [
-        (lambda net: net.prune(), "prune: expected either sparsity or neurons, got neither"),
-        (lambda net: net.prune(0.5, neurons=0.5), "prune: expected either sparsity or neurons, got both"),
-        (lambda net: net.prune(1), "sparsity: expected a number from 0 to below 1, got 1"),
-        (lambda net: net.prune("half"), "sparsity: expected a number from 0 to below 1, got 'half'"),
+        (lambda net: net.prune(), "prune: expected one of amount, sparsity and neurons, got none"),
+        (
+            lambda net: net.prune(0.5, neurons=0.5),
+            "prune: expected one of amount, sparsity and neurons, got amount and neurons",
+        ),
+        (lambda net: net.prune(1), "amount: expected a number from 0 to below 1, got 1"),
+        (lambda net: net.prune(sparsity="half"), "sparsity: expected a number from 0 to below 1, got 'half'"),
         (lambda net: net.prune(neurons=1.5), "neurons: expected a number from 0 to below 1, got 1.5"),
         (lambda net: net.prune(neurons=0.5, block=4), "block: expected 1 where whole neurons are cut, got 4"),
-        (lambda net: net.prune(0.5, by="size"), "by: expected magnitude, saliency, random or a callable, got 'size'"),
+        (lambda net: net.prune(0.5, by="size"), "by: expected path, magnitude, saliency, random or a callable, got .*"),
         (lambda net: net.prune(0.5, scope="local"), "scope: expected global or layer, got 'local'"),
         (lambda net: net.prune(0.5, by="saliency"), r"data: expected \(x, y\) to prune by saliency, got none"),
         (lambda net: net.prune(0.5, by=len, data=3), r"data: expected \(x, y\) to prune by a callable, got 3"),

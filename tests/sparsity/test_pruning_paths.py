@@ -93,7 +93,7 @@ def test_small_graphs_are_pruned_as_well_as_the_best_of_all_cuts(seed, sparsity)
     ways = [way for way in ways if of_use(way, {0, 1}, outputs) == way and outputs <= {target for _, target in way}]
     fewest = min(map(len, ways), default=99)
     try:
-        model.prune(sparsity)
+        model.prune(sparsity=sparsity)
     except ValueError:
         assert fewest >= allowed  # the smallest set of edges is not searched for
         return

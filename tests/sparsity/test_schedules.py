@@ -159,7 +159,7 @@ class Plain(Schedule):
         super().__init__(fraction, updates=None)
 
     def act(self, model, moment, step, seed, sample, n_threads):
-        model.prune(self.sparsity * moment / self.until)
+        model.prune(sparsity=self.sparsity * moment / self.until)
 
 
 class Bare(Plain):
@@ -220,7 +220,7 @@ def test_due_must_return_a_moment_for_each_step(due):
         (lambda: GradualPruning(0.5, start=0.8), "start: expected a number from 0 to until, 0.75, got 0.8"),
         (lambda: GradualPruning(0.5, initial=0.6), "initial: expected a number from 0 to sparsity, 0.5, got 0.6"),
         (lambda: GradualPruning(0.5, scope="all"), "scope: expected global or layer, got 'all'"),
-        (lambda: GradualPruning(0.5, by="gradient"), "by: expected magnitude, .* or a callable, got 'gradient'"),
+        (lambda: GradualPruning(0.5, by="gradient"), "by: expected path, .* or a callable, got 'gradient'"),
         (lambda: GradualPruning(0.5).at(2), "moment: expected a number from 0 to 1, got 2"),
     ],
 )
