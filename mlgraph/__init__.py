@@ -29,9 +29,10 @@ mlgraph.datasets, mlgraph.testing, mlgraph.pictures
     Public modules: MNIST and other IDX files; checks of derivatives; pictures of graphs, neurons
     and training runs.
 
-The functions of nodes are exp, log, sqrt, sin, cos, tanh, sigmoid, relu, leaky_relu, softplus,
-minimum, maximum and where. The functions sum, prod, max, logsumexp and softmax take any number of
-nodes. `grad` makes the derivative of a node, as nodes. `python -m mlgraph.mnist` runs the application.
+The functions of nodes are exp, expm1, log, log1p, sqrt, sin, cos, arcsin, arccos, arctan, sinh,
+cosh, tanh, erf, sigmoid, relu, leaky_relu, elu, gelu, silu, softplus, floor, sign, minimum, maximum
+and where. The functions sum, prod, max, logsumexp and softmax take any number of nodes. `grad` makes
+the derivative of a node, as nodes. `python -m mlgraph.mnist` runs the application.
 
 An invalid argument raises a TypeError or a ValueError, and an id without a node an IndexError. The
 message is one line that names the argument or the method, and the call has changed nothing. The
@@ -49,8 +50,8 @@ _MODULES = {
     "engine.trace": "Trace",
     "graph.arrays": "Edges Neurons",
     "graph.derivatives": "grad",
-    "graph.functions": "cos exp leaky_relu log logsumexp max maximum minimum prod relu sigmoid sin softmax softplus"
-    " sqrt sum tanh where",
+    "graph.functions": "arccos arcsin arctan cos cosh elu erf exp expm1 floor gelu leaky_relu log log1p logsumexp max"
+    " maximum minimum prod relu sigmoid sign silu sin sinh softmax softplus sqrt sum tanh where",
     "graph.graph": "Graph",
     "graph.topology": "CycleError",
     "graph.views": "Edge Neuron Node",

@@ -85,6 +85,32 @@ cdef void op_forward(int op, int64_t count, int64_t arity, const int32_t* index,
         n_ary(lanes_max, count, arity, index, values, y)
     elif op == _ops.LOGSUMEXP:
         n_ary(lanes_logsumexp, count, arity, index, values, y)
+    elif op == _ops.ELU:
+        unary(_ops.elu, count, index, values, y)
+    elif op == _ops.GELU:
+        unary(_ops.gelu, count, index, values, y)
+    elif op == _ops.SILU:
+        unary(_ops.silu, count, index, values, y)
+    elif op == _ops.ERF:
+        unary(_ops.erf, count, index, values, y)
+    elif op == _ops.EXPM1:
+        unary(_ops.expm1, count, index, values, y)
+    elif op == _ops.LOG1P:
+        unary(_ops.log1p, count, index, values, y)
+    elif op == _ops.SINH:
+        unary(_ops.sinh, count, index, values, y)
+    elif op == _ops.COSH:
+        unary(_ops.cosh, count, index, values, y)
+    elif op == _ops.ARCTAN:
+        unary(_ops.arctan, count, index, values, y)
+    elif op == _ops.ARCSIN:
+        unary(_ops.arcsin, count, index, values, y)
+    elif op == _ops.ARCCOS:
+        unary(_ops.arccos, count, index, values, y)
+    elif op == _ops.FLOOR:
+        unary(_ops.floor, count, index, values, y)
+    elif op == _ops.SIGN:
+        unary(_ops.sign, count, index, values, y)
 
 
 cdef void op_adjoint(int op, int64_t count, int64_t arity, const int32_t* index, const float* values, float* adjoints,
@@ -142,6 +168,32 @@ cdef void op_adjoint(int op, int64_t count, int64_t arity, const int32_t* index,
         n_ary_adjoint(lanes_max_adjoint, count, arity, index, values, y, dy, adjoints)
     elif op == _ops.LOGSUMEXP:
         n_ary_adjoint(lanes_logsumexp_adjoint, count, arity, index, values, y, dy, adjoints)
+    elif op == _ops.ELU:
+        output_adjoint(_ops.elu_derivative, count, index, y, dy, adjoints)
+    elif op == _ops.GELU:
+        unary_adjoint(_ops.gelu_derivative, count, index, values, y, dy, adjoints)
+    elif op == _ops.SILU:
+        unary_adjoint(_ops.silu_derivative, count, index, values, y, dy, adjoints)
+    elif op == _ops.ERF:
+        unary_adjoint(_ops.erf_derivative, count, index, values, y, dy, adjoints)
+    elif op == _ops.EXPM1:
+        unary_adjoint(_ops.expm1_derivative, count, index, values, y, dy, adjoints)
+    elif op == _ops.LOG1P:
+        unary_adjoint(_ops.log1p_derivative, count, index, values, y, dy, adjoints)
+    elif op == _ops.SINH:
+        unary_adjoint(_ops.sinh_derivative, count, index, values, y, dy, adjoints)
+    elif op == _ops.COSH:
+        unary_adjoint(_ops.cosh_derivative, count, index, values, y, dy, adjoints)
+    elif op == _ops.ARCTAN:
+        unary_adjoint(_ops.arctan_derivative, count, index, values, y, dy, adjoints)
+    elif op == _ops.ARCSIN:
+        unary_adjoint(_ops.arcsin_derivative, count, index, values, y, dy, adjoints)
+    elif op == _ops.ARCCOS:
+        unary_adjoint(_ops.arccos_derivative, count, index, values, y, dy, adjoints)
+    elif op == _ops.FLOOR:
+        unary_adjoint(_ops.floor_derivative, count, index, values, y, dy, adjoints)
+    elif op == _ops.SIGN:
+        unary_adjoint(_ops.sign_derivative, count, index, values, y, dy, adjoints)
 
 
 cdef void activate(int op, int64_t n, float* z) noexcept nogil:
@@ -154,6 +206,8 @@ cdef void activate(int op, int64_t n, float* z) noexcept nogil:
         in_place(_ops.sigmoid, n, z)
     elif op == _ops.TANH:
         in_place(_ops.tanh, n, z)
+    elif op == _ops.ELU:
+        in_place(_ops.elu, n, z)
 
 
 cdef void activation_adjoint(int op, int64_t n, const float* y, float* adjoint) noexcept nogil:
@@ -166,6 +220,8 @@ cdef void activation_adjoint(int op, int64_t n, const float* y, float* adjoint) 
         scale(_ops.sigmoid_derivative, n, y, adjoint)
     elif op == _ops.TANH:
         scale(_ops.tanh_derivative, n, y, adjoint)
+    elif op == _ops.ELU:
+        scale(_ops.elu_derivative, n, y, adjoint)
 
 
 # Loops over nodes. x and dx are the first slots of the values and adjoints; y and dy are the slots of the first node.

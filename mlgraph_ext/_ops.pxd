@@ -7,15 +7,15 @@
 # b) A derivative is named after its op and argument: `sigmoid_derivative(y)` for activations, `exp_derivative(x, y)`
 #    for other unary ops, `div_derivative_a(a, b, y)` and `div_derivative_b(a, b, y)` for binary ones. sin and cos are each
 #    other's derivatives. n-ary ops need loops and are in _reductions.pxi.
-# c) libm would be called lane by lane, so exp, log, sin and cos are polynomials, and sigmoid, tanh and softplus follow
+# c) libm would be called lane by lane, so exp, log, sin, cos, arctan, arcsin and erf are polynomials, and the others follow
 #    from them. The coefficients are a least-squares fit on 800 Chebyshev nodes in float64, reweighted until the relative
 #    error is level (Lawson's algorithm). They are rounded to float32 from the lowest order up, and the higher ones are
 #    fitted again after each.
 # d) Errors are given in units in the last place. They are the largest found in builds with FMA (v3) and without (v2), for
-#    exp and log over all float32, for the others over every 61st.
+#    exp and log over all float32, for the others over every 61st, and from elu on over every 403rd.
 # e) Every op propagates NaN, so that it can be traced to its origin, except that `where` treats NaN as false.
 
-from libc.math cimport INFINITY, NAN, copysignf, fabsf, powf, sqrtf
+from libc.math cimport INFINITY, NAN, copysignf, fabsf, floorf, powf, sqrtf
 from libc.stdint cimport int32_t, uint32_t
 
 cdef extern from *:
@@ -55,12 +55,25 @@ cdef enum:
     PROD
     MAX
     LOGSUMEXP
+    ELU
+    GELU
+    SILU
+    ERF
+    EXPM1
+    LOG1P
+    SINH
+    COSH
+    ARCTAN
+    ARCSIN
+    ARCCOS
+    FLOOR
+    SIGN
     N_OPS
 
 
 cdef inline int op_arity(int op) noexcept nogil:
     """Number of arguments of an op; -1 if it takes one or more."""
-    return 1 if op <= COS else 2 if op <= MINIMUM else 3 if op == WHERE else -1
+    return 1 if op <= COS or op > LOGSUMEXP else 2 if op <= MINIMUM else 3 if op == WHERE else -1
 
 
 # Activations. Their derivatives are functions of the output.
@@ -117,6 +130,14 @@ cdef inline float tanh_derivative(float y) noexcept nogil:
     return <float>1 - y * y
 
 
+cdef inline float elu(float x) noexcept nogil:
+    return x if x > 0 else expm1(x)
+
+
+cdef inline float elu_derivative(float y) noexcept nogil:
+    return <float>1 if y > 0 else y + <float>1
+
+
 # Unary ops.
 
 cdef inline float softplus(float x) noexcept nogil:
@@ -151,19 +172,8 @@ cdef inline float abs_derivative(float x, float y) noexcept nogil:
 
 
 cdef inline float exp(float x) noexcept nogil:
-    """2^k exp(r) with k = round(x / ln 2) and |r| <= ln(2) / 2; error below 1.02 ulp, subnormal results included.
-
-    2^k is applied as two factors, because it may exceed the range of exponents where the result does not.
-    """
-    cdef float shifted, r
-    cdef int32_t k, half
-    x = <float>89 if x > <float>89 else x               # exp(89) overflows to inf, exp(-104) underflows to 0;
-    x = <float>-104 if x < <float>-104 else x           # in this order NaN stays NaN
-    shifted = x * <float>1.44269504 + <float>SHIFT
-    r = minus_ln2(x, shifted - <float>SHIFT)
-    k = whole(shifted)
-    half = k >> 1
-    return (expm1_polynomial(r) + <float>1) * power_of_two(half) * power_of_two(k - half)
+    """exp(x); error below 1.02 ulp, subnormal results included."""
+    return scaled_exp(x, 0)
 
 
 cdef inline float exp_derivative(float x, float y) noexcept nogil:
@@ -201,6 +211,181 @@ cdef inline float sin(float x) noexcept nogil:
 cdef inline float cos(float x) noexcept nogil:
     """cos for |x| <= SIN_LIMIT; error below 2.4 ulp."""
     return sin_quarter(x, 1)
+
+
+cdef inline float gelu(float x) noexcept nogil:
+    """x P(X < x) = relu(x) - |x| P(X < -|x|) for a normal X; error below 7.2 ulp."""
+    cdef float a = clipped(x, <float>100)
+    return relu(x) - (a * (scaled_gaussian(a, <float>0.5, 32) * mills_ratio(a))) * power_of_two(-32)
+
+
+cdef inline float gelu_derivative(float x, float y) noexcept nogil:
+    """P(X < x) + x p(x) with the density p. At -|x| it is p times Mills' ratio less |x|; both sides add up to 1."""
+    cdef float a = clipped(x, <float>100)
+    cdef float below = (scaled_gaussian(a, <float>0.5, 32) * (mills_ratio(a) - a * <float>0.398942280)) * power_of_two(-32)
+    return below if x < 0 else <float>1 - below
+
+
+cdef inline float silu(float x) noexcept nogil:
+    """x sigmoid(x) = relu(x) - |x| e / (1 + e) for e = exp(-|x|); error below 3.1 ulp."""
+    cdef float a = clipped(x, <float>130)
+    cdef float scaled = scaled_exp(-a, 32)              # as e may be subnormal where a e is not
+    return relu(x) - (a * scaled) / (<float>1 + scaled * power_of_two(-32)) * power_of_two(-32)
+
+
+cdef inline float silu_derivative(float x, float y) noexcept nogil:
+    """s - |x| s (1 - s) for s = sigmoid(-|x|), where x < 0; both sides add up to 1."""
+    cdef float a = clipped(x, <float>130)
+    cdef float scaled = scaled_exp(-a, 32)
+    cdef float other = <float>1 / (<float>1 + scaled * power_of_two(-32))
+    cdef float s = scaled * other
+    cdef float below = (s - (a * s) * other) * power_of_two(-32)
+    return below if x < 0 else <float>1 - below
+
+
+cdef inline float erf(float x) noexcept nogil:
+    """x + x P(x^2) up to |x| = 15 / 16, 1 - exp(-|x| - |x| Q(|x|)) beyond; error below 1.2 ulp."""
+    cdef float a = clipped(x, <float>4), z = x * x      # from 3.92 on the result is 1
+    cdef float p, q
+    p = <float>-5.92512509e-4
+    p = p * z + <float>4.98068752e-3
+    p = p * z + <float>-2.67585646e-2
+    p = p * z + <float>1.12816177e-1
+    p = p * z + <float>-3.76124799e-1
+    p = p * z + <float>1.2837915e-1
+    q = <float>-2.1337022e-4
+    q = q * a + <float>3.20987636e-3
+    q = q * a + <float>-2.28736252e-2
+    q = q * a + <float>1.05236255e-1
+    q = q * a + <float>6.35737836e-1
+    q = q * a + <float>1.28508553e-1
+    return x + x * p if a < <float>0.9375 else copysignf(<float>1 - exp(-(a + a * q)), x)
+
+
+cdef inline float erf_derivative(float x, float y) noexcept nogil:
+    return <float>1.12837917 * scaled_gaussian(clipped(x, <float>20), <float>1, 0)
+
+
+cdef inline float expm1(float x) noexcept nogil:
+    """2^k (exp(r) - 1) + (2^k - 1), computed at half its size, which cannot overflow early; error below 1.6 ulp."""
+    cdef float bounded = <float>89 if x > <float>89 else x                  # in this order NaN stays NaN
+    cdef float shifted, scale, y
+    bounded = <float>-20 if bounded < <float>-20 else bounded
+    shifted = bounded * <float>1.44269504 + <float>SHIFT
+    scale = power_of_two(whole(shifted) - 1)
+    y = scale * expm1_polynomial(minus_ln2(bounded, shifted - <float>SHIFT)) + (scale - <float>0.5)
+    return x if fabsf(x) < <float>1e-8 else y + y       # half of a subnormal number may not exist
+
+
+cdef inline float expm1_derivative(float x, float y) noexcept nogil:
+    return exp(x)
+
+
+cdef inline float log1p(float x) noexcept nogil:
+    """k ln 2 + log1p(f) with 1 + x = 2^k (1 + f), as in `log`; error below 1.5 ulp.
+
+    f is x 2^-k + (2^-k - 1), which does not round 1 + x. Where 2^-k is subnormal, the sum 1 + x is x.
+    """
+    cdef float u = <float>1 + x
+    cdef uint32_t bits = float_to_bits(u)
+    cdef int32_t k = <int32_t>(bits - <uint32_t>0x3f3504f3) >> 23
+    cdef float scale = power_of_two(-k)
+    cdef float of_large = bits_to_float(bits - (<uint32_t>k << 23)) - <float>1
+    cdef float y = log_sum(x * scale + (scale - <float>1) if x < <float>1e18 else of_large, <float>k)
+    y = x if (fabsf(x) < <float>1e-8) | (x == <float>INFINITY) else y
+    return y if u > 0 else (-<float>INFINITY if x == -1 else <float>NAN if x < -1 else x)
+
+
+cdef inline float log1p_derivative(float x, float y) noexcept nogil:
+    return <float>NAN if x < -1 else <float>1 / (<float>1 + x)
+
+
+cdef inline float sinh(float x) noexcept nogil:
+    """e - 1 / (4 e) for e = exp(|x|) / 2, or x + x^3 P(x^2) up to 1; error below 1.7 ulp."""
+    cdef float a = fabsf(x), z = x * x, e = scaled_exp(a, -1)
+    cdef float p
+    p = <float>2.78221319e-6
+    p = p * z + <float>1.98428956e-4
+    p = p * z + <float>8.3333105e-3
+    p = p * z + <float>1.66666672e-1
+    return x + (x * z) * p if a < 1 else copysignf(e - <float>0.25 / e, x)
+
+
+cdef inline float sinh_derivative(float x, float y) noexcept nogil:
+    return cosh(x)
+
+
+cdef inline float cosh(float x) noexcept nogil:
+    """e + 1 / (4 e) for e = exp(|x|) / 2; error below 1.5 ulp."""
+    cdef float e = scaled_exp(fabsf(x), -1)
+    return e + <float>0.25 / e
+
+
+cdef inline float cosh_derivative(float x, float y) noexcept nogil:
+    return sinh(x)
+
+
+cdef inline float arctan(float x) noexcept nogil:
+    """t + t^3 P(t^2) for t = |x|, or pi / 2 less that for t = 1 / |x| beyond 1; error below 1.4 ulp."""
+    cdef float a = fabsf(x)
+    cdef float t = <float>1 / a if a > 1 else a
+    cdef float z = t * t
+    cdef float p
+    p = <float>2.91975997e-3
+    p = p * z + <float>-1.63642447e-2
+    p = p * z + <float>4.32059765e-2
+    p = p * z + <float>-7.55172893e-2
+    p = p * z + <float>1.0665786e-1
+    p = p * z + <float>-1.42110035e-1
+    p = p * z + <float>1.9993767e-1
+    p = p * z + <float>-3.33331525e-1
+    p = (t * z) * p
+    return copysignf(<float>1.57079637 - (t + (p + <float>4.37113883e-8)) if a > 1 else t + p, x)
+
+
+cdef inline float arctan_derivative(float x, float y) noexcept nogil:
+    cdef float a = fabsf(x)
+    cdef float t = <float>1 / a if a > 1 else a         # x^2 may overflow where the result is not 0
+    cdef float share = <float>1 / (<float>1 + t * t)
+    return (t * share) * t if a > 1 else share
+
+
+cdef inline float arcsin(float x) noexcept nogil:
+    """arcsin of |x| up to 1 / 2, and pi / 2 - 2 arcsin(sqrt((1 - |x|) / 2)) beyond; error below 2.9 ulp."""
+    cdef float a = fabsf(x), y = arcsin_half(a)
+    return copysignf(<float>1.57079637 - (y + (y + <float>4.37113883e-8)) if a > <float>0.5 else y, x)
+
+
+cdef inline float arcsin_derivative(float x, float y) noexcept nogil:
+    return <float>1 / sqrtf((<float>1 - x) * (<float>1 + x))
+
+
+cdef inline float arccos(float x) noexcept nogil:
+    """pi / 2 - arcsin(x), where that does not cancel, else 2 arcsin(sqrt((1 - x) / 2)); error below 1.2 ulp."""
+    cdef float a = fabsf(x), y = arcsin_half(a)
+    cdef float near_0 = <float>1.57079637 - (copysignf(y, x) + <float>4.37113883e-8)
+    cdef float beyond = <float>3.14159274 - (y + (y + <float>8.74227766e-8)) if x < 0 else y + y
+    return beyond if a > <float>0.5 else near_0
+
+
+cdef inline float arccos_derivative(float x, float y) noexcept nogil:
+    return -arcsin_derivative(x, y)
+
+
+cdef inline float floor(float x) noexcept nogil:
+    return floorf(x)
+
+
+cdef inline float floor_derivative(float x, float y) noexcept nogil:
+    return <float>0
+
+
+cdef inline float sign(float x) noexcept nogil:
+    return <float>1 if x > 0 else <float>-1 if x < 0 else x
+
+
+cdef inline float sign_derivative(float x, float y) noexcept nogil:
+    return <float>0
 
 
 # Binary ops.
@@ -315,6 +500,68 @@ cdef inline int32_t whole(float shifted) noexcept nogil:
 cdef inline float power_of_two(int32_t exponent) noexcept nogil:
     """2^exponent for -126 <= exponent <= 127."""
     return bits_to_float(<uint32_t>(exponent + 127) << 23)
+
+
+cdef inline float clipped(float x, float most) noexcept nogil:
+    """min(|x|, most); NaN stays NaN."""
+    cdef float a = fabsf(x)
+    return most if a > most else a
+
+
+cdef inline float scaled_exp(float x, int32_t exponent) noexcept nogil:
+    """2^exponent exp(x) for exponents from -1 to 32: 2^k exp(r) with k = round(x / ln 2) and |r| <= ln(2) / 2.
+
+    2^k is applied as two factors, because it may exceed the range of exponents where the result does not.
+    """
+    cdef float shifted, r
+    cdef int32_t k, half
+    x = <float>90 if x > <float>90 else x               # exp(90) / 2 overflows to inf, 2^32 exp(-127) underflows to 0;
+    x = <float>-127 if x < <float>-127 else x           # in this order NaN stays NaN
+    shifted = x * <float>1.44269504 + <float>SHIFT
+    r = minus_ln2(x, shifted - <float>SHIFT)
+    k = whole(shifted) + exponent
+    half = k >> 1
+    return (expm1_polynomial(r) + <float>1) * power_of_two(half) * power_of_two(k - half)
+
+
+cdef inline float scaled_gaussian(float a, float factor, int32_t exponent) noexcept nogil:
+    """2^exponent exp(-factor a^2) for 0 <= a <= 100 and a factor of 1/2 or 1.
+
+    a^2 would be rounded. With b, the upper 12 bits of a, it is b^2 + (a - b) (a + b), where b^2 is exact. The second term is
+    below 1/3 where the result is not 0.
+    """
+    cdef float b = bits_to_float(float_to_bits(a) & <uint32_t>0xfffff000)
+    return scaled_exp(-factor * (b * b), exponent) * (expm1_polynomial(-factor * ((a - b) * (a + b))) + <float>1)
+
+
+cdef inline float mills_ratio(float a) noexcept nogil:
+    """exp(a^2 / 2) P(X < -a) of a normal X, for 0 <= a <= 14.6: a polynomial in 1 / (1 + 0.35 a)."""
+    cdef float w = <float>1 / (<float>1 + <float>0.35 * a)
+    cdef float p
+    p = <float>-2.91615948e-2
+    p = p * w + <float>1.44048601e-1
+    p = p * w + <float>-2.55874634e-1
+    p = p * w + <float>1.59359232e-1
+    p = p * w + <float>-2.32386962e-2
+    p = p * w + <float>1.0556326e-1
+    p = p * w + <float>1.19818665e-1
+    p = p * w + <float>1.39863864e-1
+    p = p * w + <float>1.39621288e-1
+    return p * w
+
+
+cdef inline float arcsin_half(float a) noexcept nogil:
+    """arcsin(a) for 0 <= a <= 1 / 2, else arcsin(sqrt((1 - a) / 2)): s + s^3 P(s^2)."""
+    cdef bint above = a > <float>0.5
+    cdef float z = <float>0.5 - <float>0.5 * a if above else a * a
+    cdef float s = sqrtf(z) if above else a
+    cdef float p
+    p = <float>4.21582982e-2
+    p = p * z + <float>2.41847802e-2
+    p = p * z + <float>4.54691499e-2
+    p = p * z + <float>7.49530941e-2
+    p = p * z + <float>1.66667521e-1
+    return s + (s * z) * p
 
 
 cdef inline float minus_ln2(float x, float k) noexcept nogil:

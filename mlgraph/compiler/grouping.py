@@ -107,7 +107,7 @@ def _keys(graph: Graph, low: Lowered, nodes: Int32, dropout: Dropout) -> tuple[I
     start, counts, pool = low.topology
     _topology.same_lists(start[neurons], counts[neurons], pool, same_list)
     n_details = int(detail.max()) + 1
-    n_kinds = (len(ops.ACTIVATIONS) + 1) * n_details
+    n_kinds = (len(ops.BY_CODE) + 1) * n_details
     kind_and_detail = (kind[at] - NEURON) * n_details + detail[at]
     _, one, inverse, size = np.unique(
         same_list * n_kinds + kind_and_detail, return_index=True, return_inverse=True, return_counts=True

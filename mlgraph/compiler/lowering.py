@@ -244,7 +244,7 @@ def _fuse(graph: Graph, low: Lowered, outputs: Int32) -> Lowered:
     source, weight = source[: begin[-1]], weight[: begin[-1]]
     fused[root] = np.arange(found)
     # An activation that is the only reader of a fused sum becomes the neuron's activation.
-    active = order[(code[order] > 0) & (code[order] < len(ops.ACTIVATIONS))]
+    active = order[(code[order] > 0) & ops.is_activation(code[order])]
     inner = topology.pool[topology.start[active]]
     fits = (fused[inner] >= 0) & (readers[inner] == 1) & (is_output[inner] == 0)
     active, inner = active[fits], inner[fits]

@@ -51,6 +51,15 @@ EXPRESSIONS = {
     "sin": "sinf({})",
     "cos": "cosf({})",
     "tanh": "tanhf({})",
+    "expm1": "expm1f({})",
+    "log1p": "log1pf({})",
+    "sinh": "sinhf({})",
+    "cosh": "coshf({})",
+    "arctan": "atanf({})",
+    "arcsin": "asinf({})",
+    "arccos": "acosf({})",
+    "erf": "erff({})",
+    "floor": "floorf({})",
     "pow": "powf({}, {})",
     "add": "{} + {}",
     "sub": "{} - {}",
@@ -72,6 +81,18 @@ FUNCTIONS = {
     "leaky_relu": f"float leaky_relu(float x) {{ return x > 0 ? x : {ops.LEAK}f * x; }}",
     "sigmoid": "float sigmoid(float x) { float e = expf(-fabsf(x)); return (x < 0 ? e : 1) / (1 + e); }",
     "softplus": "float softplus(float x) { return (x < 0 ? 0 : x) + log1pf(expf(-fabsf(x))); }",
+    "elu": "float elu(float x) { return x > 0 ? x : expm1f(x); }",
+    "gelu": """float gelu(float x)
+{
+    float a = fabsf(x) < 100 || isnan(x) ? fabsf(x) : 100;
+    return (x < 0 ? 0 : x) - a * (float)(0.5 * erfc(a * 0.70710678118654752));
+}""",
+    "silu": """float silu(float x)
+{
+    float a = fabsf(x) < 130 || isnan(x) ? fabsf(x) : 130, e = expf(-a);
+    return (x < 0 ? 0 : x) - a * e / (1 + e);
+}""",
+    "sign": "float sign(float x) { return x > 0 ? 1 : x < 0 ? -1 : x; }",
     "maximum": "float maximum(float a, float b) { return a > b || isnan(a) ? a : b; }",
     "minimum": "float minimum(float a, float b) { return a < b || isnan(a) ? a : b; }",
     "where": "float where(float c, float a, float b) { return c > 0 ? a : b; }",

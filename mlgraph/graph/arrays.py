@@ -157,7 +157,7 @@ def neurons(graph: Graph) -> Neurons:
     """See `Graph.neurons`."""
     _, order = topological(graph, graph.topology())
     node = order[graph.alive()[order] & (graph.codes[order] >= NEURON)]
-    return Neurons(node, np.array(ops.ACTIVATIONS)[graph.codes[node] - NEURON], biases(graph, node))
+    return Neurons(node, np.array([op.name for op in ops.BY_CODE])[graph.codes[node] - NEURON], biases(graph, node))
 
 
 def bias_places(graph: Graph, nodes: npt.NDArray[Any] | slice) -> Int64:

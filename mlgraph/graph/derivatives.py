@@ -8,6 +8,7 @@ where it leaves a choice, with these exceptions:
 - For NaN, maximum, minimum and max share the derivative as if their arguments were equal; `vjp` gives 0.
 - The derivative of pow with respect to the base is NaN, not 0, if the base is NaN and a variable
   exponent is 0, and it has the wrong sign if the base is negative and the exponent 2**24 or more.
+- The derivative of log1p below -1 is 1 / (1 + x), not NaN as its value; those of gelu and silu are NaN at infinity.
 - A term that is a constant 0 is left out, even where `vjp` multiplies 0 by an infinity.
 
 The derivative of a neuron reads its weights through weight nodes, so it is always that of the present
@@ -30,7 +31,7 @@ from mlgraph._support.checks import one_of
 from mlgraph.graph.graph import Graph, checked_graph
 from mlgraph.graph.ids import ids_of, is_iterable
 from mlgraph.graph.nodes import adds_nodes
-from mlgraph.graph.ops import ACTIVATIONS, BY_CODE, CONSTANT, LEAK, NEURON, OPS, WEIGHT
+from mlgraph.graph.ops import BY_CODE, CONSTANT, LEAK, NEURON, OPS, WEIGHT
 from mlgraph.graph.topology import topological
 from mlgraph.graph.views import Edge, Neuron, Node
 
@@ -318,7 +319,7 @@ class _Walk:
 
     def _neuron(self, node: int, adjoint: Term, found: dict[Key, list[Term]]) -> None:
         make, sources = self.make, self.graph._source_list(node)
-        activation = ACTIVATIONS[self.graph._code[node] - NEURON]
+        activation = BY_CODE[self.graph._code[node] - NEURON].name
         (delta,) = _RULES[activation](make, adjoint, node, [node], [True])
         assert delta is not None
         found[node, BIAS].append(delta)
@@ -351,6 +352,31 @@ def _scaled(factor: Callable[[_Maker, int, int], Term]) -> Rule:
 
 def _abs(m: _Maker, y: int, x: int) -> Term:
     return _where(m, x, 1.0, m.op("where", m.op("neg", x), -1.0, 0.0))
+
+
+def _gaussian(m: _Maker, factor: float, x: int) -> int:
+    """exp(-factor x^2)."""
+    return m.op("exp", m.node(Term(-factor, m.op("mul", x, x))))
+
+
+def _erf(m: _Maker, y: int, x: int) -> Term:
+    return Term(_rounded(2 / math.sqrt(math.pi)), _gaussian(m, 1.0, x))
+
+
+def _gelu(m: _Maker, y: int, x: int) -> Term:
+    below = m.op("mul", 0.5, m.op("erf", m.op("mul", _rounded(math.sqrt(0.5)), x)))
+    density = m.op("mul", _rounded(1 / math.sqrt(2 * math.pi)), m.op("mul", x, _gaussian(m, 0.5, x)))
+    return Term(1.0, m.op("sum", 0.5, below, density))
+
+
+def _silu(m: _Maker, y: int, x: int) -> Term:
+    others = m.op("mul", x, m.op("sigmoid", m.op("neg", x)))
+    return Term(1.0, m.op("mul", m.op("sigmoid", x), m.op("add", 1.0, others)))
+
+
+def _root(m: _Maker, x: int) -> int:
+    """The root of 1 - x^2, for arcsin and arccos."""
+    return m.op("sqrt", m.op("mul", m.op("sub", 1.0, x), m.op("add", 1.0, x)))
 
 
 def _div(m: _Maker, d: Term, y: int, x: list[int], wanted: list[bool]) -> list[Term | None]:
@@ -467,5 +493,18 @@ _RULES: dict[str, Rule] = {
     "prod": _prod,
     "max": _max,
     "logsumexp": _logsumexp,
+    "elu": _scaled(lambda m, y, x: _where(m, y, 1.0, m.op("add", y, 1.0))),
+    "gelu": _scaled(_gelu),
+    "silu": _scaled(_silu),
+    "erf": _scaled(_erf),
+    "expm1": _scaled(lambda m, y, x: Term(1.0, m.op("exp", x))),
+    "log1p": lambda m, d, y, x, wanted: [m.over(d, Term(1.0, m.op("add", 1.0, x[0])))],
+    "sinh": _scaled(lambda m, y, x: Term(1.0, m.op("cosh", x))),
+    "cosh": _scaled(lambda m, y, x: Term(1.0, m.op("sinh", x))),
+    "arctan": lambda m, d, y, x, wanted: [m.over(d, Term(1.0, m.op("add", 1.0, m.op("mul", x[0], x[0]))))],
+    "arcsin": lambda m, d, y, x, wanted: [m.over(d, Term(1.0, _root(m, x[0])))],
+    "arccos": lambda m, d, y, x, wanted: [_minus(m.over(d, Term(1.0, _root(m, x[0]))))],
+    "floor": lambda m, d, y, x, wanted: [None],
+    "sign": lambda m, d, y, x, wanted: [None],
 }
 """The rule of each op; `ops` has their derivatives as numbers."""

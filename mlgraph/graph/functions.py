@@ -7,10 +7,20 @@ from mlgraph.graph.ops import OPS
 from mlgraph.graph.views import Node
 
 __all__ = [
+    "arccos",
+    "arcsin",
+    "arctan",
     "cos",
+    "cosh",
+    "elu",
+    "erf",
     "exp",
+    "expm1",
+    "floor",
+    "gelu",
     "leaky_relu",
     "log",
+    "log1p",
     "logsumexp",
     "max",
     "maximum",
@@ -18,7 +28,10 @@ __all__ = [
     "prod",
     "relu",
     "sigmoid",
+    "sign",
+    "silu",
     "sin",
+    "sinh",
     "softmax",
     "softplus",
     "sqrt",
@@ -52,6 +65,16 @@ def log(x: Node) -> Node:
     return _apply("log", x)
 
 
+def expm1(x: Node) -> Node:
+    """exp(x) - 1, accurate also near 0."""
+    return _apply("expm1", x)
+
+
+def log1p(x: Node) -> Node:
+    """log(1 + x), accurate also near 0."""
+    return _apply("log1p", x)
+
+
 def sqrt(x: Node) -> Node:
     """Square root of a node."""
     return _apply("sqrt", x)
@@ -65,6 +88,31 @@ def sin(x: Node) -> Node:
 def cos(x: Node) -> Node:
     """Cosine of a node, in radians."""
     return _apply("cos", x)
+
+
+def arcsin(x: Node) -> Node:
+    """Inverse sine of a node; NaN outside of -1 to 1."""
+    return _apply("arcsin", x)
+
+
+def arccos(x: Node) -> Node:
+    """Inverse cosine of a node; NaN outside of -1 to 1."""
+    return _apply("arccos", x)
+
+
+def arctan(x: Node) -> Node:
+    """Inverse tangent of a node, between -pi / 2 and pi / 2."""
+    return _apply("arctan", x)
+
+
+def sinh(x: Node) -> Node:
+    """Hyperbolic sine of a node."""
+    return _apply("sinh", x)
+
+
+def cosh(x: Node) -> Node:
+    """Hyperbolic cosine of a node."""
+    return _apply("cosh", x)
 
 
 def tanh(x: Node) -> Node:
@@ -85,6 +133,36 @@ def relu(x: Node) -> Node:
 def leaky_relu(x: Node) -> Node:
     """x where x > 0, else 0.01 x."""
     return _apply("leaky_relu", x)
+
+
+def elu(x: Node) -> Node:
+    """x where x > 0, else exp(x) - 1."""
+    return _apply("elu", x)
+
+
+def gelu(x: Node) -> Node:
+    """x P(X < x) for a normally distributed X: x (1 + erf(x / sqrt(2))) / 2, not its approximation by tanh."""
+    return _apply("gelu", x)
+
+
+def silu(x: Node) -> Node:
+    """x sigmoid(x), also called swish."""
+    return _apply("silu", x)
+
+
+def erf(x: Node) -> Node:
+    """Error function of a node."""
+    return _apply("erf", x)
+
+
+def floor(x: Node) -> Node:
+    """Largest whole number up to x; its derivative is 0."""
+    return _apply("floor", x)
+
+
+def sign(x: Node) -> Node:
+    """-1, 0 or 1 with the sign of x; its derivative is 0."""
+    return _apply("sign", x)
 
 
 def softplus(x: Node) -> Node:

@@ -188,8 +188,8 @@ class Graph(NodeTable):
         sources : sequence of Node, or array of their ids
             At least one node of this graph; none twice.
         activation : str
-            identity, relu, leaky_relu, sigmoid or tanh. For other activations, apply functions to
-            an identity neuron, as in ``mlgraph.where(neuron, 1, 0)``.
+            identity, relu, leaky_relu, elu, sigmoid or tanh. For other activations, apply functions
+            to an identity neuron, as in ``mlgraph.gelu(neuron)``.
         weights : array_like, shape (len(sources),), optional
             By default drawn from the graph's own generator, as in `Network.add_layer`: normally
             distributed with variance 1 / (3 fan-in).
@@ -235,7 +235,7 @@ class Graph(NodeTable):
         sources : sequence of Node, or array of their ids
             At least one node of this graph; none twice.
         activation : str
-            identity, relu, leaky_relu, sigmoid or tanh.
+            identity, relu, leaky_relu, elu, sigmoid or tanh.
         n : int, optional
             Number of neurons; needed where there are no `weights`.
         weights : array_like, shape (n, sources), optional
@@ -334,8 +334,9 @@ class Graph(NodeTable):
         Parameters
         ----------
         name : str
-            With one argument: identity, relu, leaky_relu, sigmoid, tanh, softplus, neg, abs, exp,
-            log, sqrt, sin or cos. With two: add, sub, mul, div, pow, maximum or minimum. With
+            With one argument: identity, relu, leaky_relu, elu, gelu, silu, softplus, sigmoid, tanh,
+            neg, abs, sign, floor, exp, expm1, log, log1p, sqrt, sin, cos, arcsin, arccos, arctan,
+            sinh, cosh or erf. With two: add, sub, mul, div, pow, maximum or minimum. With
             three: where. With any number of arguments: sum, prod, max or logsumexp.
         *arguments : Node or float
             A number becomes a constant.

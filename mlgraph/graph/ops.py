@@ -6,7 +6,12 @@ against them.
 
 Where the mathematics leaves a choice:
 
-- relu'(0) = 0, leaky_relu'(0) = LEAK, abs'(0) = 0.
+- relu'(0) = 0, leaky_relu'(0) = LEAK, elu'(0) = 1, abs'(0) = 0.
+- sign(0) = 0. The derivatives of sign and floor are 0, also where they jump.
+- gelu is x P(X < x) for a normal X (Hendrycks and Gimpel 2016), not its approximation by tanh; silu is x sigmoid(x).
+  Both are 0 at -inf. elu is exp(x) - 1 below 0 (Clevert et al. 2016).
+- arcsin and arccos have infinite derivatives at -1 and 1. Outside their domains arcsin, arccos and log1p and their
+  derivatives are NaN.
 - Equal arguments of maximum, minimum and max share the derivative equally.
 - where tests c > 0. Its derivatives with respect to c and to the branch not taken are 0.
 - The derivative of pow with respect to a is b a^(b-1), and 0 if b = 0; with respect to b it is a^b log(a), so NaN if
@@ -22,6 +27,7 @@ No function emits a numpy warning: outside its domain an op gives NaN or an infi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import reduce
 from typing import Any, NamedTuple
@@ -77,6 +83,44 @@ def _maximum(a: Float64, b: Float64) -> Float64:
 
 def _softplus(x: Float64) -> Float64:
     return np.maximum(x, 0.0) + np.log1p(np.exp(-np.abs(x)))
+
+
+def _elementwise(function: Callable[[float], float]) -> Callable[[Float64], Float64]:
+    """A function of Python's math module for arrays."""
+    return np.vectorize(function, otypes=[np.float64])
+
+
+_erf, _erfc = _elementwise(math.erf), _elementwise(math.erfc)
+
+
+def _normal_tail(a: Float64) -> tuple[Float64, Float64]:
+    """P(X < -a) of a normal X, and its derivative with respect to -a."""
+    return 0.5 * _erfc(a * math.sqrt(0.5)), np.exp(-0.5 * a * a) / math.sqrt(2 * math.pi)
+
+
+def _logistic_tail(a: Float64) -> tuple[Float64, Float64]:
+    """sigmoid(-a), and its derivative with respect to -a."""
+    e = np.exp(-a)
+    return e / (1.0 + e), e / (1.0 + e) ** 2
+
+
+def _gated(tail: Callable[[Float64], tuple[Float64, Float64]]) -> tuple[Callable[..., Float64], Callable[..., Any]]:
+    """x F(x) and its derivative F(x) + x F'(x) for a distribution F with F(x) + F(-x) = 1.
+
+    tail(a) gives F(-a) and F'(-a) for a >= 0.
+    """
+
+    def value(x: Float64) -> Float64:
+        a = np.minimum(np.abs(x), 1000.0)  # inf * 0 would be NaN
+        return np.where(x < 0, 0.0, x) - a * tail(a)[0]
+
+    def derivatives(y: Float64, x: Float64) -> tuple[Float64]:
+        a = np.minimum(np.abs(x), 1000.0)
+        share, density = tail(a)
+        below = share - a * density
+        return (np.where(x < 0, below, 1.0 - below),)
+
+    return value, derivatives
 
 
 def _pow_derivatives(y: Float64, a: Float64, b: Float64) -> tuple[Float64, Float64]:
@@ -143,6 +187,20 @@ _TABLE: list[tuple[str, int, Callable[..., Any], Callable[..., Any]]] = [
     ("prod", -1, lambda x: np.prod(x, axis=0), _prod_derivatives),
     ("max", -1, lambda x: reduce(lambda most, a: _maximum(a, most), x), _max_derivatives),
     ("logsumexp", -1, _logsumexp, lambda y, x: np.exp(x - y)),
+    # Further unary ops, here because files hold the positions of those above. elu is an activation: it needs only y.
+    ("elu", 1, lambda x: np.where(x > 0, x, np.expm1(x)), lambda y, x: (np.where(y > 0, 1.0, y + 1.0),)),
+    ("gelu", 1, *_gated(_normal_tail)),
+    ("silu", 1, *_gated(_logistic_tail)),
+    ("erf", 1, _erf, lambda y, x: (2 / math.sqrt(math.pi) * np.exp(-x * x),)),
+    ("expm1", 1, np.expm1, lambda y, x: (np.exp(x),)),
+    ("log1p", 1, np.log1p, lambda y, x: (np.where(x < -1, np.nan, 1.0 / (1.0 + x)),)),
+    ("sinh", 1, np.sinh, lambda y, x: (np.cosh(x),)),
+    ("cosh", 1, np.cosh, lambda y, x: (np.sinh(x),)),
+    ("arctan", 1, np.arctan, lambda y, x: (1.0 / (1.0 + x * x),)),
+    ("arcsin", 1, np.arcsin, lambda y, x: (1.0 / np.sqrt((1.0 - x) * (1.0 + x)),)),
+    ("arccos", 1, np.arccos, lambda y, x: (-1.0 / np.sqrt((1.0 - x) * (1.0 + x)),)),
+    ("floor", 1, np.floor, lambda y, x: (np.zeros_like(y),)),
+    ("sign", 1, lambda x: np.where(x > 0, 1.0, np.where(x < 0, -1.0, x)), lambda y, x: (np.zeros_like(y),)),
 ]
 # fmt: on
 
@@ -166,14 +224,22 @@ BY_CODE: tuple[Op, ...] = tuple(
 OPS: dict[str, Op] = {op.name: op for op in BY_CODE}
 """All ops by name."""
 
-ACTIVATIONS: tuple[str, ...] = ("identity", "relu", "leaky_relu", "sigmoid", "tanh")
-"""Names of the ops, codes 0 to 4, that a neuron may apply to its weighted sum."""
+ACTIVATIONS: tuple[str, ...] = ("identity", "relu", "leaky_relu", "sigmoid", "tanh", "elu")
+"""Names of the ops that a neuron may apply to its weighted sum: those whose derivatives need only y."""
 
 WEIGHT, INPUT, CONSTANT, PARAMETER, NEURON = 99, 100, 101, 102, 103
 """Codes of nodes that are not operations; the code of a neuron is NEURON plus that of its activation.
 
 The value of a WEIGHT node is the weight of an edge, or 0 where there is none; its two sources are the edge's ends.
 """
+
+
+_ACTIVATION_CODES = [OPS[name].code for name in ACTIVATIONS]
+
+
+def is_activation(code: Any) -> Any:
+    """Whether these are codes of activations."""
+    return np.isin(code, _ACTIVATION_CODES)
 
 
 def is_operation(code: Any) -> Any:

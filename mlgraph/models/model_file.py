@@ -386,7 +386,7 @@ def _graph(arrays: dict[str, npt.NDArray[Any]]) -> Graph:
     of_records = {len(column) for column in (weights, stride, bias, arrays["max_sources"])}
     require(len(of_records) == 1, "arrays weights, stride, bias, max_sources: expected one length")
     operation, trained, neuron = ops.is_operation(code), code >= PARAMETER, code >= NEURON
-    known = (code >= 0) & operation | (code >= WEIGHT) & (code < NEURON + len(ops.ACTIVATIONS))
+    known = (code >= 0) & operation | (code >= WEIGHT) & (code < NEURON) | ops.is_activation(code - NEURON)
     every(known, "code", "the code of an operation or node")
     every((count >= 0) & (count <= most), "count", f"0 to {most}")
     pool = arrays["pool"] = expand(arrays)

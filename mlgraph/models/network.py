@@ -89,9 +89,9 @@ class Network(Model):
         ----------
         size : int
         activation : str, optional
-            identity, relu, leaky_relu (of slope 0.01 below 0), sigmoid, tanh or softmax. By default
-            leaky_relu for a hidden layer and identity for the last one: a layer is the last one
-            until another is added.
+            identity, relu, leaky_relu (of slope 0.01 below 0), elu, sigmoid, tanh or softmax. By
+            default leaky_relu for a hidden layer and identity for the last one: a layer is the last
+            one until another is added.
         dropout : float
             Share of the neurons dropped in training (inverted dropout: the others are scaled up).
             They are chosen anew for each step, or for each 128 examples of a larger step.

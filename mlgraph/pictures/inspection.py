@@ -129,7 +129,7 @@ def inspect(model: Model, x: npt.ArrayLike, y: npt.ArrayLike | None, n_threads: 
 def _moments(model: Model, ids: Int32, examples: Examples, n_threads: int | None) -> Float64:
     """Mean, mean square, fraction active and mean magnitude of neurons over examples: shape (4, neurons)."""
     graph = model.graph
-    at_zero = np.array([op.value(0.0) for op in ops.BY_CODE[: len(ops.ACTIVATIONS)]])
+    at_zero = np.array([op.value(0.0) if op.name in ops.ACTIVATIONS else np.nan for op in ops.BY_CODE])
     inactive = at_zero[graph.codes[ids] - NEURON]
     sums = np.zeros((4, len(ids)))
     size = max(1, MOST_VALUES // max(1, len(graph)))

@@ -7,15 +7,17 @@ The intervals contain the results of every correct sweep:
 
 - Choices (maximum, where, relu, ...) are exact. `+ - * /` and the square root are rounded once, as
   IEEE 754 requires. Rounding is monotone, so it suffices to round both ends. Every other op is
-  within 4 units in the last place of the exact result, with the same sign (the tests of the ops
-  measure at most 3.4). logsumexp is within 4 units of its largest argument.
+  within 4 units in the last place of the exact result, gelu within 8, with the same sign (the tests
+  of the ops measure at most 3.5 and 7.0). The derivatives of gelu and silu, up to 1.1, are sums with
+  a zero crossing, within 4 units in the last place of 1. logsumexp is within 4 units of its largest argument.
 - The error of a sum of n terms is at most n roundings of the sum of their magnitudes, for any order
   and any fused multiply-add (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed.,
   section 4.2), plus a unit in the last place, because a sum over bytes is scaled at the end. The
   error of a product of n factors is at most n roundings, plus an intermediate underflow times the
   other factors.
 - An op is evaluated at all corners of the intervals of its arguments, and at both zeros if they lie
-  in between: it is monotone in each argument on either side of 0. Sine, cosine and the derivative
+  in between: it is monotone in each argument on either side of 0. gelu and silu and their derivatives
+  also turn at `TURNS`. Sine, cosine and the derivative
   of the sigmoid are not monotone; their distance from the chord is at most a quarter of the squared
   width of the interval.
 - Nothing is known where some corners give numbers and others NaN, where a sum or product may
@@ -46,8 +48,18 @@ from mlgraph.graph import ops
 UNIT, ULP = 2.0**-24, 2.0**-23  # relative rounding error and unit in the last place of float32
 SMALLEST = 2.0**-149  # smallest positive float32 number
 
-# Maximum error of ops in units in the last place.
-ULPS = dict.fromkeys(("leaky_relu", "sigmoid", "tanh", "softplus", "exp", "log", "sin", "cos", "pow"), 4)
+ULPS = {
+    **dict.fromkeys(("leaky_relu", "sigmoid", "tanh", "softplus", "exp", "log", "sin", "cos", "pow"), 4),
+    **dict.fromkeys(("elu", "silu", "erf", "expm1", "log1p", "sinh", "cosh", "arctan", "arcsin", "arccos"), 4),
+    "gelu": 8,
+}
+"""Maximum error of ops in units in the last place; the others are exact, or have cases of their own."""
+
+TURNS = {
+    "gelu": (-1.4142135623730951, -0.7517915246935645, 1.4142135623730951),
+    "silu": (-2.399357280515467, -1.2784645427610741, 2.399357280515467),
+}
+"""Where the values or derivatives of ops turn, except at 0."""
 
 
 class Sweeps:
@@ -151,7 +163,8 @@ class Sweeps:
             slack = 4 * ULP * (_size(both).max(axis=0) + np.log(len(x)) + 1)
             slack = np.where(_unknown(both).any(axis=0), np.inf, slack)
             return self._rounded(np.stack([op.value(end) for end in both]), slack=slack)
-        return self._rounded(_hull(op.value, *x), ULPS.get(op.name, 0), _bend(x[0]) if op.name in ("sin", "cos") else 0)
+        bend = _bend(x[0]) if op.name in ("sin", "cos") else 0
+        return self._rounded(_hull(op.value, *x, turns=TURNS.get(op.name, ())), ULPS.get(op.name, 0), bend)
 
     def _terms(self, op: ops.Op, d: Float64, y: Float64, x: Sequence[Float64]) -> list[Float64]:
         """Terms that the op adds to the adjoints of its arguments."""
@@ -193,8 +206,9 @@ class Sweeps:
         y = y if op.arity == 1 or op.name == "div" else np.ones_like(y)
         # The derivative of tanh needs no slack for the rounding of y * y: the 4 units of y allow for more.
         bent = y if op.name == "sigmoid" else x[0]
-        slack = _bend(bent) if op.name in ("sin", "cos", "sigmoid") else 0.0
-        partials = _hull(lambda *corner: np.stack(np.broadcast_arrays(*op.derivatives(*corner))), y, *x)
+        slack = _bend(bent) if op.name in ("sin", "cos", "sigmoid") else 4 * ULP if op.name in TURNS else 0.0
+        turns = TURNS.get(op.name, ())
+        partials = _hull(lambda *corner: np.stack(np.broadcast_arrays(*op.derivatives(*corner))), y, *x, turns=turns)
         return list(self._rounded(partials, ULPS.get(op.name, 0), slack).swapaxes(0, 1))
 
     def _power(self, a: Float64, b: Float64) -> Float64:
@@ -240,11 +254,11 @@ def _float32(x: Float64) -> Float64:
     return x.astype(np.float32).astype(np.float64)
 
 
-def _hull(function: Callable[..., Any], *arguments: Float64) -> Float64:
-    """Interval of a function that is monotone in each argument on either side of 0, before rounding."""
+def _hull(function: Callable[..., Any], *arguments: Float64, turns: Sequence[float] = ()) -> Float64:
+    """Interval of a function that is monotone in each argument between 0 and `turns`, before rounding."""
     low = high = np.array(np.nan)
     nan = np.array(False)
-    for corner in itertools.product(*map(_corners, arguments)):
+    for corner in itertools.product(*(_corners(x, turns) for x in arguments)):
         y = np.asarray(function(*corner))
         low = np.where((y < low) | (y == low) & np.signbit(y) | np.isnan(low), y, low)  # -0 comes before 0
         high = np.where((y > high) | (y == high) & ~np.signbit(y) | np.isnan(high), y, high)
@@ -252,14 +266,15 @@ def _hull(function: Callable[..., Any], *arguments: Float64) -> Float64:
     return _either(np.where(nan, np.nan, low), high)
 
 
-def _corners(x: Float64) -> list[Float64]:
-    """Both ends, zeros in between, and NaN where nothing is known."""
+def _corners(x: Float64, turns: Sequence[float]) -> list[Float64]:
+    """Both ends, zeros and `turns` in between, and NaN where nothing is known."""
     low, high = x
     others = [
         (low != high, high),
         (np.signbit(low) & (high >= 0), -0.0),
         (~np.signbit(high) & (low <= 0), 0.0),
         (_unknown(x), np.nan),
+        *(((low < turn) & (turn < high), turn) for turn in turns),
     ]
     return [low, *(np.where(where, other, low) for where, other in others if where.any())]
 

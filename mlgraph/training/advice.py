@@ -25,7 +25,7 @@ WIDE = 10
 
 LOWER_RATE = "a lower learning rate may help"
 
-BOUNDS = {"relu": (0, np.inf), "sigmoid": (0, 1), "tanh": (-1, 1)}
+BOUNDS = {"relu": (0, np.inf), "elu": (-1, np.inf), "sigmoid": (0, 1), "tanh": (-1, 1)}
 """Lowest and highest output of the activations that do not reach all numbers."""
 
 

@@ -15,6 +15,8 @@ SPECIAL = [*MODERATE, 1e30, -1e30, 1e-30, -1e-30, 1e-40, -1e-40]
 
 # Bounds stated in mlgraph_ext/_ops.pxd.
 ULP = {"exp": 1.02, "log": 1.0, "tanh": 2.6, "sigmoid": 2.5, "softplus": 2.0, "sin": 2.4, "cos": 2.4}
+ULP |= {"elu": 1.1, "gelu": 7.2, "silu": 3.1, "erf": 1.2, "expm1": 1.6, "log1p": 1.5, "sinh": 1.7, "cosh": 1.5}
+ULP |= {"arctan": 1.4, "arcsin": 2.9, "arccos": 1.2}
 POW_ULP = 3.5  # stated in mlgraph_ext/_elementwise.pxi; 3.43 at 1.5968043 ** -3
 
 
@@ -33,9 +35,16 @@ def draw(op, shape, rng):
     """Arguments at which the op is smooth, shape (arity, *shape)."""
     x = rng.normal(size=(arity(op), *shape)) * 2
     x[np.abs(x) < 0.1] += 0.5
-    if op.name in ("log", "sqrt", "pow"):
-        x[0] = np.abs(x[0])
-    return x
+    if op.name == "floor":
+        x += 0.5 - np.round(x - np.floor(x))  # away from whole numbers
+    return in_domain(op, x)
+
+
+def in_domain(op, x):
+    """Numbers of the op's domain, most of them those of x."""
+    if op.name in ("log", "log1p", "sqrt", "pow"):
+        return np.abs(x)
+    return np.clip(x, -0.875, 0.875) if op.name in ("arcsin", "arccos") else x
 
 
 def evaluate(op, x):
@@ -96,6 +105,32 @@ def test_derivatives_equal_finite_differences(op):
         ("logsumexp", [INF, 0], INF, [NAN, 0]),
         ("logsumexp", [1000, 1000], 1000 + np.log(2), [0.5, 0.5]),
         ("logsumexp", [NAN, INF], NAN, [NAN, NAN]),
+        ("elu", [0], 0, [1]),
+        ("elu", [-INF], -1, [0]),
+        ("gelu", [1], 0.8413447460685429, [1.0833154705876864]),
+        ("gelu", [-INF], 0, [0]),
+        ("gelu", [INF], INF, [1]),
+        ("silu", [1], 0.7310585786300049, [0.9276705118714867]),
+        ("silu", [-INF], 0, [0]),
+        ("silu", [INF], INF, [1]),
+        ("erf", [1], 0.8427007929497149, [0.4151074974205947]),
+        ("erf", [-INF], -1, [0]),
+        ("expm1", [1e-20], 1e-20, [1]),
+        ("log1p", [1e-20], 1e-20, [1]),
+        ("log1p", [-1], -INF, [INF]),
+        ("log1p", [-2], NAN, [NAN]),
+        ("arctan", [INF], np.pi / 2, [0]),
+        ("arcsin", [1], np.pi / 2, [INF]),
+        ("arcsin", [-1], -np.pi / 2, [INF]),
+        ("arcsin", [1.5], NAN, [NAN]),
+        ("arccos", [1], 0, [-INF]),
+        ("arccos", [-1], np.pi, [-INF]),
+        ("arccos", [-INF], NAN, [NAN]),
+        ("floor", [-0.5], -1, [0]),
+        ("floor", [3], 3, [0]),
+        ("sign", [0], 0, [0]),
+        ("sign", [-INF], -1, [0]),
+        ("sign", [NAN], NAN, [0]),
     ],
 )
 def test_special_values_and_derivatives(name, x, value, partials):
@@ -103,6 +138,13 @@ def test_special_values_and_derivatives(name, x, value, partials):
     y = evaluate(op, x)
     np.testing.assert_allclose(y, value, rtol=1e-15)
     np.testing.assert_allclose(differentiate(op, y, x), partials, rtol=1e-12)
+
+
+def test_codes_in_files_keep_their_meaning():
+    """New ops come after these."""
+    first = "identity relu leaky_relu sigmoid tanh softplus neg abs exp log sqrt sin cos add sub mul div pow maximum"
+    first += " minimum where sum prod max logsumexp elu gelu silu erf expm1 log1p sinh cosh arctan arcsin arccos floor"
+    assert list(OPS)[:38] == [*first.split(), "sign"]
 
 
 # The kernels.
@@ -148,8 +190,7 @@ def test_kernels_equal_the_table(sweep, op):
     values = rng.normal(size=(50, LANES)).astype(np.float32) * 2
     values[rng.random(values.shape) < 0.1] = 0
     values[rng.random(values.shape) < 0.2] = 1
-    if op.name in ("log", "sqrt", "pow"):
-        values = np.abs(values)
+    values = in_domain(op, values)
     values = np.concatenate([values, np.zeros_like(values)])
     index = rng.integers(0, 15, (40, arity(op, 7))).astype(np.int32)
     before = values.copy()
@@ -206,6 +247,9 @@ def test_approximations_stay_within_their_bounds(sweep, op):
     x = np.concatenate([bits, *(part.astype(np.float32) for part in usual)])
     if op.name == "log":
         x = np.abs(x)
+    elif op.name in ("arcsin", "arccos"):
+        x = x[~(np.abs(x) > 1)]
+        x = x[: len(x) // LANES * LANES]
     with np.errstate(all="ignore"):
         exact = op.value(x)
         usual = np.isfinite(exact) & (np.abs(exact) < np.float64(np.finfo(np.float32).max))

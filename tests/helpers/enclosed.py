@@ -3,12 +3,12 @@
 import numpy as np
 
 from mlgraph.graph import ops
+from mlgraph.testing._intervals import ULPS
 
 INF, NAN = np.inf, np.nan
 SMALLEST, MOST = 2.0**-149, float(np.finfo(np.float32).max)
 NUMBERS = [0.0, SMALLEST, 1e-40, 1e-30, 0.5, 1.0, 1.5, 2.0, 3.0, 88.0, 104.0, 1e30, MOST, INF]
-EXACT = ["identity", "relu", "neg", "abs", "sqrt", "add", "sub", "mul", "div", "maximum", "minimum", "where", "max"]
-WITHIN_4 = ["leaky_relu", "sigmoid", "tanh", "softplus", "exp", "log", "sin", "cos", "pow"]
+EXACT = [name for name in ops.OPS if name not in (*ULPS, "sum", "prod", "logsumexp")]
 
 
 def order(x):
@@ -73,7 +73,7 @@ def in_float32(rng, name, *x):
         most = np.where(np.isfinite(most), most, 0.0)
         total = in_float32(rng, "sum", *(in_float32(rng, "exp", erring(rng, a - most)) for a in x))
         return erring(rng, most + in_float32(rng, "log", total))
-    return erring(rng, evaluated(name, *x), 4 * (name in WITHIN_4))
+    return erring(rng, evaluated(name, *x), ULPS.get(name, 0))
 
 
 def terms_in_float32(rng, name, d, y, *x):
@@ -91,5 +91,5 @@ def terms_in_float32(rng, name, d, y, *x):
         partials = [1 - np.where(rng.random(y.shape) < 0.5, y * y, erring(rng, y * y))]  # fused or not
     else:
         partials = ops.OPS[name].derivatives(y, *([np.stack(x)] if ops.OPS[name].arity < 0 else x))
-        partials = [erring(rng, np.broadcast_to(partial, y.shape), 4 * (name in WITHIN_4)) for partial in partials]
+        partials = [erring(rng, np.broadcast_to(partial, y.shape), ULPS.get(name, 0)) for partial in partials]
     return [np.where((partial == 0) & (name == "where"), 0.0, d * erring(rng, partial)) for partial in partials]

@@ -83,8 +83,14 @@ def into_domain(kind, arguments, number):
     """Away from poles, from ties, and from where derivatives are far larger than values."""
     if kind in ("log", "sqrt"):
         return [mlgraph.softplus(arguments[0]) + 0.25]
-    if kind == "exp":
+    if kind == "log1p":
+        return [mlgraph.softplus(arguments[0]) - 0.75]
+    if kind in ("arcsin", "arccos"):
+        return [mlgraph.sin(arguments[0]) * 0.75]
+    if kind in ("exp", "expm1", "sinh", "cosh"):
         return [mlgraph.sin(arguments[0])]
+    if kind in ("floor", "sign"):
+        return [arguments[0] + number()]
     if kind == "div":
         return [arguments[0], mlgraph.softplus(arguments[1]) + 0.25]
     if kind == "pow":

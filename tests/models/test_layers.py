@@ -279,3 +279,24 @@ def test_nan_is_refused_by_save_which_names_the_neuron(tmp_path):
     net.graph.storage.vector[net.layers[0].bias_places()[1]] = NAN
     with pytest.raises(ValueError, match="save: layer 0 neuron 1 has a weight, bias or value that is nan"):
         net.save(tmp_path / "net.npz")
+
+
+def test_elu_layers_are_trained_and_saved(tmp_path):
+    net = mlgraph.Network(3, seed=0)
+    net.add_layer(8, "elu", dropout=0.25)
+    net.add_layer(1)
+    x = np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32)
+    y = np.abs(x[:, :1])
+    net.fit(x, y, epochs=20, batch_size=20, validation_data=(x, y))
+    assert net.history.validation_loss[-1] < net.history.validation_loss[0] / 2
+    layer = net.layers[0]
+    z = x.astype(float) @ layer.weights.T + layer.biases
+    hidden = np.where(z > 0, z, np.expm1(z))
+    expected = hidden @ net.layers[1].weights[0] + net.layers[1].biases[0]
+    np.testing.assert_allclose(net.predict(x), expected, rtol=1e-4, atol=1e-5)
+    mlgraph.testing.check_gradients(net.outputs, x)
+    mlgraph.testing.check_against_reference(net.outputs, x)
+    net.save(tmp_path / "net.npz")
+    again = mlgraph.load(tmp_path / "net.npz")
+    assert again.layers[0].activation == again.layers[0][0].activation == "elu"
+    np.testing.assert_array_equal(again.predict(x), net.predict(x))

@@ -34,6 +34,7 @@ def told(fit):
         ("relu", X[:, 0], r"y: outputs of relu are at least 0, and \d\d of 60 targets are not, for example -"),
         ("tanh", 50 * np.abs(X[:, 0]), r"y: outputs of tanh are from -1 to 1, and \d\d of 60 targets are not"),
         ("sigmoid", 2 + X[:, 0] ** 2, "y: outputs of sigmoid are from 0 to 1, and 60 of 60 targets are not"),
+        ("elu", 5 * X[:, 0], r"y: outputs of elu are at least -1, and \d\d of 60 targets are not, for example -"),
         ("relu", np.abs(X[:, 0]), None),
         ("sigmoid", LABELS > 0, None),
         ("identity", 5 * X[:, 0], None),
