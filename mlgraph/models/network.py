@@ -15,6 +15,7 @@ from mlgraph.engine.losses import CROSS_ENTROPIES, SQUARED, check_classes
 from mlgraph.graph import ops
 from mlgraph.graph.arrays import Edges
 from mlgraph.graph.graph import Graph
+from mlgraph.graph.initializers import called, checked_init, draw
 from mlgraph.graph.views import Neuron
 from mlgraph.models.layer import Layer, dropout_of
 from mlgraph.models.model import Model
@@ -77,13 +78,13 @@ class Network(Model):
         weight_dropout: float = 0.0,
         bias: bool = True,
         loss: str | None = None,
+        init: str | Callable[[tuple[int, int]], npt.ArrayLike] | None = None,
     ) -> Layer:
         """Add neurons that read all outputs of the layer before.
 
-        Weights begin normally distributed with variance 1 / (3 fan-in), biases at 0; others may be
-        assigned to `Layer.weights`. In a deep network such weights are too small to learn from:
-        with more than four layers give each three times the variance, ``layer.weights =
-        layer.weights * 3**0.5``, or six times (He et al. 2015).
+        Weights begin normally distributed with variance 1 / (3 fan-in), biases at 0. In a deep
+        network such weights are too small to learn from: with more than four layers choose an
+        `init`, such as "lecun_normal" with three times the variance or "he_normal" with six times.
 
         Parameters
         ----------
@@ -103,6 +104,13 @@ class Network(Model):
             The loss of the network if this is its last layer; see `Model`. After softmax it is
             softmax_cross_entropy, else squared_error or, if asked for, mse; after sigmoid also
             binary_cross_entropy.
+        init : str or callable, optional
+            How the first weights are drawn: "he_normal" or "he_uniform" with variance 2 / fan-in
+            (He et al. 2015, for relu), "glorot_normal" or "glorot_uniform" with 2 / (fan-in +
+            fan-out) (Glorot and Bengio 2010, for tanh and sigmoid), "lecun_normal" with 1 / fan-in
+            (LeCun et al. 1998), or "zeros". Fan-in is the number of sources of a neuron, fan-out
+            the size of the layer. Uniform weights are within sqrt(3 variance) of 0; normal ones are
+            not truncated. A callable gets the shape (neurons, sources) and returns the weights.
 
         Returns
         -------
@@ -125,15 +133,18 @@ class Network(Model):
             raise ValueError(f"activation: expected {wanted}, which {loss} goes with, got {activation}")
         loss = fits[0] if loss is None else one_of(f"loss after {activation}", loss, fits)
         check_classes("size", loss, size)
-        bias = truth("bias", bias)
+        bias, init = truth("bias", bias), checked_init(init)
         dropout, weight_dropout = dropout_of(dropout, loss in CROSS_ENTROPIES), share("weight_dropout", weight_dropout)
         inner = "identity" if loss in CROSS_ENTROPIES else activation
+        weights = called(init, (size, len(self._ends))) if callable(init) else None
         with self.graph.lock:
             self.graph.require_not_training("add_layer")
             sources = np.array(self._ends, np.int32)
             # With outputs that are in no layer the network could not be saved.
             with self.graph.one_edit(), uninterrupted():
-                ids = self.graph.add_neurons(sources, inner, n=size, biases=0.0 if bias else None)
+                if isinstance(init, str):
+                    weights = draw(init, self.graph.random, (size, len(sources)))
+                ids = self.graph.add_neurons(sources, inner, n=size, weights=weights, biases=0.0 if bias else None)
                 self._define([Neuron(self.graph, i) for i in ids], loss)
                 given = activation if chosen else None
                 layer = Layer(self.graph, list(ids), given, dropout, weight_dropout, self.probability_ids)

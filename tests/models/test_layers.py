@@ -300,3 +300,68 @@ def test_elu_layers_are_trained_and_saved(tmp_path):
     again = mlgraph.load(tmp_path / "net.npz")
     assert again.layers[0].activation == again.layers[0][0].activation == "elu"
     np.testing.assert_array_equal(again.predict(x), net.predict(x))
+
+
+@pytest.mark.parametrize(
+    ("init", "variance"),
+    [
+        (None, 1 / 900),
+        ("he_normal", 2 / 300),
+        ("he_uniform", 2 / 300),
+        ("glorot_normal", 2 / 500),
+        ("glorot_uniform", 2 / 500),
+        ("lecun_normal", 1 / 300),
+        ("zeros", 0),
+    ],
+)
+def test_first_weights_by_name(init, variance):
+    """Variances as their papers give them; a normal distribution has a kurtosis of 3, a uniform one of 1.8."""
+    nets = [mlgraph.Network(300, seed=1) for _ in range(2)]
+    weights, same = (net.add_layer(200, init=init).weights.astype(float) for net in nets)
+    np.testing.assert_array_equal(weights, same)
+    np.testing.assert_allclose(weights.var(), variance, rtol=0.02)
+    assert abs(weights.mean()) <= 4 * (variance / weights.size) ** 0.5
+    if variance:
+        kurtosis = 1.8 if "uniform" in str(init) else 3
+        np.testing.assert_allclose((weights**4).mean() / variance**2, kurtosis, rtol=0.05)
+        assert init is None or (nets[0].add_layer(200, init=init).weights[:, :200] != weights[:, :200]).any()
+
+
+def test_first_weights_by_a_function():
+    net = mlgraph.Network(3, seed=0)
+    layer = net.add_layer(2, init=lambda shape: np.arange(6).reshape(shape))
+    np.testing.assert_array_equal(layer.weights, [[0, 1, 2], [3, 4, 5]])
+    np.testing.assert_array_equal(layer.biases, 0)
+
+
+@pytest.mark.parametrize(
+    ("init", "error", "text"),
+    [
+        ("he", ValueError, "init: expected one of he_normal, he_uniform, .*, got 'he'"),
+        (3, TypeError, "init: expected a name, a callable or None, got 3"),
+        (
+            lambda shape: np.ones(shape[::-1]),
+            ValueError,
+            r"init: .* shape \(2, 3\), \(neurons, sources\), got .*\(3, 2\)",
+        ),
+        (lambda shape: np.full(shape, np.nan), ValueError, "weights: .*nan"),
+        (lambda shape: [["a"] * 3] * 2, TypeError, "init: "),
+    ],
+)
+def test_refused_first_weights(init, error, text):
+    net = mlgraph.Network(3, seed=0)
+    with pytest.raises(error, match=text):
+        net.add_layer(2, init=init)
+    assert len(net.graph) == 3 and not net.layers
+
+
+def test_a_function_of_first_weights_may_add_a_layer_itself():
+    net = mlgraph.Network(3, seed=0)
+
+    def nested(shape):
+        net.add_layer(5)
+        return np.ones(shape)
+
+    with pytest.raises(ValueError, match=r"weights: .*\(2, 5\)"):
+        net.add_layer(2, init=nested)
+    assert [len(layer) for layer in net.layers] == [5]
