@@ -16,7 +16,7 @@ from mlgraph.graph import ops
 from mlgraph.graph.arrays import Edges
 from mlgraph.graph.graph import Graph
 from mlgraph.graph.initializers import called, checked_init, draw
-from mlgraph.graph.views import Neuron
+from mlgraph.graph.views import Neuron, checked_activation
 from mlgraph.models.layer import Layer, dropout_of
 from mlgraph.models.model import Model
 
@@ -125,7 +125,9 @@ class Network(Model):
             neurons whose values become probabilities are to be dropped.
         """
         size, chosen = whole("size", size), activation is not None
-        activation = one_of("activation", activation, (*ops.ACTIVATIONS, "softmax")) if chosen else "identity"
+        activation = (
+            checked_activation("activation", activation, (*ops.ACTIVATIONS, "softmax")) if chosen else "identity"
+        )
         fitting = {"softmax": CROSS_ENTROPIES[:1], "sigmoid": (*SQUARED, CROSS_ENTROPIES[1])}
         fits = fitting.get(activation, SQUARED)
         wanted = dict(zip(CROSS_ENTROPIES, fitting, strict=True)).get(str(loss), activation)

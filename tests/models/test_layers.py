@@ -365,3 +365,16 @@ def test_a_function_of_first_weights_may_add_a_layer_itself():
     with pytest.raises(ValueError, match=r"weights: .*\(2, 5\)"):
         net.add_layer(2, init=nested)
     assert [len(layer) for layer in net.layers] == [5]
+
+
+def test_a_layer_of_gelu_says_what_to_write():
+    net = mlgraph.Network(3, seed=0)
+    with pytest.raises(ValueError, match=r"one of identity, .*gelu', which is .* Model on mlgraph\.gelu\(neuron\)"):
+        net.add_layer(4, "gelu")
+    g = mlgraph.Graph(seed=0)
+    hidden = [mlgraph.gelu(g[i]) for i in g.add_neurons(g.inputs(3), n=16)]
+    model = mlgraph.Model(g, g.add_neuron(hidden))
+    x = np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32)
+    model.fit(x, np.abs(x[:, 0]), epochs=50, batch_size=20, verbose=False)
+    assert model.history.epoch_loss[-1] < model.history.epoch_loss[0] / 3
+    mlgraph.testing.check_gradients(model.outputs, x)
