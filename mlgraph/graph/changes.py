@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -63,7 +64,13 @@ class Noted(NamedTuple):
     needed_before: list[tuple[ref[ModelOfGraph], Bool]]
 
 
-Change = Rewired | Activated | Biased | Noted
+class Differentiated(NamedTuple):
+    """Restores `NodeTable.differentiated`."""
+
+    before: array[int]
+
+
+Change = Rewired | Activated | Biased | Noted | Differentiated
 
 
 class Removed(NamedTuple):

@@ -28,6 +28,7 @@ from typing import NamedTuple, overload
 import numpy as np
 
 from mlgraph._support.checks import one_of
+from mlgraph.graph.edits import mark_differentiated
 from mlgraph.graph.graph import Graph, checked_graph
 from mlgraph.graph.ids import ids_of, is_iterable
 from mlgraph.graph.nodes import adds_nodes
@@ -140,7 +141,7 @@ def _grad(graph: Graph, of_node: int, keys: list[Key]) -> list[Node]:
     made = [Node(graph, walk.make.node(walk.make.total(terms[key]))) for key in keys]
     through = np.union1d(order[graph.codes[order] >= NEURON], graph.differentiated).astype(np.int32)
     if len(through) > len(graph.differentiated):
-        graph.differentiated = array("i", through.tolist())
+        mark_differentiated(graph, array("i", through.tolist()))
     return made
 
 

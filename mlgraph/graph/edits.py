@@ -8,6 +8,7 @@ longer live, because those are 0, whatever their bias.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Sequence
 from typing import Any
 from weakref import ref
@@ -19,7 +20,7 @@ from mlgraph._support.array_types import Bool, Float32, Int32, Int64
 from mlgraph._support.checks import float_array, real_array
 from mlgraph._support.interrupts import uninterrupted
 from mlgraph.graph.arrays import Edges, NewWiring, Wiring, edge_keys, ends_of, wiring
-from mlgraph.graph.changes import Activated, Biased, Change, Noted, Rewired, edited
+from mlgraph.graph.changes import Activated, Biased, Change, Differentiated, Noted, Rewired, edited
 from mlgraph.graph.compaction import compact, shared_lists
 from mlgraph.graph.graph import CycleError, Graph
 from mlgraph.graph.ids import check_sources, edge_name, id_of, ids_of, is_iterable
@@ -211,6 +212,17 @@ def check_differentiated(graph: Graph, neurons: Sequence[int] | Int32, who: str)
                 f"{who}: a derivative made by mlgraph.grad goes through {name_of(graph, int(found[0]))}, and would"
                 " become wrong; make the derivative after all edges and activations"
             )
+
+
+def mark_differentiated(graph: Graph, neurons: array[int]) -> None:
+    """Assign `NodeTable.differentiated`. Outside of `one_edit`, no earlier edit can be undone or redone any more."""
+    before = Differentiated(graph.differentiated)
+    with uninterrupted():
+        graph.differentiated = neurons
+        if graph._open is None:
+            graph.last_edit = graph.undone_edit = None
+        else:
+            graph._open.changes.append(before)
 
 
 def activate(graph: Graph, neuron: int, code: int) -> None:

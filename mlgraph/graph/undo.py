@@ -17,9 +17,9 @@ import numpy as np
 
 from mlgraph._support.interrupts import uninterrupted
 from mlgraph.graph.arrays import parameter_places, values, wiring
-from mlgraph.graph.changes import Activated, Biased, Edit, Noted, Removed, Rewired, edited, recorded
+from mlgraph.graph.changes import Activated, Biased, Differentiated, Edit, Noted, Removed, Rewired, edited, recorded
 from mlgraph.graph.compaction import compact, once_each
-from mlgraph.graph.edits import activate, check_paths, give_bias, rewire, with_edges
+from mlgraph.graph.edits import activate, check_paths, give_bias, mark_differentiated, rewire, with_edges
 from mlgraph.graph.graph import Graph
 from mlgraph.graph.nodes import adds_nodes
 from mlgraph.graph.ops import CONSTANT, INPUT, NEURON, PARAMETER
@@ -164,19 +164,23 @@ def take_back(graph: Graph, edit: Edit) -> None:
     The open edit gets the records that reverse this.
     If a node that the edit added is a sink of a model, all added nodes stay.
     """
+    added_stay = max(graph.sinks(), default=-1) >= edit.nodes
     while len(edit.changes) > edit.first:
         change = edit.changes[-1]
         if isinstance(change, Activated):
             activate(graph, *change)
         elif isinstance(change, Biased):
             give_bias(graph, *change)
+        elif isinstance(change, Differentiated):
+            if not added_stay:
+                mark_differentiated(graph, change.before)
         elif isinstance(change, Noted):
             _restore_needed(graph, change)
         else:
             now = wiring(graph, change.before.neurons)
             rewire(graph, now, change.before, change.values, change.most)
         edit.changes.pop()  # only after it succeeded: it may have raised MemoryError
-    if len(graph) > edit.nodes > max(graph.sinks(), default=-1):
+    if len(graph) > edit.nodes and not added_stay:
         if graph._open is not None:
             graph._open.removed = _last_nodes(graph, edit.nodes)
         graph._n_changes, graph.edits = graph._n_changes + 1, graph.edits + 1

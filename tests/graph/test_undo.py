@@ -360,3 +360,36 @@ def test_sparsity_depends_only_on_edits(looks):
     assert (first.sparsity, second.sparsity) == (0, 0)
     grow_and_cut()
     assert (first.sparsity, second.sparsity) == (1 / 2, 0)  # with its second edge it has lost a neuron of two edges
+
+
+def test_derivatives_in_an_edit_are_taken_back_and_return():
+    g = mlgraph.Graph()
+    x, z = g.input("x"), g.input("z")
+    n = g.add_neuron([x], "tanh", weights=[0.5], bias=0.1)
+    with g.one_edit():
+        slope = mlgraph.grad(n, x)
+        curve = mlgraph.grad(slope, x)
+    values = g.compile([slope, curve])([[0.3, 0.0]])
+    g.undo()
+    assert len(g) == 3
+    g.redo()
+    assert g.compile([slope, curve])([[0.3, 0.0]]).tobytes() == values.tobytes()
+    for edit in (lambda: g.add_edge(z, n, 1.0), lambda: setattr(n, "activation", "relu")):
+        with pytest.raises(ValueError, match=r"a derivative made by mlgraph\.grad"):
+            edit()
+    g.undo()
+    g.add_edge(z, n, 1.0)  # no derivative is left that it would make wrong
+    n.activation = "relu"
+
+
+def test_no_edge_returns_into_a_neuron_that_has_been_derived_since():
+    g = mlgraph.Graph()
+    x, z = g.input("x"), g.input("z")
+    n, other = g.add_neuron([x], weights=[2.0]), g.add_neuron([z], weights=[3.0])
+    both = n + other
+    slope = mlgraph.grad(n, x)
+    g.add_edge(x, other, 0.5)
+    g.undo()
+    assert mlgraph.grad(both, x) == slope  # no new node
+    with pytest.raises(ValueError, match=r"^redo: nothing to redo"):
+        g.redo()
