@@ -60,7 +60,7 @@ for dtype, share, fit in (("uint8", 0.2, {}), ("float32", 0.9, {"optimizer": "ad
 
 # Neurons that each have their own sources, with a squared error.
 g = mlgraph.Graph()
-nodes = g.inputs(11)
+nodes = g.add_inputs(11)
 for i in range(40):
     sources = [nodes[j] for j in rng.permutation(len(nodes))[: 1 + i % 13]]
     nodes.append(
@@ -73,14 +73,14 @@ check(g.parameters, model.forward(x))
 
 # Each operation with its value and derivatives, parameters, and a neuron written as a formula.
 g = mlgraph.Graph()
-a, b, c = g.inputs(3)
-p = g.parameter(0.5)
+a, b, c = g.add_inputs(3)
+p = g.add_parameter(0.5)
 terms = []
 for op in ops.BY_CODE:
     positive = [a * a + 1, b * b + p, c * c + 2, a + 3]
-    terms.append(g.operation(op.name, *positive[: op.arity if op.arity > 0 else 4]))
+    terms.append(g.add_operation(op.name, *positive[: op.arity if op.arity > 0 else 4]))
 written = mlgraph.tanh(
-    sum((g.parameter(0.1 * k) * node for k, node in enumerate([a, b, *terms[:5]])), g.parameter(1.0))
+    sum((g.add_parameter(0.1 * k) * node for k, node in enumerate([a, b, *terms[:5]])), g.add_parameter(1.0))
 )
 f = g.compile([*terms, written, mlgraph.sum(*terms)])
 x = data(70, 3, 1, "float32")

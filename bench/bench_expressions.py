@@ -38,7 +38,7 @@ def random_dag(inputs, functions, n=OPS, seed=0):
 class Ours:
     def __init__(self):
         g = mlgraph.Graph(seed=0)
-        self.f = g.compile(random_dag(g.inputs(INPUTS), [mlgraph.tanh, mlgraph.sin, mlgraph.cos]))
+        self.f = g.compile(random_dag(g.add_inputs(INPUTS), [mlgraph.tanh, mlgraph.sin, mlgraph.cos]))
 
     def __call__(self, x):
         out = self.f.vjp(x)
@@ -85,7 +85,7 @@ def one_example():
 def ours_once():
     x, weights = one_example()
     g = mlgraph.Graph(seed=0)
-    nodes = g.inputs(SIZES[0])
+    nodes = g.add_inputs(SIZES[0])
     for rows, activation in zip(weights, ("relu", "identity"), strict=True):
         nodes = [g.add_neuron(nodes, activation) for _ in rows]
         for neuron, row in zip(nodes, rows, strict=True):
@@ -151,7 +151,7 @@ def example_of_micrograd(a, b, relu):
 
 def small_ours():
     g = mlgraph.Graph(seed=0)
-    function = g.compile(example_of_micrograd(*g.inputs(2), mlgraph.relu))
+    function = g.compile(example_of_micrograd(*g.add_inputs(2), mlgraph.relu))
 
     def run():
         out = function.vjp([[-4.0, 2.0]])
@@ -223,13 +223,13 @@ def written_network():
     net.add_layer(32, "leaky_relu")
     net.add_layer(10, "softmax")
     g = mlgraph.Graph(seed=0)
-    nodes = g.inputs(784)
+    nodes = g.add_inputs(784)
     for layer, activation in zip(net.layers, (mlgraph.leaky_relu, None), strict=True):
         sums = []
         for neuron in layer.neurons:
-            total = g.parameter(neuron.bias)
+            total = g.add_parameter(neuron.bias)
             for source, weight in zip(nodes, neuron.weights.tolist(), strict=True):
-                total = total + g.parameter(weight) * source
+                total = total + g.add_parameter(weight) * source
             sums.append(activation(total) if activation else total)
         nodes = sums
     return g, nodes, net
@@ -241,14 +241,14 @@ def bench_large(benchmark, note, shape):
     """A chain of a million operations; 5 million random edges between 50,000 neurons."""
     g = mlgraph.Graph(seed=0)
     if shape == "chain":
-        a, b = g.inputs(2)
+        a, b = g.add_inputs(2)
         out = a
         for _ in range(500_000):
             out = out * b + a
         outputs = [out.id]
     else:
         rng = np.random.default_rng(0)
-        nodes = g.inputs(1000)
+        nodes = g.add_inputs(1000)
         for _ in range(50_000):
             ids = np.unique(rng.integers(0, len(nodes), 100))
             nodes.append(g.add_neuron([nodes[i] for i in ids.tolist()], "tanh"))

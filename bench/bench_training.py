@@ -380,7 +380,7 @@ def bench_edit(benchmark, note, hidden):
 def bench_child(benchmark, note):
     """Copy a model of seven neurons, cut an edge, add a neuron and an edge, move weights, evaluate 64 examples."""
     rng, g = np.random.default_rng(0), mlgraph.Graph(seed=0)
-    x = g.inputs(3)
+    x = g.add_inputs(3)
     hidden = [g.add_neuron(x, "tanh", weights=rng.normal(size=3)) for _ in range(6)]
     parent = mlgraph.Model(g, g.add_neuron(hidden, weights=rng.normal(size=6)), loss="binary_cross_entropy")
     data, answers = rng.normal(size=(64, 3)).astype(np.float32), rng.integers(0, 2, 64)

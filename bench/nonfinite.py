@@ -58,8 +58,8 @@ def weights(rng: np.random.Generator, fan_in: int, size: int) -> np.ndarray:
 def build(way: Way, seed: int) -> tuple[mlgraph.Model, list[mlgraph.Neuron]]:
     """The network as a graph, and its hidden neurons."""
     rng, g = np.random.default_rng(seed), mlgraph.Graph()
-    x = g.inputs(784)
-    target = g.inputs(CLASSES) if way.by_hand else []
+    x = g.add_inputs(784)
+    target = g.add_inputs(CLASSES) if way.by_hand else []
     first = weights(rng, 784, HIDDEN)
     hidden: list[mlgraph.Node] = []
     for part, activation in ((slice(0, way.raised), "identity"), (slice(way.raised, HIDDEN), "leaky_relu")):

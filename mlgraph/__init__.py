@@ -1,7 +1,7 @@
 """A neural network as an explicit graph of scalars, compiled to fast loops over whole batches.
 
 Graph
-    Nodes and edges. Create nodes with `Graph.input`, `Graph.parameter`, `Graph.add_neuron`, the
+    Nodes and edges. Create nodes with `Graph.add_input`, `Graph.add_parameter`, `Graph.add_neuron`, the
     operators + - * / **, `abs` and the functions below. `Graph.compile` returns a `Function`.
 Function
     Evaluates nodes for a batch, with exact derivatives. `Function.to_c` translates it to C.

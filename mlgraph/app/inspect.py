@@ -165,7 +165,7 @@ def _describe(
 ) -> list[str]:
     state = "alive" if row["alive"] else "cut off"
     lines = ["", f"neuron {row['layer']}.{row['index']}: {neuron.activation}, node {neuron.id}, {state}"]
-    edges = sorted(neuron.edges, key=lambda edge: -abs(edge.weight))
+    edges = sorted(neuron.in_edges, key=lambda edge: -abs(edge.weight))
     targets = sorted(neuron.out_edges, key=lambda edge: -abs(edge.weight))
 
     def name(node: mlgraph.Node) -> str:

@@ -117,7 +117,7 @@ class Gradients(NamedTuple):
         Examples
         --------
         >>> g = mlgraph.Graph()
-        >>> x = g.input()
+        >>> x = g.add_input()
         >>> y = g.add_neuron([x], weights=[3.0], bias=1.0)
         >>> gradients = g.compile(y).vjp([[2.0]])
         >>> g.set_parameters(g.get_parameters() - 0.5 * gradients.flat)  # a step of gradient descent on y
@@ -224,7 +224,7 @@ class Function:
     Examples
     --------
     >>> g = mlgraph.Graph()
-    >>> x, y = g.input("x"), g.input("y")
+    >>> x, y = g.add_input("x"), g.add_input("y")
     >>> f = g.compile(x * x * y)
     >>> f([[3.0, 2.0], [1.0, 5.0]])  # two examples
     array([[18.],
@@ -386,7 +386,7 @@ class Function:
         Examples
         --------
         >>> g = mlgraph.Graph()
-        >>> x, y = g.inputs(2)
+        >>> x, y = g.add_inputs(2)
         >>> print(g.compile(mlgraph.exp(x) / y).to_c("ratio"))
         /* inputs: 2, outputs: 1, weights: 0 */
         #include <math.h>

@@ -114,10 +114,10 @@ def define_loss(graph: Graph, outputs: list[int], loss: str | Node) -> tuple[str
                 f"outputs: expected logits, because {loss} computes the {what} itself, got {node!r}, a probability"
             )
     if loss == "softmax_cross_entropy":
-        probabilities = [node.id for node in graph.softmax(logits)]
+        probabilities = [node.id for node in graph.add_softmax(logits)]
         return loss, _terms_of_softmax(graph, probabilities), probabilities
-    probabilities = [graph.operation("sigmoid", z).id for z in logits]
-    begin = graph.operation("sum", *(graph.operation("softplus", z) for z in logits))
+    probabilities = [graph.add_operation("sigmoid", z).id for z in logits]
+    begin = graph.add_operation("sum", *(graph.add_operation("softplus", z) for z in logits))
     return loss, [begin.id, *outputs], probabilities
 
 

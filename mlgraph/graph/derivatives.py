@@ -81,14 +81,14 @@ def grad(node: Node, wrt: Node | Edge | Iterable[Node | Edge], *, of: str = "val
     Examples
     --------
     >>> g = mlgraph.Graph()
-    >>> x = g.input("x")
+    >>> x = g.add_input("x")
     >>> slope = mlgraph.grad(x**3, x)
     >>> print(slope, "and", mlgraph.grad(slope, x))
     3 * x ** 2 and 6 * x
 
     A gradient penalty keeps a network's slope near 1:
 
-    >>> target = g.input("target")
+    >>> target = g.add_input("target")
     >>> hidden = [g[i] for i in g.add_neurons([x], "tanh", n=8)]
     >>> y = g.add_neuron(hidden)
     >>> slope = mlgraph.grad(y, x)
@@ -165,7 +165,7 @@ class _Maker:
     def constant(self, value: float) -> int:
         key = math.copysign(1.0, value), value
         if key not in self._made:
-            self._made[key] = self.graph.constant(value).id
+            self._made[key] = self.graph.add_constant(value).id
         return self._made[key]
 
     def weight(self, source: int, target: int) -> int:

@@ -52,7 +52,7 @@ def _graph(name: str, arguments: tuple[Node | float, ...]) -> Graph:
 
 
 def _apply(name: str, *arguments: Node | float) -> Node:
-    return _graph(name, arguments).operation(name, *arguments)
+    return _graph(name, arguments).add_operation(name, *arguments)
 
 
 def exp(x: Node) -> Node:
@@ -218,5 +218,5 @@ def logsumexp(*nodes: Node | float) -> Node:
 
 
 def softmax(*nodes: Node | float) -> list[Node]:
-    """Probabilities of any number of nodes, which add up to 1; see `Graph.softmax`."""
-    return _graph("softmax", nodes).softmax(nodes)
+    """Probabilities of any number of nodes, which add up to 1; see `Graph.add_softmax`."""
+    return _graph("softmax", nodes).add_softmax(nodes)

@@ -75,7 +75,7 @@ class Graph(NodeTable):
     Examples
     --------
     >>> g = mlgraph.Graph()
-    >>> x, y = g.input("x"), g.input("y")
+    >>> x, y = g.add_input("x"), g.add_input("y")
     >>> z = x * y + 1
     >>> print(z)
     x * y + 1
@@ -97,10 +97,16 @@ class Graph(NodeTable):
         self._alive = None
         self.init_lock()
 
+    @property
+    @locked
+    def inputs(self) -> list[Node]:
+        """The inputs, in the order of the data's columns."""
+        return [Node(self, i) for i in self.input_ids]
+
     # --- building ---------------------------------------------------------------------------------
 
     @adds_nodes
-    def input(self, name: str | None = None) -> Node:
+    def add_input(self, name: str | None = None) -> Node:
         """Add an input; inputs are the columns of the data in the order in which they were added.
 
         Parameters
@@ -116,7 +122,7 @@ class Graph(NodeTable):
         return Node(self, node)
 
     @adds_nodes
-    def inputs(self, n: int) -> list[Node]:
+    def add_inputs(self, n: int) -> list[Node]:
         """Add several inputs, which are the next columns of the data.
 
         Parameters
@@ -130,7 +136,7 @@ class Graph(NodeTable):
             extend(self.input_ids, node + np.arange(n))
         return [Node(self, i) for i in range(node, node + n)]
 
-    def constant(self, value: float) -> Node:
+    def add_constant(self, value: float) -> Node:
         """Add a constant.
 
         Parameters
@@ -149,7 +155,7 @@ class Graph(NodeTable):
             return Node(self, self._append(CONSTANT, (), len(self.constants) - 1))
 
     @adds_nodes
-    def parameter(self, value: float, name: str | None = None) -> Node:
+    def add_parameter(self, value: float, name: str | None = None) -> Node:
         """Add a trainable parameter.
 
         Parameters
@@ -308,7 +314,7 @@ class Graph(NodeTable):
         Examples
         --------
         >>> g = mlgraph.Graph()
-        >>> x = g.inputs(2)
+        >>> x = g.add_inputs(2)
         >>> neurons = mlgraph.Neurons(np.array([8, 7]), np.array(["identity", "tanh"]), np.array([0.0, 0.5]))
         >>> edges = mlgraph.Edges(np.array([7, 0, 1]), np.array([8, 7, 7]), np.array([2.0, 1.0, -1.0]))
         >>> g.add_subgraph(neurons, edges)
@@ -328,7 +334,7 @@ class Graph(NodeTable):
         return new.rank + np.int32(node)
 
     @adds_nodes
-    def operation(self, name: str, *arguments: Node | float) -> Node:
+    def add_operation(self, name: str, *arguments: Node | float) -> Node:
         """Add a node that applies an operation to nodes or numbers.
 
         Parameters
@@ -354,7 +360,7 @@ class Graph(NodeTable):
         return Node(self, self._append(op.code, self._arguments(name, arguments)))
 
     @adds_nodes
-    def softmax(self, nodes: Iterable[Node | float]) -> list[Node]:
+    def add_softmax(self, nodes: Iterable[Node | float]) -> list[Node]:
         """Add the softmax of `nodes`: probabilities, which add up to 1 for finite nodes.
 
         They are ``exp(d - logsumexp(d))``, where d is z minus the highest z. Without that subtraction
@@ -377,10 +383,10 @@ class Graph(NodeTable):
             been added.
         """
         terms = listed("nodes", nodes)
-        highest = self.operation("max", *terms)
-        below = [self.operation("sub", z, highest) for z in terms]
-        total = self.operation("logsumexp", *below)
-        return [self.operation("exp", self.operation("sub", d, total)) for d in below]
+        highest = self.add_operation("max", *terms)
+        below = [self.add_operation("sub", z, highest) for z in terms]
+        total = self.add_operation("logsumexp", *below)
+        return [self.add_operation("exp", self.add_operation("sub", d, total)) for d in below]
 
     # --- reading ----------------------------------------------------------------------------------
 
@@ -425,7 +431,7 @@ class Graph(NodeTable):
         Examples
         --------
         >>> g = mlgraph.Graph()
-        >>> x = g.input()
+        >>> x = g.add_input()
         >>> y = g.add_neuron([x], weights=[3.0], bias=None)
         >>> history = mlgraph.Model(g, y).fit([[1.0]], [1.0], epochs=1, learning_rate=0.1, optimizer="sgd")
         >>> g.optimizer_state(), y.weights
@@ -622,7 +628,7 @@ class Graph(NodeTable):
         Examples
         --------
         >>> g = mlgraph.Graph()
-        >>> x = g.inputs(2)
+        >>> x = g.add_inputs(2)
         >>> hidden = g.add_neuron(x, "tanh", weights=[1.0, -1.0], bias=0.5)
         >>> y = g.add_neuron([hidden, x[0]], weights=[2.0, 3.0])
         >>> source, target, weight = g.edges()
@@ -775,7 +781,7 @@ class Graph(NodeTable):
         Examples
         --------
         >>> g = mlgraph.Graph()
-        >>> x = g.input("x")
+        >>> x = g.add_input("x")
         >>> y = g.add_neuron([x], "tanh", weights=[1.0])
         >>> with g.one_edit():  # an edge becomes two, with a neuron between them, as in NEAT
         ...     edge = g.edge(x, y)
@@ -818,7 +824,7 @@ class Graph(NodeTable):
         Examples
         --------
         >>> g = mlgraph.Graph()
-        >>> x = g.input("x")
+        >>> x = g.add_input("x")
         >>> a, b = (g.add_neuron([x], weights=[w]) for w in (1.0, 2.0))
         >>> g.undo()
         >>> g.undo()
@@ -945,7 +951,7 @@ class Graph(NodeTable):
             raise TypeError(f"{what}: expected nodes or numbers, got a bool; x == y compares nodes, not their values")
         given = [a if isinstance(a, Node) else number(what, a) for a in arguments]
         ids_of(self, what, (a for a in given if isinstance(a, Node)))
-        return [(a if isinstance(a, Node) else self.constant(a)).id for a in given]
+        return [(a if isinstance(a, Node) else self.add_constant(a)).id for a in given]
 
 
 def checked_graph(graph: Any) -> Graph:

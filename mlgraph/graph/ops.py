@@ -49,7 +49,7 @@ class Op(NamedTuple):
     code : int
         Position in the table; plans and kernels identify the op by it.
     name : str
-        The name in `Graph.operation` and in formulas.
+        The name in `Graph.add_operation` and in formulas.
     arity : int
         Number of arguments; -1 for any number from 1 up.
     value : callable

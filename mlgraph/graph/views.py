@@ -376,14 +376,14 @@ class Neuron(Node):
     Examples
     --------
     >>> g = mlgraph.Graph()
-    >>> x, y = g.input("x"), g.input("y")
+    >>> x, y = g.add_input("x"), g.add_input("y")
     >>> neuron = g.add_neuron([x, y], "relu", weights=[0.5, -2.0], bias=1.0)
     >>> neuron.sources, neuron.bias
     ([<input x>, <input y>], 1.0)
     >>> neuron.weights = [0.25, 4.0]
-    >>> neuron.edges[1].weight
+    >>> neuron.in_edges[1].weight
     4.0
-    >>> neuron.edges[0].prune()
+    >>> neuron.in_edges[0].prune()
     >>> print(neuron)
     relu(4*y + 1)
     """
@@ -463,8 +463,8 @@ class Neuron(Node):
                 self.graph.storage.vector[at] = value
 
     @property
-    def edges(self) -> list[Edge]:
-        """Its incoming edges."""
+    def in_edges(self) -> list[Edge]:
+        """The edges into it, in the order of `sources`; `out_edges` are those out of it."""
         return [Edge(source, self, index) for index, source in enumerate(self.sources)]
 
     def prune(self) -> None:

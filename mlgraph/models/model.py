@@ -94,8 +94,8 @@ class Model(Freezable, Declared):
     Examples
     --------
     >>> g = mlgraph.Graph()
-    >>> x = g.input("x")
-    >>> slope, intercept = g.parameter(0.0), g.parameter(0.0)
+    >>> x = g.add_input("x")
+    >>> slope, intercept = g.add_parameter(0.0), g.add_parameter(0.0)
     >>> line = mlgraph.Model(g, slope * x + intercept)
     >>> history = line.fit([[0.0], [1.0], [2.0]], [[1.0], [3.0], [5.0]], epochs=300, batch_size=3, learning_rate=0.1)
     >>> round(slope.value, 3), round(intercept.value, 3)
@@ -584,7 +584,7 @@ class Model(Freezable, Declared):
         Examples
         --------
         >>> g = mlgraph.Graph()
-        >>> x = g.input("x")
+        >>> x = g.add_input("x")
         >>> hidden = g.add_neuron([x], "relu", weights=[2.0])
         >>> model = mlgraph.Model(g, g.add_neuron([hidden], weights=[3.0]))
         >>> traced = model.trace([[1.0], [-1.0]], [[6.0], [1.0]])
@@ -727,7 +727,7 @@ class Model(Freezable, Declared):
         Examples
         --------
         >>> g = mlgraph.Graph()
-        >>> x = g.inputs(2)
+        >>> x = g.add_inputs(2)
         >>> model = mlgraph.Model(g, g.add_neuron(x, weights=[1.0, 2.0]))
         >>> model.evaluate([[1.0, 1.0]], [[3.0]])
         {'loss': 0.0}

@@ -67,7 +67,7 @@ class Network(Model):
         self._begin(Graph(seed=seed))
         self._loss = "squared_error"
         self.output_ids, self.loss_ids, self.probability_ids = [], [], []
-        self._ends = [node.id for node in self.graph.inputs(n_inputs)]
+        self._ends = [node.id for node in self.graph.add_inputs(n_inputs)]
 
     def add_layer(
         self,

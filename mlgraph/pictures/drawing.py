@@ -100,7 +100,7 @@ class Drawing:
     Examples
     --------
     >>> g = mlgraph.Graph()
-    >>> x = g.input("x")
+    >>> x = g.add_input("x")
     >>> print((x * x).draw().to_dot())
     digraph {
       rankdir=LR; node [shape=box, style=filled, fontname="sans-serif"];

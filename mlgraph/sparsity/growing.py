@@ -259,7 +259,7 @@ class Products:
 def _full_layer(n: int, n_sources: int) -> tuple[Engine, Int64 | Int32]:
     """An engine of n neurons that all read all inputs, and the places of their weights."""
     graph = Graph()
-    graph.inputs(n_sources)
+    graph.add_inputs(n_sources)
     sources, weights = np.arange(n_sources, dtype=np.int32), np.zeros((n, n_sources), np.float32)
     engine = Engine(graph, Plan(graph, graph.add_neurons(sources, weights=weights, biases=None)))
     return engine, wiring(graph).place

@@ -100,7 +100,7 @@ def check_gradients(
     Examples
     --------
     >>> g = mlgraph.Graph()
-    >>> x, y = g.inputs(2)
+    >>> x, y = g.add_inputs(2)
     >>> mlgraph.testing.check_gradients(mlgraph.sin(x) * y, [[1.0, 2.0], [0.5, -3.0]])
     """
     f, step = _compiled(function), _checked_step(step)
@@ -131,7 +131,7 @@ def check_reference(
     Examples
     --------
     >>> g = mlgraph.Graph()
-    >>> x, y = g.inputs(2)
+    >>> x, y = g.add_inputs(2)
     >>> mlgraph.testing.check_reference(mlgraph.sin(x) * y, [[1.0, 2.0], [0.5, -3.0]])
     """
     f, step = _compiled(function), _checked_step(step)
@@ -183,7 +183,7 @@ def check_against_reference(
     Examples
     --------
     >>> g = mlgraph.Graph()
-    >>> x, y = g.inputs(2)
+    >>> x, y = g.add_inputs(2)
     >>> mlgraph.testing.check_against_reference(mlgraph.sin(x) * y, [[1.0, 2.0]]).values
     array([[1.68294197]])
     """
@@ -230,7 +230,7 @@ def expect(function: Functions, x: npt.ArrayLike, cotangent: npt.ArrayLike | Non
     Examples
     --------
     >>> g = mlgraph.Graph()
-    >>> expected = mlgraph.testing.expect(mlgraph.exp(g.input()), [[1.0]])
+    >>> expected = mlgraph.testing.expect(mlgraph.exp(g.add_input()), [[1.0]])
     >>> expected.values
     array([[2.71828183]])
     >>> bool(expected.values_error < 1e-5)

@@ -69,7 +69,7 @@ def test_unsuitable_models(run, model, tmp_path, command):
     name, *options = command.split()
     Path("text").write_text("no model")
     graph = mlgraph.Graph()
-    mlgraph.Model(graph, [graph.input("x") * graph.parameter(1.0)]).save("other.npz")
+    mlgraph.Model(graph, [graph.add_input("x") * graph.add_parameter(1.0)]).save("other.npz")
     wide = write_data(tmp_path / "wide", width=6)
     many = write_data(tmp_path / "many", classes=4)
     for path, given, problem in (

@@ -27,7 +27,7 @@ def test_layers_are_dense_blocks_in_the_order_in_which_they_are_stored():
 
 def test_blocks_share_activation_bias_and_order_of_sources():
     g = mlgraph.Graph(seed=0)
-    x = g.inputs(6)
+    x = g.add_inputs(6)
     made = [*neurons(g, x, 32), *neurons(g, x, 9, activation="relu"), *neurons(g, x[::-1], 33)]
     made += [g.add_neuron(x, bias=None) for _ in range(11)]
     assert sorted(kinds(plan_of(*made))) == [("dense", 9), ("dense", 11), ("dense", 32), ("dense", 33)]
@@ -38,7 +38,7 @@ def test_blocks_share_activation_bias_and_order_of_sources():
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_neurons_of_another_kind_do_not_count_for_a_block(activation):
     g = mlgraph.Graph(seed=0)
-    x = g.inputs(6)
+    x = g.add_inputs(6)
     made = neurons(g, x, DENSE_FROM - 1)
     made += [g.add_neuron(x, activation, bias=None) for _ in range(DENSE_FROM - 1)]
     assert kinds(plan_of(*made)) == [("rows", DENSE_FROM - 1)] * 2
@@ -47,7 +47,7 @@ def test_neurons_of_another_kind_do_not_count_for_a_block(activation):
 def test_a_minority_of_a_level_is_rows():
     """All rows of a level may become one block with holes, as in a layer that was pruned in blocks of 8."""
     g = mlgraph.Graph()
-    x = g.inputs(6)
+    x = g.add_inputs(6)
     assert kinds(plan_of(*neurons(g, x, DENSE_FROM), *neurons(g, x[::-1], DENSE_FROM))) == [("dense", DENSE_FROM)] * 2
     net = mlgraph.Network(40, seed=0)
     for size in (24, 48, 9):
@@ -71,7 +71,7 @@ def test_a_minority_of_a_level_is_rows():
 def test_neurons_that_read_some_of_the_data_are_rows(n, columns, kind):
     """If they are few, or read most of the data. Those that read all columns, or other nodes too, are a block."""
     g = mlgraph.Graph()
-    *x, _ = g.inputs(9)  # a column that no neuron reads does not count
+    *x, _ = g.add_inputs(9)  # a column that no neuron reads does not count
     inner = [g.add_neuron(x, "tanh", weights=np.ones(8)) for _ in range(3)]
     sources = x[:columns] if columns else [x[0], *inner]
     some = [g.add_neuron(sources, weights=np.ones(len(sources))) for _ in range(n)]
@@ -80,7 +80,7 @@ def test_neurons_that_read_some_of_the_data_are_rows(n, columns, kind):
 
 def test_neurons_with_the_same_sources_are_neighbours():
     g = mlgraph.Graph()
-    x = g.inputs(6)
+    x = g.add_inputs(6)
     lists = [x[:2], x[2:], x[:2], x[1:4], x[2:], x[:2], x[2:]]
     hidden = [g.add_neuron(some, weights=np.arange(len(some)) + i, bias=i) for i, some in enumerate(lists)]
     plan = plan_of(*hidden)
@@ -94,7 +94,7 @@ def test_neurons_with_the_same_sources_are_neighbours():
 
 def test_neurons_that_drop_different_fractions_stay_apart():
     g = mlgraph.Graph()
-    x = g.inputs(6)
+    x = g.add_inputs(6)
     half, quarter, none = (neurons(g, x, n, activation="tanh") for n in (9, 9, 10))
     dropout = [([node.id for node in half], 0.5, 0.0), ([node.id for node in quarter], 0.25, 0.0)]
     plan = Plan(g, [node.id for node in [*half, *quarter, *none]], dropout)

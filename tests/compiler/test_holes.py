@@ -122,12 +122,12 @@ def test_columns_that_no_neuron_reads_count_as_holes(columns, filled):
 def test_neurons_that_read_a_value_twice_stay_rows(is_written):
     """Nodes of equal value share a slot, for which a block has one weight."""
     g, rng = mlgraph.Graph(), np.random.default_rng(0)
-    x = g.inputs(8)
+    x = g.add_inputs(8)
     neurons = []
     for i in range(16):
         nodes = [*x, *x] if is_written else [mlgraph.sin(node) for node in [*x, *x]]
         sources, weights = nodes[:i] + nodes[i + 1 :], rng.normal(size=15)
-        terms = [g.parameter(w) * node for w, node in zip(weights, sources, strict=True)]
+        terms = [g.add_parameter(w) * node for w, node in zip(weights, sources, strict=True)]
         neurons.append(mlgraph.tanh(mlgraph.sum(*terms)) if is_written else g.add_neuron(sources, weights=weights))
     model = mlgraph.Model(g, [mlgraph.sum(*neurons)])
     assert ("rows", 16) in kinds(engine_of(model).plan)
@@ -138,7 +138,7 @@ def test_neurons_that_read_a_value_twice_stay_rows(is_written):
 def test_rows_whose_sources_are_far_apart_are_not_considered(places, found):
     """The time to look for blocks would grow with the distance."""
     g = mlgraph.Graph()
-    x = g.inputs(4)
+    x = g.add_inputs(4)
     between = [g.add_neuron(x[: 1 + k % 3], "tanh", weights=np.ones(1 + k % 3)) for k in range(2000)]
     some = [between[k] for k in places]
     last = [g.add_neuron(some[: k % 5] + some[k % 5 + 1 :], weights=np.ones(4)) for k in range(16)]
@@ -261,7 +261,7 @@ def test_a_resumed_run_has_the_same_bits(tmp_path, options):
 def test_edits_of_a_callback_are_seen():
     net = pruned()
     neuron = net.layers[0].neurons[3]
-    cut, n = neuron.edges[0], len(neuron.edges)
+    cut, n = neuron.in_edges[0], len(neuron.in_edges)
 
     def edit(progress):
         if progress.kind == "epoch" and progress.epoch == 0:
@@ -309,7 +309,7 @@ def test_an_infinite_value_does_not_pass_through_a_hole():
     net = network(4, 16, 16, 3)
     first, second = net.layers[0].neurons, net.layers[1].neurons
     for i, neuron in enumerate(second[1:]):
-        net.graph.prune([neuron.edges[0], neuron.edges[1 + i % 14]])
+        net.graph.prune([neuron.in_edges[0], neuron.in_edges[1 + i % 14]])
     first[0].activation = "identity"
     first[0].weights[:], first[0].bias, second[0].weights[0] = 3e38, 0.0, 1.0
     x, y = np.ones((32, 4), np.float32), np.arange(32) % 3

@@ -14,8 +14,8 @@ from mlgraph.models.running import engine_of
 
 def test_neurons_made_one_by_one_move_into_a_block_and_keep_their_weights():
     g = mlgraph.Graph()
-    x = g.inputs(6)
-    made, unused = neurons(g, x, 40), g.parameter(7.0)
+    x = g.add_inputs(6)
+    made, unused = neurons(g, x, 40), g.add_parameter(7.0)
     before = parameters_of(made)
     f = g.compile(made)
     assert kinds(plan_of(*made)) == [("dense", 40)] and g.storage.moves == 1
@@ -31,8 +31,8 @@ def test_training_does_not_notice_a_move(optimizer):
 
     def run(moves):
         g = mlgraph.Graph(seed=0)
-        x = g.inputs(6)
-        model = mlgraph.Model(g, [*neurons(g, x, 5), mlgraph.tanh(g.parameter(1.0) * x[0])])
+        x = g.add_inputs(6)
+        model = mlgraph.Model(g, [*neurons(g, x, 5), mlgraph.tanh(g.add_parameter(1.0) * x[0])])
 
         def edit(progress):
             if moves and progress.kind == "epoch" and progress.epoch == 1:
@@ -49,7 +49,7 @@ def test_training_does_not_notice_a_move(optimizer):
 def test_two_models_of_one_graph_take_turns():
     """Each compiles again when the other has moved the parameters, and sees what the other has learned."""
     g = mlgraph.Graph(seed=0)
-    hidden = neurons(g, g.inputs(6), 24, activation="tanh")
+    hidden = neurons(g, g.add_inputs(6), 24, activation="tanh")
     models = [mlgraph.Model(g, [neurons(g, part, 1)[0]]) for part in (hidden[:12], hidden[6:])]
     for turn in range(3):
         for model, trained in zip(models, (range(12), range(6, 24)), strict=True):
@@ -67,7 +67,7 @@ def test_two_models_of_one_graph_take_turns():
 def test_a_row_does_not_take_the_place_of_a_block_for_its_own(more):
     """Though the first weight of the block is where that of a row would be."""
     g = mlgraph.Graph()
-    x = g.inputs(PANEL)
+    x = g.add_inputs(PANEL)
     row = [g.add_neuron(x, weights=np.ones(PANEL), bias=None)] if more else []
     row.append(g[g.add_neurons(x, weights=np.ones((1, PANEL)), biases=None)[0]])
     np.testing.assert_array_equal(g.compile(row)(np.ones((1, PANEL))), [[PANEL] * len(row)])
@@ -76,7 +76,7 @@ def test_a_row_does_not_take_the_place_of_a_block_for_its_own(more):
 def test_unused_parameters_are_not_stored_in_the_padding_of_a_block():
     """Updates write whole panels."""
     g = mlgraph.Graph()
-    x, parameters = g.input(), [g.parameter(float(k)) for k in range(PANEL + 9)]
+    x, parameters = g.add_input(), [g.add_parameter(float(k)) for k in range(PANEL + 9)]
     out = [w * x + b for w, b in zip(parameters[PANEL:], parameters[:9], strict=True)]
     [(_, ins)] = plan_of(*out).trained
     unused = {g.storage.weights[g._data[p.id]] for p in parameters[9:PANEL]}

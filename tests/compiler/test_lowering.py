@@ -14,9 +14,9 @@ X = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
 
 def written(g, sources, weights, bias=None):
     """A neuron as an expression: ``w0 * x0 + x1 * w1 + ... + b``."""
-    pairs = [(s, g.parameter(float(w))) for s, w in zip(sources, weights, strict=True)]
+    pairs = [(s, g.add_parameter(float(w))) for s, w in zip(sources, weights, strict=True)]
     terms = [w * s if k % 2 else s * w for k, (s, w) in enumerate(pairs)]
-    return sum(terms[1:], terms[0]) if bias is None else sum(terms[1:], terms[0]) + g.parameter(bias)
+    return sum(terms[1:], terms[0]) if bias is None else sum(terms[1:], terms[0]) + g.add_parameter(bias)
 
 
 def n_neurons(nodes):
@@ -35,7 +35,7 @@ def assert_values_and_gradients(nodes):
 
 def test_equal_nodes_are_computed_once_and_both_have_derivatives():
     g = mlgraph.Graph(seed=0)
-    x, y, *_ = g.inputs(4)
+    x, y, *_ = g.add_inputs(4)
     a, b = mlgraph.tanh(x * y + 2), mlgraph.tanh(y * x + 2.0)
     plan = plan_of(a + b, a, b)
     assert plan.slot[a.id] == plan.slot[b.id] and plan.n_slots == 7 < len(g)
@@ -45,23 +45,23 @@ def test_equal_nodes_are_computed_once_and_both_have_derivatives():
 @pytest.mark.parametrize("name", [op.name for op in ops.BY_CODE if op.arity == 2])
 def test_sums_and_products_are_equal_in_any_order(name):
     g = mlgraph.Graph()
-    x, y = g.inputs(2)
-    a, b = g.operation(name, x, y), g.operation(name, y, x)
+    x, y = g.add_inputs(2)
+    a, b = g.add_operation(name, x, y), g.add_operation(name, y, x)
     plan = plan_of(a, b)
     assert (plan.slot[a.id] == plan.slot[b.id]) == (name in ("add", "mul"))
 
 
 def test_constants_are_equal_if_their_bits_are():
     g = mlgraph.Graph()
-    x = g.input()
+    x = g.add_input()
     f = g.compile([x + 0.0, x + 1.0, x + 1, 1 / (x * -0.0)])
     np.testing.assert_array_equal(f([[3.0]]), [[3, 4, 4, -np.inf]])
 
 
 def test_a_neuron_without_live_sources_is_the_constant_0_and_needs_nothing():
     g = mlgraph.Graph(seed=0)
-    x = g.input()
-    a, one = g.add_neuron([x], weights=[2.0], bias=3.0), g.constant(1.0)
+    x = g.add_input()
+    a, one = g.add_neuron([x], weights=[2.0], bias=3.0), g.add_constant(1.0)
     f = g.compile([x + a, x + one])
     a.prune()
     np.testing.assert_array_equal(f([[5.0]]), [[5.0, 6.0]])
@@ -78,16 +78,16 @@ def test_a_neuron_without_live_sources_is_the_constant_0_and_needs_nothing():
 @pytest.mark.parametrize("activation", [None, mlgraph.relu, mlgraph.tanh])
 def test_written_neurons_become_a_block(sweep, total, bias, activation):
     g, out = mlgraph.Graph(seed=0), []
-    sources = g.inputs(4)
+    sources = g.add_inputs(4)
     for k, weights in enumerate(np.random.default_rng(0).normal(size=(9, 4))):
-        terms = [g.parameter(w) * s for w, s in zip(weights.tolist(), sources, strict=True)]
+        terms = [g.add_parameter(w) * s for w, s in zip(weights.tolist(), sources, strict=True)]
         if bias is not None:
-            terms.insert(k % 5, g.parameter(bias))
+            terms.insert(k % 5, g.add_parameter(bias))
         out.append(total(*terms))
     out = [activation(node) for node in out] if activation else out
     assert kinds(plan_of(*out)) == [("dense", 9)]
     assert_values_and_gradients(out)
-    g.input()
+    g.add_input()
     g.compile(out)
     assert g.storage.moves == 1, "a block is laid out once"
 
@@ -95,8 +95,8 @@ def test_written_neurons_become_a_block(sweep, total, bias, activation):
 def sums():
     """What is written, its nodes, and how many neurons they become."""
     g = mlgraph.Graph(seed=0)
-    w, first = g.parameter, g.parameter(5.0)  # the bias of the last sum is the first node
-    x = g.inputs(4)
+    w, first = g.add_parameter, g.add_parameter(5.0)  # the bias of the last sum is the first node
+    x = g.add_inputs(4)
     p, q, z = w(2.0), w(3.0), written(g, x, [1, 2, 3, 4], 1.0)
     yield "a neuron", [z], 1
     yield "a parameter used twice", [p * x[0] + p * x[1]], 0
@@ -121,7 +121,7 @@ def test_sums_of_products_with_parameters_of_their_own_become_neurons(nodes, neu
 @pytest.mark.parametrize("name", [op.name for op in ops.BY_CODE if op.arity == 1])
 def test_activations_become_part_of_the_neuron(name):
     g = mlgraph.Graph()
-    f = g.compile(g.operation(name, written(g, g.inputs(2), [0.25, 0.5])))
+    f = g.compile(g.add_operation(name, written(g, g.add_inputs(2), [0.25, 0.5])))
     assert len(f.engine(False).plan.instructions) == (1 if name in ops.ACTIVATIONS[1:] else 2)
     np.testing.assert_allclose(f([[1.0, 1.0]])[0], ops.OPS[name].value(np.array([0.75])), rtol=1e-6)
 
@@ -144,7 +144,7 @@ def test_a_network_written_in_scalars_learns_the_same():
     net.add_layer(9, "leaky_relu")
     net.add_layer(8, "softmax")
     g = mlgraph.Graph()
-    x = g.inputs(12)
+    x = g.add_inputs(12)
     hidden = [mlgraph.leaky_relu(written(g, x, n.weights, n.bias)) for n in net.layers[0].neurons]
     outputs = [written(g, hidden, n.weights, n.bias) for n in net.layers[1].neurons]
     model = mlgraph.Model(g, outputs, "softmax_cross_entropy")

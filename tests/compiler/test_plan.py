@@ -18,7 +18,7 @@ from mlgraph.models.running import engine_of
 
 def test_work_counts_operations_and_rows_more_than_edges_of_blocks():
     g = mlgraph.Graph(seed=0)
-    x, y = g.inputs(2)
+    x, y = g.add_inputs(2)
     assert plan_of(mlgraph.tanh(x * y)).work == 3 * ROW_WORK
     assert plan_of(g.add_neuron([x, y])).work == 2 * ROW_WORK
     net = mlgraph.Network(6, seed=0)
@@ -30,11 +30,11 @@ def test_nodes_that_no_output_needs_cost_nothing():
     made = []
     for dead in (False, True):
         g = mlgraph.Graph()
-        x = g.inputs(6)
+        x = g.add_inputs(6)
         alive = neurons(g, x[1:3], 3)
         if dead:
             neurons(g, [*x, *alive], 20)
-            mlgraph.exp(x[0] * g.parameter(1.0) + 3)
+            mlgraph.exp(x[0] * g.add_parameter(1.0) + 3)
         made.append(plan_of(mlgraph.sum(*alive)))
     lean, plan = made
     assert plan.input_column.tolist() == [1, 2]
@@ -46,7 +46,7 @@ def test_nodes_that_no_output_needs_cost_nothing():
 def test_a_constant_may_have_any_bits():
     """Also those that mean "an operation" where equal nodes are sought."""
     g = mlgraph.Graph()
-    a, b = (g.constant(np.frombuffer(b"\xff" * 8)[0]) for _ in range(2))
+    a, b = (g.add_constant(np.frombuffer(b"\xff" * 8)[0]) for _ in range(2))
     plan = plan_of(a, b)
     assert plan.slot[a.id] != plan.slot[b.id]
     assert np.isnan(g.compile([a, b, a * b])(np.zeros((1, 0)))).all()
@@ -54,7 +54,7 @@ def test_a_constant_may_have_any_bits():
 
 def test_more_edges_of_rows_than_kernels_can_number_are_refused(monkeypatch):
     g = mlgraph.Graph(seed=0)
-    x = g.inputs(4)
+    x = g.add_inputs(4)
     rows = [g.add_neuron(sources) for sources in (x[:3], x[1:], x[:2])]
     block = g.add_neurons(x, weights=np.ones((40, 4)))
     monkeypatch.setattr(plans, "MAX_EDGES", 9)
@@ -82,7 +82,7 @@ def test_instructions_read_what_is_written_before(case):
 
 def test_units_of_rows_do_not_divide_neurons_with_the_same_sources():
     rng, g = np.random.default_rng(0), mlgraph.Graph()
-    x = g.inputs(300)
+    x = g.add_inputs(300)
     lists = [[node for node in x if rng.random() < 0.3] for _ in range(20)]
     plan = plan_of(*(g.add_neuron(lists[i // 5], weights=np.ones(len(lists[i // 5]))) for i in range(100)))
     units = units_of(plan, False, 0)

@@ -72,8 +72,8 @@ def test_every_op(build):
     special = [-np.inf, -20.0, -2.0, -1.0, -0.0, 0.0, 0.5, 1.0, 2.0, np.inf, np.nan]
     x = np.array(list(itertools.product(special, repeat=3)), np.float32)
     g = mlgraph.Graph()
-    inputs = g.inputs(3)
-    function = g.compile([g.operation(op.name, *inputs[: op.arity if op.arity > 0 else 3]) for op in ops.BY_CODE])
+    inputs = g.add_inputs(3)
+    function = g.compile([g.add_operation(op.name, *inputs[: op.arity if op.arity > 0 else 3]) for op in ops.BY_CODE])
     got, called = check(build, function, x), function(x)
     np.testing.assert_array_equal(np.signbit(got)[got == 0], np.signbit(called)[got == 0])
 
@@ -99,7 +99,7 @@ def test_a_pruned_network_is_short(build, block):
 
 def test_neurons_with_equal_sources_share_one_list():
     g = mlgraph.Graph()
-    x = g.inputs(12)
+    x = g.add_inputs(12)
     alike = [g.add_neuron(x[:8], weights=np.ones(8)) for _ in range(3)]
     text = g.compile([*alike, g.add_neuron(x[1:9], weights=np.ones(8))]).to_c()
     assert "{\n    0, 1, 2, 3, 4, 5, 6, 7,\n    1, 2, 3, 4, 5, 6, 7, 8,\n}" in text
@@ -116,11 +116,11 @@ def test_present_parameters_of_every_kind(build):
 
 def test_only_columns_that_are_read_take_memory(build):
     g = mlgraph.Graph()
-    x = g.inputs(5)
+    x = g.add_inputs(5)
     function = g.compile(x[4] - x[1])
     assert "float v[3]" in function.to_c() and "inputs: 5, outputs: 1, weights: 0" in function.to_c()
     np.testing.assert_array_equal(build(function, "my_net2")([[1.0, 2.0, 4.0, 8.0, 16.0]]), [[14.0]])
-    function = g.compile(mlgraph.exp(g.parameter(1.0)) + g.constant(float("inf")))
+    function = g.compile(mlgraph.exp(g.add_parameter(1.0)) + g.add_constant(float("inf")))
     np.testing.assert_array_equal(build(function)(np.ones((1, 5))), [[np.inf]])
 
 
@@ -128,14 +128,14 @@ def test_numbers_are_written_exactly(build):
     g = mlgraph.Graph()
     numbers = np.random.default_rng(0).integers(0, 2**32, 200, np.uint32).view(np.float32)
     numbers = np.append(numbers[~np.isnan(numbers)], np.float32([0.0, -0.0, 1e-45, 3.4028235e38, 0.1, np.inf, -np.inf]))
-    function = g.compile([g.parameter(float(number)) for number in numbers])
+    function = g.compile([g.add_parameter(float(number)) for number in numbers])
     np.testing.assert_array_equal(build(function)(np.zeros((1, 0))).view(np.uint32)[0], numbers.view(np.uint32))
 
 
 def refused(names):
     """Those under which a function cannot be exported."""
     g = mlgraph.Graph()
-    function, free = g.compile(mlgraph.relu(g.input())), set()
+    function, free = g.compile(mlgraph.relu(g.add_input())), set()
     for name in names:
         with contextlib.suppress(ValueError):
             free |= {name} if f" {name}(" in function.to_c(name) else set()

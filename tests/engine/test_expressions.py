@@ -25,7 +25,7 @@ fewer = settings(max_examples=settings.default.max_examples // 4)
 @pytest.mark.parametrize("op", BINARY)
 def test_operators_with_numbers_on_either_side(op, number):
     g = mlgraph.Graph()
-    x = g.input()
+    x = g.add_input()
     left, right = op(number, x), op(x, number)
     assert type(left) is type(right) is mlgraph.Node
     expected = [op(float(number), 1.5), op(1.5, float(number)), -1.5, 1.5, 1.5]
@@ -41,7 +41,7 @@ def test_functions(name):
     n = op.arity if op.arity > 0 else 5
     g = mlgraph.Graph()
     x = np.random.default_rng(n).uniform(0.1, 1 if name in ("arcsin", "arccos") else 2, (40, n)).astype(np.float32)
-    node = getattr(mlgraph, name)(*g.inputs(n))
+    node = getattr(mlgraph, name)(*g.add_inputs(n))
     assert node.kind == name
     np.testing.assert_allclose(g.compile(node)(x)[:, 0], op.value(x.T) if op.arity < 0 else op.value(*x.T), rtol=1e-6)
 
@@ -52,7 +52,7 @@ def test_every_op_can_be_written():
 
 def test_softmax_adds_up_to_one_for_any_logits():
     g = mlgraph.Graph()
-    softmax = g.compile(mlgraph.softmax(*g.inputs(3)))
+    softmax = g.compile(mlgraph.softmax(*g.add_inputs(3)))
     np.testing.assert_allclose(softmax([[1, 2, 3]]), [[0.09003057, 0.24472847, 0.66524096]], rtol=1e-6)
     for size in (1000, 3e7, 3e38):
         of_equals = [[1 / 2, 1 / 2, 0], [1 / 3] * 3]
@@ -63,9 +63,9 @@ def test_softmax_adds_up_to_one_for_any_logits():
 
 def test_nodes_compare_by_identity():
     g = mlgraph.Graph()
-    x, y = g.input("x"), g.input()
+    x, y = g.add_input("x"), g.add_input()
     assert x == g[x.id] and hash(x) == hash(g[x.id])
-    assert x != y and x != x.id and x != mlgraph.Graph().input()
+    assert x != y and x != x.id and x != mlgraph.Graph().add_input()
     with pytest.raises(TypeError, match=r"truth value.*<input x>"):
         bool(x)
     for compare in (operator.lt, operator.le, operator.gt, operator.ge):
@@ -76,9 +76,9 @@ def test_nodes_compare_by_identity():
 
 @pytest.mark.parametrize("op", [*BINARY, mlgraph.maximum])
 def test_operands_are_numbers_or_nodes_of_one_graph(op):
-    x = mlgraph.Graph().input()
+    x = mlgraph.Graph().add_input()
     with pytest.raises(ValueError, match="graph"):
-        op(x, mlgraph.Graph().input())
+        op(x, mlgraph.Graph().add_input())
     for other in ("2", None, [1.0], 1j):
         for pair in ((x, other), (other, x)):
             with pytest.raises(TypeError):
@@ -109,7 +109,7 @@ def own_test_of_micrograd(x):
 )
 def test_values_and_derivatives_that_other_libraries_state(sweep, write, at, expected):
     g = mlgraph.Graph()
-    gradients = g.compile(write(*g.inputs(len(at)))).vjp([at])
+    gradients = g.compile(write(*g.add_inputs(len(at)))).vjp([at])
     np.testing.assert_allclose([*gradients.values[0], *gradients.inputs[0]], expected, rtol=2e-6)
 
 
@@ -147,13 +147,13 @@ def test_gradients_are_the_limit_of_finite_differences(sweep, case, seed):
 def test_no_derivative_goes_through_a_condition(sweep):
     """Not even 0 times an infinite one, as that of sqrt at 0; a node that is also a value keeps its derivative."""
     g = mlgraph.Graph()
-    x = g.input()
+    x = g.add_input()
     chosen = mlgraph.where(mlgraph.sqrt(x) - 1, 2 * x, 3 * x)
     assert g.compile(chosen).vjp([[0.0], [4.0]]).inputs.ravel().tolist() == [3, 2]
     root = mlgraph.sqrt(x)
     assert g.compile(mlgraph.where(root - 1, root, 3 * x)).vjp([[4.0]]).inputs.tolist() == [[0.25]]
     g = mlgraph.Graph(seed=0)
-    x, p, w = g.input(), g.parameter(1.0), g.parameter(1.0)
+    x, p, w = g.add_input(), g.add_parameter(1.0), g.add_parameter(1.0)
     model = mlgraph.Model(g, mlgraph.where(mlgraph.sqrt(x * p) - 1, w, -w))
     model.fit([[0.0], [2.0], [3.0]], [1.0, 1.0, 1.0], epochs=1, batch_size=3, learning_rate=0.05, optimizer="sgd")
     assert p.value == 1 and w.value == pytest.approx(1 - 0.05 * 4 / 3)  # only the first example's loss is not 0

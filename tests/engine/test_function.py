@@ -16,7 +16,7 @@ fewer = settings(max_examples=settings.default.max_examples // 4)
 def test_gradients_of_nodes_match_finite_differences(sweep):
     g, n = every_parameter()
     x = np.random.default_rng(0).normal(size=(50, 2))
-    dead = g.parameter(3.0)
+    dead = g.add_parameter(3.0)
     gradients = g.compile(n["z"]).vjp(x)
     assert gradients.of(dead) == 0 and dead.value == 3
 
@@ -50,7 +50,7 @@ def test_gradients_stay_valid_when_the_graph_grows():
     for name, gradient in before.items():
         np.testing.assert_array_equal(gradients.of(n[name]), gradient)
     assert gradients.of_bias(n["last"]) == bias
-    for wrong in (late, n["z"], g.constant(1), g.input(), g.parameter(0)):
+    for wrong in (late, n["z"], g.add_constant(1), g.add_input(), g.add_parameter(0)):
         with pytest.raises(ValueError, match=r"^node: "):
             gradients.of(wrong)
     for wrong in (late, n["bare"], n["w"]):
@@ -61,7 +61,7 @@ def test_gradients_stay_valid_when_the_graph_grows():
 def test_gradients_belong_to_the_edges_of_their_own_call():
     """After an edit a function compiles again, which moves the parameters."""
     g = mlgraph.Graph()
-    x = g.inputs(3)
+    x = g.add_inputs(3)
     neurons = [g.add_neuron(x, weights=[k, 0, 1], bias=1.0) for k in range(12)]
     f, at = g.compile(neurons), [[1.0, 2.0, 4.0]]
     f.vjp(at)
@@ -74,7 +74,7 @@ def test_gradients_belong_to_the_edges_of_their_own_call():
 def test_outputs_of_every_kind(sweep):
     """Inputs, constants, parameters, and nodes given twice, whose adjoints add up."""
     g = mlgraph.Graph()
-    x, unread, w, c = g.input(), g.input(), g.parameter(2.0), g.constant(5)
+    x, unread, w, c = g.add_input(), g.add_input(), g.add_parameter(2.0), g.add_constant(5)
     y = w * x
     f = g.compile([x, c, w, y, y, w])
     np.testing.assert_array_equal(f([[3, 7], [4, 8]]), [[3, 5, 2, 6, 6, 2], [4, 5, 2, 8, 8, 2]])
@@ -87,7 +87,7 @@ def test_outputs_of_every_kind(sweep):
 
 def test_a_function_of_constants(sweep):
     g = mlgraph.Graph()
-    f = g.compile(mlgraph.exp(g.constant(1)) + 1)
+    f = g.compile(mlgraph.exp(g.add_constant(1)) + 1)
     np.testing.assert_allclose(f(np.zeros((4, 0))), np.full((4, 1), np.e + 1), rtol=1e-6)
     gradients = f.vjp(np.zeros((4, 0)))
     assert gradients.inputs.shape == (4, 0) and not gradients.parameters.any()
@@ -120,10 +120,10 @@ def test_no_examples(sweep):
 def test_jvp(sweep):
     """The Jacobian of each example times the tangent: compared with finite differences."""
     g = mlgraph.Graph()
-    x = g.inputs(3)
+    x = g.add_inputs(3)
     hidden = [g.add_neuron(x, weights=w) for w in ([1.0, -2.0, 0.5], [0.25, 0.0, -1.0])]
     at, tangent = np.random.default_rng(1).normal(size=(2, 40, 3)).astype(np.float32)
-    z = [mlgraph.sin(hidden[0]) * x[1], mlgraph.softplus(hidden[1]), g.constant(1)]
+    z = [mlgraph.sin(hidden[0]) * x[1], mlgraph.softplus(hidden[1]), g.add_constant(1)]
     ends = [evaluate(g, at.astype(float) + h * tangent) for h in (1e-5, -1e-5)]
     want = np.stack([(ends[0][node.id] - ends[1][node.id]) / 2e-5 for node in z], axis=1)
     f = g.compile(z)
@@ -137,7 +137,7 @@ def test_jvp(sweep):
 @pytest.mark.parametrize("kind", ["input", "neuron"])
 def test_jvp_is_exact_when_another_output_has_an_infinite_derivative(kind):
     g = mlgraph.Graph()
-    x = g.input() if kind == "input" else g.add_neuron([g.input()], weights=[3.0])
+    x = g.add_input() if kind == "input" else g.add_neuron([g.add_input()], weights=[3.0])
     f = g.compile([x * 2, mlgraph.log(x)], [x])
     np.testing.assert_array_equal(f.jvp([[0.0], [1.0]], [[1.0], [1.0]]), [[2.0, np.inf], [2.0, 1.0]])
 
@@ -165,8 +165,8 @@ def test_any_nodes_may_be_the_inputs(sweep, case, data):
 def test_neurons_and_parameters_as_inputs(sweep):
     """They are columns only; inputs of the graph that are not among the function's have no influence."""
     g = mlgraph.Graph()
-    x, unread = g.inputs(2)
-    h, p = g.add_neuron([x], weights=[3.0]), g.parameter(5.0)
+    x, unread = g.add_inputs(2)
+    h, p = g.add_neuron([x], weights=[3.0]), g.add_parameter(5.0)
     z = h * p + g.add_neuron([h, p], weights=[10.0, 100.0])
     f = g.compile(z, [p, h])
     assert repr(f) == "<Function of 2 inputs: n6>" and f([[2.0, 7.0]]) == 2 * 7 + 70 + 200
@@ -180,7 +180,7 @@ def test_neurons_and_parameters_as_inputs(sweep):
 def test_missing_inputs_are_named():
     """Also when an edit makes an output depend on one more."""
     g = mlgraph.Graph(seed=0)
-    x, y = g.input("x"), g.input("y")
+    x, y = g.add_input("x"), g.add_input("y")
     h = g.add_neuron([x], weights=[1.0])
     z = g.add_neuron([h], weights=[1.0])
     f = g.compile(z, h)
@@ -214,7 +214,7 @@ def test_results_are_bitwise_equal_on_any_number_of_threads(sweep, case):
 def test_infinite_gradients_are_infinite_for_any_number_of_examples(sweep, n, neurons):
     """Vector lanes without an example must not turn them into NaN: in rows, quads and blocks, biases and parameters."""
     g = mlgraph.Graph()
-    x, p = g.inputs(2), g.parameter(0.0)
+    x, p = g.add_inputs(2), g.add_parameter(0.0)
     ids = g.add_neurons(x, weights=np.zeros((neurons, 2)), biases=0.0)
     gradients = g.compile(mlgraph.sqrt(p) + mlgraph.sum(*(mlgraph.sqrt(g[i]) for i in ids))).vjp(np.ones((n, 2)))
     assert gradients.of(p) == np.inf
@@ -227,7 +227,7 @@ def test_infinite_gradients_are_infinite_for_any_number_of_examples(sweep, n, ne
 def test_gradients_by_infinite_values_are_infinite(sweep, n, neurons):
     """Vector lanes without an example repeat the last one, which is infinite, and must not be summed."""
     g = mlgraph.Graph()
-    ids = g.add_neurons(g.inputs(2), weights=np.ones((neurons, 2)), biases=0.0)
+    ids = g.add_neurons(g.add_inputs(2), weights=np.ones((neurons, 2)), biases=0.0)
     top = g.add_neurons(ids, weights=np.ones((neurons, neurons)), biases=0.0)
     at = np.ones((n, 2))
     at[-1, 0] = np.inf
@@ -241,7 +241,7 @@ def test_gradients_by_infinite_values_are_infinite(sweep, n, neurons):
 @pytest.mark.parametrize(("neurons", "rows"), [(2, 3), (19, 20), (40, 21)])
 def test_gradients_print_as_a_table_of_neurons_and_parameters(neurons, rows):
     g = mlgraph.Graph()
-    x, w = g.input("x"), g.parameter(2.0, "a<b")
+    x, w = g.add_input("x"), g.add_parameter(2.0, "a<b")
     nodes = [g.add_neuron([x * w], weights=[1.0], bias=None if k else 1.0) for k in range(neurons)]
     gradients = g.compile(nodes).vjp([[3.0]])
     text, html = repr(gradients).splitlines(), gradients._repr_html_()
@@ -258,7 +258,7 @@ def test_gradients_print_as_a_table_of_neurons_and_parameters(neurons, rows):
 
 def test_gradients_without_parameters_print_their_numbers():
     g = mlgraph.Graph()
-    x, y = g.inputs(2)
+    x, y = g.add_inputs(2)
     f = g.compile(x * y)
     assert repr(f.vjp([[3.0, 2.0]])) == "Gradients\n  values: [[6.]]\n  inputs: [[2., 3.]]\n  parameters: []"
     assert "inputs: float32, shape (6, 2)" in repr(f.vjp(np.ones((6, 2))))

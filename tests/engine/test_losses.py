@@ -25,7 +25,7 @@ def network(last, outputs=3, hidden=8):
 def model_of_inputs(n, loss):
     """A model whose outputs are its inputs, through a neuron each."""
     g = mlgraph.Graph()
-    return mlgraph.Model(g, [g.add_neuron([x], weights=[1.0]) for x in g.inputs(n)], loss)
+    return mlgraph.Model(g, [g.add_neuron([x], weights=[1.0]) for x in g.add_inputs(n)], loss)
 
 
 # --- values -----------------------------------------------------------------------------------------
@@ -115,7 +115,7 @@ def test_logits_of_any_size(sweep):
 
 def test_an_impossible_class_may_have_target_zero():
     g = mlgraph.Graph()
-    model = mlgraph.Model(g, [*g.inputs(2), g.constant(-np.inf)], "softmax_cross_entropy")
+    model = mlgraph.Model(g, [*g.add_inputs(2), g.add_constant(-np.inf)], "softmax_cross_entropy")
     x = np.array([[0.5, 1.0]], np.float32)
     assert model.evaluate(x, [[1, 0, 0]]) == model.evaluate(x, [0])
     assert model.evaluate(x, [[0.5, 0.25, 0.25]])["loss"] == np.inf
@@ -154,7 +154,7 @@ def test_a_probability_or_target_of_one_half_means_no(sweep):
 
 def test_the_mean_loss_is_summed_in_float64():
     g = mlgraph.Graph()
-    x = g.input()
+    x = g.add_input()
     losses = np.array([[3e7]] + [[1.0]] * 1000, np.float32)
     assert mlgraph.Model(g, [x], x * 1).evaluate(losses)["loss"] == losses.mean(dtype=np.float64) != losses.mean()
 

@@ -11,10 +11,10 @@ X = np.random.default_rng(0).normal(size=(90, 6)).astype(np.float32)
 def weighted(n):
     """A model of n columns whose loss reads two targets."""
     g = mlgraph.Graph(seed=0)
-    x = g.inputs(n)
+    x = g.add_inputs(n)
     hidden = [g.add_neuron(x, "tanh", weights=w) for w in np.random.default_rng(1).normal(size=(3, n))]
     out = g.add_neuron(hidden, weights=[0.5, -1.0, 2.0])
-    target, weight = g.inputs(2)
+    target, weight = g.add_inputs(2)
     return mlgraph.Model(g, out, weight * (out - target) ** 2)
 
 
@@ -85,7 +85,7 @@ def test_unit_warnings_are_about_x_only():
 def test_an_output_that_the_loss_does_not_read_may_be_nan(sweep, n):
     """Gradients are as without it. A run refuses such data, since the output's own weights would have no gradient."""
     g = mlgraph.Graph(seed=0)
-    h = g.add_neuron([g.input()], "tanh", weights=[1.0])
+    h = g.add_neuron([g.add_input()], "tanh", weights=[1.0])
     high = mlgraph.exp(1000 * h)
     alone = mlgraph.Model(g, h, loss=(h - 1) ** 2)
     outputs = [g.add_neuron([high, h], "tanh", weights=[0.0, 1.0]) for _ in range(n)]
@@ -102,7 +102,7 @@ def test_an_output_that_the_loss_does_not_read_may_be_nan(sweep, n):
 def test_an_output_that_the_loss_does_not_read_may_have_an_infinite_derivative(sweep):
     """0 times infinity would be NaN. The loss reads another operation of the same kind and level."""
     g = mlgraph.Graph(seed=0)
-    h = g.add_neuron([g.input()], "tanh", weights=[1.0])
+    h = g.add_neuron([g.add_input()], "tanh", weights=[1.0])
     model = mlgraph.Model(g, mlgraph.sqrt(h), loss=(mlgraph.sqrt(h + 2) - 1) ** 2)
     alone = mlgraph.Model(g, mlgraph.sqrt(h + 2), loss=g[model.loss_ids[0]])
     x = [[-1.0], [0.0]]
@@ -120,7 +120,7 @@ def test_an_output_that_the_loss_does_not_read_may_have_an_infinite_derivative(s
 def test_nan_values_of_neurons_that_the_loss_does_not_read(sweep, n, bias):
     """They have the same sources as neurons that the loss does read, and must not hand NaN to these."""
     g = mlgraph.Graph()
-    x, rng = g.inputs(3), np.random.default_rng(0)
+    x, rng = g.add_inputs(3), np.random.default_rng(0)
     read = [g.add_neuron(x, "tanh", weights=w, bias=0.5) for w in rng.normal(size=(n, 3))]
     others = [g.add_neuron(x, "tanh", weights=[np.inf, -np.inf, 1.0], bias=bias) for _ in range(n)]
     loss = mlgraph.sum(*(node**2 for node in read))

@@ -80,8 +80,8 @@ def test_all_threads_wait_for_parameters_that_are_nodes():
     results = set()
     for n_threads in (1, 2, 3):
         g, rng = mlgraph.Graph(seed=0), np.random.default_rng(0)
-        hidden = g.add_neurons(g.inputs(200), "tanh", weights=rng.normal(size=(20, 200)) / 20)
-        scale = g.parameter(0.5)
+        hidden = g.add_neurons(g.add_inputs(200), "tanh", weights=rng.normal(size=(20, 200)) / 20)
+        scale = g.add_parameter(0.5)
         last = g.add_neurons(hidden, "tanh", weights=rng.normal(size=(10, 20)) / 5)
         model = mlgraph.Model(g, [g[number] * scale for number in last])
         model.fit(x, y, epochs=2, batch_size=8, learning_rate=0.01, n_threads=n_threads)

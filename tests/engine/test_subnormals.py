@@ -70,7 +70,7 @@ def test_training_does_not_change_how_later_code_rounds(sweep, n_threads):
     identities(4, 3).fit(np.ones((200, 4)), np.ones((200, 3)), epochs=2, n_threads=n_threads)
     assert np.float32(1e-38) * np.float32(0.1) != 0
     graph = mlgraph.Graph()
-    f, x = graph.compile(mlgraph.exp(graph.input("x"))), np.full((20_000, 1), -100.0)
+    f, x = graph.compile(mlgraph.exp(graph.add_input("x"))), np.full((20_000, 1), -100.0)
     assert (f(x, n_threads=n_threads) != 0).all()
     assert (f.vjp(x, n_threads=n_threads).inputs != 0).all()
 
@@ -88,8 +88,8 @@ def test_a_subnormal_adjoint_is_zero_in_training(sweep):
 @pytest.mark.parametrize(
     ("make", "values"),
     [
-        (lambda g, a, b: -mlgraph.log(g.softmax([a, b])[0]), (-88, 0)),
-        (lambda g, a, b: mlgraph.where(g.constant(1e-39), a, b), (1, 1)),
+        (lambda g, a, b: -mlgraph.log(g.add_softmax([a, b])[0]), (-88, 0)),
+        (lambda g, a, b: mlgraph.where(g.add_constant(1e-39), a, b), (1, 1)),
         (lambda g, a, b: (a * 1e-39) ** (b * 0.5) * 1e18, (1, 1)),
         (lambda g, a, b: mlgraph.maximum(1e-39 * a, 1e-40 * b) * 1e38, (1, 1)),
         (lambda g, a, b: mlgraph.leaky_relu(a * 1e-39) * 1e38 + 0 * b, (1, 1)),
@@ -99,7 +99,7 @@ def test_a_subnormal_adjoint_is_zero_in_training(sweep):
 def test_training_differentiates_subnormal_operands(sweep, make, values):
     """Its gradients are those of a function."""
     g = mlgraph.Graph(seed=0)
-    x, parameters = g.input(), [g.parameter(value) for value in values]
+    x, parameters = g.add_input(), [g.add_parameter(value) for value in values]
     loss = make(g, *parameters) + 0 * x
     gradients = g.compile(loss).vjp([[0.0]])
     mlgraph.Model(g, loss, loss=loss).fit(
@@ -120,7 +120,7 @@ def results_below_float32():
     layer.weights = weights
     net.fit(x, rows, epochs=1)
     g = mlgraph.Graph()
-    a, b = g.inputs(2)
+    a, b = g.add_inputs(2)
     own = mlgraph.Model(g, g.add_neuron([a], weights=[1e-300]) + 1e-300, loss=(a - b) ** 2)
     scores = [net.evaluate(x, rows), own.evaluate(x[:, :1], x[:, 1]), own.forward(x).tolist()]
     x, y = np.random.default_rng(0).normal(size=(64, 2)), np.arange(64) % 3

@@ -57,9 +57,9 @@ def test_deltas_give_the_gradient_of_any_edge():
 
 def test_nodes_that_a_plan_merges_have_values_of_their_own():
     g = mlgraph.Graph()
-    x, y = g.inputs(2)
+    x, y = g.add_inputs(2)
     a, b = x * y, y * x
-    weights = [g.parameter(v) for v in (2.0, 3.0, 0.5)]
+    weights = [g.add_parameter(v) for v in (2.0, 3.0, 0.5)]
     terms = [weights[0] * x, weights[1] * a]
     z = terms[0] + terms[1] + weights[2]
     out = mlgraph.tanh(z) + b
@@ -116,7 +116,7 @@ def test_a_trace_does_not_confuse_a_removed_node_with_a_new_one():
     net.undo()
     with pytest.raises(ValueError, match=rf"^nodes: .*{number}"):
         trace.of(np.array([number]))
-    net.graph.input()
+    net.graph.add_input()
     with pytest.raises(ValueError, match=rf"^node: .*n{number}\b"):
         trace.of(np.array([number]))
 
@@ -124,10 +124,10 @@ def test_a_trace_does_not_confuse_a_removed_node_with_a_new_one():
 def test_adjoints_do_not_depend_on_which_other_nodes_are_traced():
     """Nor on whether a node depends on a parameter."""
     g = mlgraph.Graph()
-    x, p = g.input("x"), g.parameter(2.0)
+    x, p = g.add_input("x"), g.add_parameter(2.0)
     square = x * x
     bent = mlgraph.tanh(square)
-    lone = mlgraph.exp(g.constant(0.5))
+    lone = mlgraph.exp(g.add_constant(0.5))
     model = mlgraph.Model(g, bent * p + lone, "squared_error")
     slope, t = 2 * (2 * np.tanh(0.25) + np.exp(0.5) - 1), np.tanh(0.25)
     expected = {square: slope * 2 * (1 - t**2), bent: slope * 2, lone: slope, p: slope * t}
@@ -141,8 +141,8 @@ def test_adjoints_do_not_depend_on_which_other_nodes_are_traced():
 def test_a_loss_of_ones_own_without_targets():
     """Nodes that need no target can be traced without them."""
     g = mlgraph.Graph()
-    h = g.add_neuron(g.inputs(2), "tanh", weights=[1.0, -2.0])
-    out, target = g.add_neuron([h], weights=[3.0]), g.input()
+    h = g.add_neuron(g.add_inputs(2), "tanh", weights=[1.0, -2.0])
+    out, target = g.add_neuron([h], weights=[3.0]), g.add_input()
     error = out - target
     model = mlgraph.Model(g, out, loss=error**2)
     data = np.random.default_rng(0).random((5, 3))
@@ -154,5 +154,5 @@ def test_a_loss_of_ones_own_without_targets():
         model.trace(data[:, :2], nodes=[error])
     with pytest.raises(ValueError, match=r"^x: expected shape \(examples, 3\), got \(5, 1\)"):
         model.trace(data[:, :1])
-    g.input() * 2  # the loss of this model reads no column of it
+    g.add_input() * 2  # the loss of this model reads no column of it
     assert error.id in model.trace(data).nodes

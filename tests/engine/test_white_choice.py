@@ -72,5 +72,5 @@ def test_a_choice_is_kept_for_calls_of_the_same_kind(monkeypatch):
         net.layers[0].neurons[0].weights[0] = weight
         assert not kept(X[:1]) and kept(X[:1])
     assert not kept(X[:40]) and not kept(X[:40])
-    net.layers[0].neurons[0].edges[0].prune()
+    net.layers[0].neurons[0].in_edges[0].prune()
     assert not kept(X[:1]) and kept(X[:1])

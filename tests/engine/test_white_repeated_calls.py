@@ -101,5 +101,5 @@ def test_traces_and_gradients_leave_parameters_and_plans_in_place(monkeypatch, s
     assert np.shares_memory(net.graph._memory_of(net.outputs[0].id), weights)
     net.outputs[0].weights[:] = 0  # an assignment is not an edit
     assert compiled(look) == 0
-    net.outputs[0].edges[0].prune()
+    net.outputs[0].in_edges[0].prune()
     assert compiled(look) == 1

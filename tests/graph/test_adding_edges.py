@@ -25,15 +25,15 @@ def test_edge_may_skip_a_layer():
 def test_new_source_keeps_an_ascending_list_in_order():
     """Other lists get it at the end. Each list counts alone, although the lists are concatenated."""
     g = mlgraph.Graph()
-    x = g.inputs(5)
+    x = g.add_inputs(5)
     falling, rising = g.add_neuron([x[4], x[2]], weights=[4, 2]), g.add_neuron([x[2], x[4]], weights=[2, 4])
     other = g.add_neuron([x[1], x[3]], weights=[1, 3])
     for k in (0, 3):
         g.add_edges(mlgraph.Edges([k, k], [falling.id, rising.id], [k, k]))
     g.add_edges(mlgraph.Edges([1, 2], [rising.id, other.id], [1, 2]))
-    assert [(s.id, w) for s, _, w in falling.edges] == [(4, 4), (2, 2), (0, 0), (3, 3)]
-    assert [(s.id, w) for s, _, w in rising.edges] == [(k, k) for k in range(5)]
-    assert [(s.id, w) for s, _, w in other.edges] == [(1, 1), (2, 2), (3, 3)]
+    assert [(s.id, w) for s, _, w in falling.in_edges] == [(4, 4), (2, 2), (0, 0), (3, 3)]
+    assert [(s.id, w) for s, _, w in rising.in_edges] == [(k, k) for k in range(5)]
+    assert [(s.id, w) for s, _, w in other.in_edges] == [(1, 1), (2, 2), (3, 3)]
 
 
 def test_add_edges_is_one_edit():
@@ -59,10 +59,10 @@ def test_add_edges_is_one_edit():
 def test_operation_of_cut_neurons_cannot_be_a_source(tmp_path):
     """It would be computed but not counted. A cut neuron itself may be a source, with the value 0."""
     g = mlgraph.Graph()
-    x, z = g.inputs(2)
+    x, z = g.add_inputs(2)
     h, other = g.add_neuron([x], weights=[1.0]), g.add_neuron([x], weights=[1.0])
     deep = mlgraph.exp(mlgraph.cos(h) * h)
-    mixed = [deep + z, deep + other, deep * 2.0, deep + g.parameter(1.0)]
+    mixed = [deep + z, deep + other, deep * 2.0, deep + g.add_parameter(1.0)]
     out = g.add_neuron([x, *mixed], weights=[1.0, 1.0, 1.0, 1.0, 1.0])
     model = mlgraph.Model(g, out)
     h.prune()
@@ -93,7 +93,7 @@ def test_operation_of_cut_neurons_cannot_be_a_source(tmp_path):
 def test_neuron_that_reads_only_cut_neurons_is_zero():
     """Operations on it cannot be sources, either."""
     g = mlgraph.Graph()
-    x = g.input()
+    x = g.add_input()
     z, out = g.add_neuron([x], weights=[1.0]), g.add_neuron([x], weights=[1.0])
     model = mlgraph.Model(g, out)
     z.prune()
@@ -111,7 +111,7 @@ def test_neuron_that_reads_only_cut_neurons_is_zero():
 def test_check_of_sources_takes_linear_time():
     """The number of paths through these operations is exponential."""
     g = mlgraph.Graph(seed=0)
-    x = g.input()
+    x = g.add_input()
     a = h = g.add_neuron([x], weights=[1.0])
     for _ in range(60):
         a = mlgraph.tanh(a) * mlgraph.sin(a)

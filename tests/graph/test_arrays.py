@@ -22,7 +22,7 @@ def test_edges_and_neurons_define_the_computation(seed):
     dtypes = np.int32, np.int32, np.float32, np.int32, np.float32
     assert tuple(part.dtype for part in (source, target, weight, node, bias)) == dtypes
     assert sorted(node.tolist()) == [n.id for n in g if isinstance(n, mlgraph.Neuron) and n.alive]
-    by_hand = [(s.id, n.id, w) for n in g if n.id in node for s, _, w in n.edges]
+    by_hand = [(s.id, n.id, w) for n in g if n.id in node for s, _, w in n.in_edges]
     assert list(zip(source.tolist(), target.tolist(), weight.tolist(), strict=True)) == by_hand
     assert late.id in node and unread.id not in node and len(weight) == net.n_edges
     values = dict(enumerate(X.T / 255))
@@ -41,7 +41,7 @@ def test_empty_graph_has_empty_arrays():
 
 def test_edges_out_of_neurons_that_are_cut_off_are_not_listed():
     g = mlgraph.Graph(seed=0)
-    x, y = g.inputs(2)
+    x, y = g.add_inputs(2)
     none = g.add_neuron([x])
     both = g.add_neuron([none, y], weights=[2, 3])
     g.prune([(x, none)])
@@ -51,7 +51,7 @@ def test_edges_out_of_neurons_that_are_cut_off_are_not_listed():
 
 def test_reaches_and_has_edge_predict_errors():
     g = mlgraph.Graph(seed=0)
-    x, y = g.inputs(2)
+    x, y = g.add_inputs(2)
     a = g.add_neuron([x])
     b, c = g.add_neuron([a]), g.add_neuron([y])
     assert g.reaches(x, b) and g.reaches(a, a) and not g.reaches(y, b) and not g.reaches(b, a)
@@ -69,8 +69,8 @@ def test_reaches_and_has_edge_predict_errors():
 
 def test_compiling_keeps_the_order_of_get_parameters():
     g = mlgraph.Graph()
-    x = g.inputs(2)
-    p = g.parameter(0.5)
+    x = g.add_inputs(2)
+    p = g.add_parameter(0.5)
     a = g.add_neuron(x, weights=[1, 2], bias=3)
     b = g.add_neuron([a, p * x[0]], weights=[4, 5], bias=None)
     many = [g[i] for i in g.add_neurons(x, weights=np.arange(20.0).reshape(10, 2), biases=np.arange(10.0))]
@@ -86,7 +86,7 @@ def test_compiling_keeps_the_order_of_get_parameters():
 
 def test_optimizer_state_is_in_the_order_of_the_parameters():
     g = mlgraph.Graph(seed=0)
-    x, p = g.inputs(3), g.parameter(0.5)
+    x, p = g.add_inputs(3), g.add_parameter(0.5)
     neurons = [g.add_neuron([*x, p], weights=[1.0, -2.0, 3.0, 0.5], bias=0.5), g.add_neuron(x[:1], weights=[2.0])]
     model, data, targets = mlgraph.Model(g, neurons), [[1.0, 2.0, 3.0]], [[4.0, 5.0]]
     assert g.optimizer_state() == {}

@@ -24,17 +24,17 @@ def close(a, b, tolerance=1e-5):
 def of_op(name, arity):
     """A node of an op, which reads one input twice if it can, and another op after it."""
     g = mlgraph.Graph(seed=0)
-    inputs = g.inputs(3)
+    inputs = g.add_inputs(3)
     numbers = iter(np.linspace(-0.9, 1.1, 8))
     arguments = [inputs[k % 3] for k in range(arity)]
     arguments = into_domain(name, arguments, lambda: next(numbers))
-    return g, inputs, mlgraph.sin(g.operation(name, *arguments)) * inputs[0]
+    return g, inputs, mlgraph.sin(g.add_operation(name, *arguments)) * inputs[0]
 
 
 def network(seed=0):
     """A network of 2-5-20-1 with the derivative of its output, and a loss that has it twice."""
     g = mlgraph.Graph(seed=seed)
-    x, z = g.input("x"), g.input("z")
+    x, z = g.add_input("x"), g.add_input("z")
     h = [g[i] for i in g.add_neurons([x, z], "tanh", n=5, biases=np.linspace(-0.5, 0.5, 5))]
     last = [g[i] for i in g.add_neurons(h, "sigmoid", n=20, biases=None)]
     y = g.add_neuron(last, bias=0.1)
@@ -54,7 +54,7 @@ def network(seed=0):
 ])  # fmt: skip
 def test_simple_derivatives_are_simple(formula, first, second):
     g = mlgraph.Graph()
-    x, y = g.input("x"), g.input("y")
+    x, y = g.add_input("x"), g.add_input("y")
     slope = mlgraph.grad(formula(x, y), x)
     assert (str(slope), str(mlgraph.grad(slope, x))) == (first, second)
 
@@ -78,8 +78,8 @@ def test_every_op_as_vjp_and_differences(name, arity):
 @pytest.mark.parametrize("x", [0.0, 1.0, -1.0])
 def test_every_op_as_vjp_at_ties_and_kinks(name, arity, x):
     g = mlgraph.Graph()
-    inputs = g.inputs(arity)
-    node = g.operation(name, *inputs)
+    inputs = g.add_inputs(arity)
+    node = g.add_operation(name, *inputs)
     at = np.full((1, arity), x)
     np.testing.assert_allclose(
         g.compile(mlgraph.grad(node, inputs))(at), g.compile(node).vjp(at).inputs, rtol=1e-5, equal_nan=True
@@ -94,7 +94,7 @@ def test_every_op_as_vjp_at_ties_and_kinks(name, arity, x):
 ])  # fmt: skip
 def test_higher_orders(order, formula, expected):
     g = mlgraph.Graph()
-    x = g.input()
+    x = g.add_input()
     node = formula(x)
     for _ in range(order):
         node = mlgraph.grad(node, x)
@@ -111,7 +111,7 @@ def test_random_graphs_as_vjp(case):
 
 def test_a_chain_of_shared_nodes_grows_linearly():
     g = mlgraph.Graph()
-    node = x = g.input()
+    node = x = g.add_input()
     for _ in range(200):
         node = mlgraph.sin(node * node + node)
     n = len(g)
@@ -123,7 +123,7 @@ def test_with_respect_to_weights_and_biases():
     g, n = network()
     found = g.compile(n["loss"]).vjp(X[:, :2])
     for neuron in (n["y"], n["h"][3]):
-        close(g.compile(mlgraph.grad(n["loss"], neuron.edges))(X[:, :2]).sum(axis=0), found.of(neuron))
+        close(g.compile(mlgraph.grad(n["loss"], neuron.in_edges))(X[:, :2]).sum(axis=0), found.of(neuron))
         bias = mlgraph.grad(n["loss"], neuron, of="bias")
         close(g.compile(bias)(X[:, :2]).sum(), found.of_bias(neuron))
 
@@ -144,7 +144,7 @@ def test_derivatives_follow_the_weights():
     check()
     mlgraph.Model(g, n["y"], loss=n["loss"]).fit(X[:, :2], epochs=2, batch_size=10)
     check()
-    n["y"].edges[3].prune()
+    n["y"].in_edges[3].prune()
     n["h"][1].prune()
     check()
     g.undo()
@@ -183,7 +183,7 @@ def test_what_would_make_a_derivative_wrong_is_refused():
 
 def test_files_and_copies_keep_derivatives(tmp_path):
     g, n = network()
-    n["y"].edges[3].prune()
+    n["y"].in_edges[3].prune()
     model = mlgraph.Model(g, n["y"], loss=n["loss"])
     model.save(tmp_path / "m.npz")
     for graph in (mlgraph.load(tmp_path / "m.npz").graph, g.copy()):
@@ -195,7 +195,7 @@ def test_files_and_copies_keep_derivatives(tmp_path):
 @pytest.mark.parametrize(("arguments", "error", "message"), [
     (lambda n: (1.0, n["x"]), TypeError, "grad: expected a node, got float"),
     (lambda n: (n["y"], 3), TypeError, "wrt: expected nodes or edges, got int"),
-    (lambda n: (n["y"], mlgraph.Graph().input()), ValueError, "wrt: expected nodes of one graph"),
+    (lambda n: (n["y"], mlgraph.Graph().add_input()), ValueError, "wrt: expected nodes of one graph"),
 ])  # fmt: skip
 def test_wrong_arguments(arguments, error, message):
     g, n = network()
@@ -207,7 +207,7 @@ def test_wrong_arguments(arguments, error, message):
 
 def test_biases_are_of_neurons_that_have_one():
     g = mlgraph.Graph()
-    x = g.input("x")
+    x = g.add_input("x")
     y = g.add_neuron([x], bias=None)
     with pytest.raises(TypeError, match="wrt: expected neurons, whose biases"):
         mlgraph.grad(y, x, of="bias")
@@ -217,7 +217,7 @@ def test_biases_are_of_neurons_that_have_one():
 
 def test_formula_picture_and_value_of_a_weight():
     g = mlgraph.Graph()
-    x = g.input("x")
+    x = g.add_input("x")
     y = g.add_neuron([x], weights=[3.0])
     y.name = "y"
     slope = mlgraph.grad(y, x)
@@ -227,7 +227,7 @@ def test_formula_picture_and_value_of_a_weight():
 
 def test_a_damped_oscillator_is_learnt_from_its_equation():
     g = mlgraph.Graph(seed=1)
-    t = g.input("t")
+    t = g.add_input("t")
     hidden = [g[i] for i in g.add_neurons([t], "tanh", n=16)]
     u = 1 + t * t * g.add_neuron([g[i] for i in g.add_neurons(hidden, "tanh", n=16)])
     velocity = mlgraph.grad(u, t)

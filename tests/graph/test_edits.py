@@ -15,7 +15,7 @@ def test_cut_neuron_equals_zero_weights_bitwise(sweep, layer):
     for k in (3, 7):
         net.layers[layer].neurons[k].prune()
         neuron = zeroed.layers[layer].neurons[k]
-        for edge in (*neuron.edges, *neuron.out_edges):
+        for edge in (*neuron.in_edges, *neuron.out_edges):
             edge.weight = 0
         neuron.bias = 0
     assert net.forward(X).tobytes() == zeroed.forward(X).tobytes()
@@ -51,12 +51,12 @@ def test_edge_is_read_assigned_and_cut_by_its_view():
     a, b = net.layers[0].neurons[2], net.layers[1].neurons[4]
     edge = net.graph.edge(a, b)
     assert tuple(edge) == (a, b, b.weights[2]) and repr(edge) == "<edge layer 0 neuron 2 to layer 1 neuron 4>"
-    assert edge == b.edges[2] != b.edges[3] and len({edge, b.edges[2], b.edges[3]}) == 2
+    assert edge == b.in_edges[2] != b.in_edges[3] and len({edge, b.in_edges[2], b.in_edges[3]}) == 2
     edge.weight = 0.25
-    assert b.weights[2] == edge.weight == b.edges[2].weight == 0.25
-    rest, later = np.delete(b.weights, 2), b.edges[7]
+    assert b.weights[2] == edge.weight == b.in_edges[2].weight == 0.25
+    rest, later = np.delete(b.weights, 2), b.in_edges[7]
     edge.prune()
-    assert later.weight == rest[6] and later == b.edges[6]
+    assert later.weight == rest[6] and later == b.in_edges[6]
     assert a not in b.sources and b not in a.targets and a.alive and b.alive and net.n_edges == 446
     np.testing.assert_array_equal(b.weights, rest)
     for use in (lambda: edge.weight, lambda: setattr(edge, "weight", 1), edge.prune):
@@ -105,12 +105,12 @@ def test_prune_cuts_many_things_as_one_edit():
     """Neurons, edges and pairs, each in any of their forms."""
     one, many = network(), network()
     first, second, _ = one.layers
-    for what in (first[3], second[1].edges[0], [(first[4], second[5])], first[6:8]):
+    for what in (first[3], second[1].in_edges[0], [(first[4], second[5])], first[6:8]):
         one.graph.prune(what)
     first, second, _ = many.layers
     edge = mlgraph.Edges([first[4].id], [second[5].id], [0.0])
     with many.graph.one_edit():
-        many.graph.prune(iter([first[3], second[1].edges[0]]))
+        many.graph.prune(iter([first[3], second[1].in_edges[0]]))
         many.graph.prune(edge)
         many.graph.prune(np.array(first.ids[6:8]))
     assert everything(one.graph) == everything(many.graph)
@@ -127,7 +127,7 @@ def test_cut_neuron_is_not_counted():
     assert neuron.alive and len(neuron.sources) == 12 and neuron.targets == net.layers[1].neurons
     assert (net.n_edges, net.n_parameters, net.sparsity) == (447, 479, 0)
     neuron.prune()
-    assert not neuron.alive and neuron.sources == neuron.targets == neuron.edges == [] and len(neuron.weights) == 0
+    assert not neuron.alive and neuron.sources == neuron.targets == neuron.in_edges == [] and len(neuron.weights) == 0
     assert neuron.bias == pytest.approx(0.55) and neuron.activation == "leaky_relu" and net.graph[neuron.id] == neuron
     assert (net.n_edges, net.n_parameters, net.sparsity) == (447 - 21, 479 - 22, pytest.approx(21 / 447))
     neuron.prune()
@@ -158,7 +158,7 @@ def test_masks_are_assigned_in_any_order():
 
 def test_edge_keys_exceed_32_bits():
     g = mlgraph.Graph()
-    x = g.inputs(50_000)
+    x = g.add_inputs(50_000)
     first, second = (g[i] for i in g.add_neurons(x[:3], weights=np.ones((2, 3))))
     model = mlgraph.Model(g, [first, second])
     g.prune([(x[0], second)])
@@ -171,7 +171,7 @@ def test_edge_keys_exceed_32_bits():
 def test_neuron_without_live_source_is_zero():
     """Its bias is ignored, and edges out of it are cut; it may be read and connected again."""
     g = mlgraph.Graph()
-    x, p = g.inputs(2), g.parameter(3.0)
+    x, p = g.add_inputs(2), g.add_parameter(3.0)
     a = g.add_neuron(x, "relu", weights=[1, 1], bias=1.0)
     b = g.add_neuron([a], "sigmoid", weights=[1], bias=2.0)
     c = g.add_neuron([b, x[0]], weights=[10, 3], bias=0.5)

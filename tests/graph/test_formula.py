@@ -39,12 +39,12 @@ from mlgraph.graph.formula import formula
 )
 def test_formulas_of_operations(write, text):
     g = mlgraph.Graph()
-    assert str(write(g.input("x"), g.input("y"))) == text
+    assert str(write(g.add_input("x"), g.add_input("y"))) == text
 
 
 def test_formulas_of_parameters_and_neurons():
     g = mlgraph.Graph()
-    x, w = g.input("x"), g.parameter(0.5, "w")
+    x, w = g.add_input("x"), g.add_parameter(0.5, "w")
     neuron = g.add_neuron([x, w], "tanh", weights=[0.25, -2], bias=1)
     assert str(w * x) == "w * x"
     assert str(neuron) == "tanh(0.25*x - 2*w + 1)"
@@ -56,13 +56,13 @@ def expressions(draw):
     """A graph of inputs, constants and operations, all in its last node or not."""
     g = mlgraph.Graph()
     nodes = [
-        *(g.input(f"x{i}") for i in range(2)),
-        g.constant(draw(st.sampled_from([-3, -0.125, 0, 0.5, 2, 1000, 1e-5]))),
+        *(g.add_input(f"x{i}") for i in range(2)),
+        g.add_constant(draw(st.sampled_from([-3, -0.125, 0, 0.5, 2, 1000, 1e-5]))),
     ]
     for _ in range(draw(st.integers(1, 12))):
         op = draw(st.sampled_from(ops.BY_CODE))
         n = op.arity if op.arity > 0 else draw(st.integers(1, 3))
-        nodes.append(g.operation(op.name, *(nodes[draw(st.integers(-6, 5)) % len(nodes)] for _ in range(n))))
+        nodes.append(g.add_operation(op.name, *(nodes[draw(st.integers(-6, 5)) % len(nodes)] for _ in range(n))))
     return g
 
 
@@ -88,7 +88,7 @@ def test_formula_evaluates_to_the_value_of_the_node(g, seed):
 
 @pytest.mark.parametrize("write", [lambda t, x: t + x, lambda t, x: (t + x) * x, lambda t, x: mlgraph.tanh(t)])
 def test_long_formula_is_truncated_without_recursion(write):
-    x = t = mlgraph.Graph().input("x")
+    x = t = mlgraph.Graph().add_input("x")
     for _ in range(3000):
         t = write(t, x)
     text = str(t)
@@ -98,15 +98,15 @@ def test_long_formula_is_truncated_without_recursion(write):
 
 def test_complete_formula_has_no_dots():
     g = mlgraph.Graph()
-    x, y = g.input("x"), g.input("y")
+    x, y = g.add_input("x"), g.add_input("y")
     assert formula(x + y, 5) == "x + y" and formula(mlgraph.tanh(x), 7) == "tanh(x)"
-    many = mlgraph.sum(*(g.input(f"a long name {i}") for i in range(120)))
+    many = mlgraph.sum(*(g.add_input(f"a long name {i}") for i in range(120)))
     assert str(mlgraph.tanh(many)).endswith("...))") and formula(many, 10**6).endswith("a long name 99, ...)")
-    assert str(g.add_neuron(g.inputs(10), weights=np.ones(10))).endswith(" + 1*n133 + ... 2 more + 0)")
+    assert str(g.add_neuron(g.add_inputs(10), weights=np.ones(10))).endswith(" + 1*n133 + ... 2 more + 0)")
 
 
 def test_names_in_formulas_are_escaped_and_truncated():
     g = mlgraph.Graph()
-    odd, long = g.input("a\nb\x1b[2J\ud800"), g.input("n" * 10_000)
+    odd, long = g.add_input("a\nb\x1b[2J\ud800"), g.add_input("n" * 10_000)
     assert str(odd + 1) == r"a\nb\x1b[2J\ud800 + 1"
     assert len(str(long + 1)) < 500 and len(str(g.add_neuron([long, odd], weights=[1.0, 2.0]))) < 1000

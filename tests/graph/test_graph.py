@@ -25,7 +25,7 @@ def test_nodes_show_what_they_are():
     assert (n.activation, n.bias, a.activation, a.bias) == ("tanh", 0.25, "relu", None)
     assert [neuron.weights.tolist() for neuron in (n, a, b)] == [[1, -1], [1, 2], [3, 4]]
     before = [(node.id, node.kind, node.sources) for node in g]
-    g.input(), g.add_neuron([total, x]), g.add_neurons([n], weights=np.ones((40, 1)), biases=None)
+    g.add_input(), g.add_neuron([total, x]), g.add_neurons([n], weights=np.ones((40, 1)), biases=None)
     g.compile([g[len(g) - 1], a])
     assert [(node.id, node.kind, node.sources) for node in list(g)[:8]] == before
     assert g[n.id] == n and g[n.id] in {n} and n != small()[5] and n != n.id
@@ -37,8 +37,8 @@ def test_add_neurons_equals_add_neuron_for_each(n, biased):
     rng = np.random.default_rng(n)
     weights, biases = rng.normal(size=(n, 5)).astype(np.float32), rng.normal(size=n).astype(np.float32)
     together, alone = mlgraph.Graph(), mlgraph.Graph()
-    block = together.add_neurons(together.inputs(5), "sigmoid", weights=weights, biases=biases if biased else None)
-    inputs = alone.inputs(5)
+    block = together.add_neurons(together.add_inputs(5), "sigmoid", weights=weights, biases=biases if biased else None)
+    inputs = alone.add_inputs(5)
     for w, b in zip(weights, biases, strict=True):
         alone.add_neuron(inputs, "sigmoid", weights=w, bias=float(b) if biased else None)
     assert block == range(5, 5 + n) and together.n_parameters == alone.n_parameters == (5 + biased) * n
@@ -50,7 +50,7 @@ def test_add_neurons_equals_add_neuron_for_each(n, biased):
 
 def test_defaults_and_forms_of_neurons():
     g = mlgraph.Graph(seed=0)
-    x = g.inputs(3)
+    x = g.add_inputs(3)
     neuron = g.add_neuron(x)
     assert neuron.activation == "identity" and neuron.bias == 0.0 and all(neuron.weights)
     for options, bias in (({}, 0), ({"biases": 0.5}, 0.5), ({"biases": np.float32(2)}, 2), ({"biases": None}, None)):
@@ -60,7 +60,7 @@ def test_defaults_and_forms_of_neurons():
 
 def test_numbers_become_constants():
     g = mlgraph.Graph()
-    x = g.input()
+    x = g.add_input()
     total = mlgraph.sum(x, 1, np.float32(2.5))
     assert [s.value for s in total.sources[1:]] == [1.0, 2.5]
     assert [s.kind for s in (2 / x).sources] == ["constant", "input"]
@@ -68,12 +68,12 @@ def test_numbers_become_constants():
 
 def test_inputs_are_columns_in_order():
     g = mlgraph.Graph(seed=0)
-    first, one = g.input("first"), g.constant(1.0)
-    more = g.inputs(3)
+    first, one = g.add_input("first"), g.add_constant(1.0)
+    more = g.add_inputs(3)
     assert g.n_inputs == 4 and [node.id for node in more] == [2, 3, 4]
     assert g.compile([*more, first + one])([[1, 2, 3, 4]]).tolist() == [[2, 3, 4, 2]]
     neuron = g.add_neuron(more)
-    assert g.inputs(0) == []
+    assert g.add_inputs(0) == []
     g.undo()  # adding no input is no change
     assert len(g) == neuron.id
 
@@ -81,8 +81,8 @@ def test_inputs_are_columns_in_order():
 def test_numbers_are_assigned_without_an_edit():
     """A compiled function uses the new ones."""
     g = mlgraph.Graph()
-    p = g.parameter(0.5)
-    neuron = g.add_neuron([*g.inputs(4), p], weights=[1, 2, 3, 4, 5], bias=6.0)
+    p = g.add_parameter(0.5)
+    neuron = g.add_neuron([*g.add_inputs(4), p], weights=[1, 2, 3, 4, 5], bias=6.0)
     f, x, edits = g.compile(neuron), [[1, 10, 100, 1000]], g.edits
     assert f(x) == 4329.5
     neuron.weights[3] = 1
@@ -100,9 +100,9 @@ def test_numbers_are_assigned_without_an_edit():
 
 def test_function_is_compiled_again_after_new_inputs():
     g = mlgraph.Graph()
-    x = g.input()
+    x = g.add_input()
     f = g.compile(x + 1)
-    g.add_neurons(g.inputs(2), weights=np.ones((20, 2)), biases=None)
+    g.add_neurons(g.add_inputs(2), weights=np.ones((20, 2)), biases=None)
     np.testing.assert_array_equal(f([[1, 2, 3]]), [[2]])
     with pytest.raises(ValueError, match=r"x: expected shape \(examples, 3\), got \(1, 1\)"):
         f([[1]])
@@ -120,3 +120,11 @@ def test_copies_and_files_keep_names(tmp_path):
     net.layers[0].neurons[0].prune()
     for other in (copy.deepcopy(net), mlgraph.load(tmp_path / "net.npz"), net.compact()):
         assert other.graph["loop"].weights.tolist() == neuron.weights.tolist() and other.graph["ink"].kind == "input"
+
+
+def test_a_graph_lists_its_inputs():
+    g = mlgraph.Graph()
+    first, rest = g.add_input("first"), g.add_inputs(2)
+    g.add_neuron([first])
+    last = g.add_input()
+    assert g.inputs == [first, *rest, last]

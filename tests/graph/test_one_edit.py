@@ -112,7 +112,7 @@ def test_threads_wait_for_one_edit():
 def test_failed_edit_keeps_outputs_of_new_models():
     """A new neuron stays. An output that is cut off again is 0 and forbids no other edit until it is connected."""
     g = mlgraph.Graph()
-    x = g.inputs(2)
+    x = g.add_inputs(2)
     a = g.add_neuron(x, weights=[1, 2])
     b = g.add_neuron([a], weights=[1.0])
     a.prune()

@@ -9,7 +9,7 @@ from editable import X, Y, held, network
 import mlgraph
 from mlgraph import CycleError, Edges, Neurons
 
-OTHER = mlgraph.Graph().input()
+OTHER = mlgraph.Graph().add_input()
 ONE, TWO = Neurons([90], ["relu"], [0]), Neurons([90, 91], ["relu", "tanh"], [0, 0])
 EDGE = Edges([0], [90], [1])
 
@@ -19,7 +19,7 @@ def trained():
     """Inputs are 0 to 11, hidden neurons 12 to 31 and 32 to 40, outputs 41 to 43, a constant 51, a parameter 52."""
     net = network()
     net.fit(X, Y, epochs=1, optimizer="adam", learning_rate=0.01)
-    net.graph.constant(2.5), net.graph.parameter(0.5)
+    net.graph.add_constant(2.5), net.graph.add_parameter(0.5)
     return net
 
 
@@ -27,10 +27,10 @@ def trained():
     ("call", "error", "fragment"),
     [
         # New nodes.
-        (lambda g, x: g.inputs(-1), ValueError, "n: expected an integer of at least 0, got -1"),
-        (lambda g, x: g.constant("3"), TypeError, "value: expected a number, got str"),
-        (lambda g, x: g.constant(True), TypeError, "value: expected a number, got bool"),
-        (lambda g, x: g.parameter(1e39), ValueError, "value: expected a number that float32 can hold"),
+        (lambda g, x: g.add_inputs(-1), ValueError, "n: expected an integer of at least 0, got -1"),
+        (lambda g, x: g.add_constant("3"), TypeError, "value: expected a number, got str"),
+        (lambda g, x: g.add_constant(True), TypeError, "value: expected a number, got bool"),
+        (lambda g, x: g.add_parameter(1e39), ValueError, "value: expected a number that float32 can hold"),
         (lambda g, x: g.add_neuron([]), ValueError, "sources: expected at least one node, got none"),
         (lambda g, x: g.add_neuron([x, x]), ValueError, "sources: node n0 is given twice"),
         (lambda g, x: g.add_neuron([x, 1.0]), TypeError, "sources: expected nodes, got float"),
@@ -46,13 +46,13 @@ def trained():
         (lambda g, x: g.add_neurons([x], weights=np.ones((0, 1))), ValueError, "weights: expected at least one neuron"),
         (lambda g, x: g.add_neurons(np.array([2**32]), weights=[[1]]), ValueError, "expected ids from 0 to 56"),
         (lambda g, x: g.add_neurons(np.array([0.5]), weights=[[1]]), TypeError, "sources: expected nodes"),
-        (lambda g, x: g.operation("sine", x), ValueError, "name: expected one of identity, relu"),
-        (lambda g, x: g.operation("add", x), ValueError, "arguments of add: expected 2, got 1"),
-        (lambda g, x: g.operation("sum"), ValueError, "arguments of sum: expected at least 1, got 0"),
+        (lambda g, x: g.add_operation("sine", x), ValueError, "name: expected one of identity, relu"),
+        (lambda g, x: g.add_operation("add", x), ValueError, "arguments of add: expected 2, got 1"),
+        (lambda g, x: g.add_operation("sum"), ValueError, "arguments of sum: expected at least 1, got 0"),
         (lambda g, x: mlgraph.sum(x, 1, OTHER), ValueError, "arguments of sum: expected nodes of one graph"),
         (lambda g, x: mlgraph.sum([x, x]), TypeError, "sum: expected at least one node, got list; write sum(*nodes)"),
         (lambda g, x: x * (x == g[1]), TypeError, "arguments of mul: expected nodes or numbers"),
-        (lambda g, x: g.softmax([]), ValueError, "arguments of max: expected at least 1, got 0"),
+        (lambda g, x: g.add_softmax([]), ValueError, "arguments of max: expected at least 1, got 0"),
         # Reading and assigning.
         (lambda g, x: g[57], IndexError, "node: expected the id of a node, from 0 to 56, got 57"),
         (lambda g, x: g[-1], IndexError, "node: expected the id of a node, from 0 to 56, got -1"),
@@ -75,7 +75,7 @@ def trained():
         # Cutting.
         (lambda g, x: g[42].prune(), ValueError, "prune: layer 2 neuron 1 is an output of a model"),
         (lambda g, x: g.prune(range(12, 32)), ValueError, "prune: this would disconnect layer 2 neuron 0,"),
-        (lambda g, x: g.prune(g[43].edges), ValueError, "prune: this would disconnect layer 2 neuron 2,"),
+        (lambda g, x: g.prune(g[43].in_edges), ValueError, "prune: this would disconnect layer 2 neuron 2,"),
         (lambda g, x: g.prune([(0, 41)]), ValueError, "prune: there is no edge from n0 to layer 2 neuron 0"),
         (lambda g, x: g.prune([(0, 99)]), IndexError, "prune: node: expected the id of a node, from 0 to 56"),
         (lambda g, x: g.prune([x]), TypeError, "prune: expected neurons, edges or pairs (source, target), got Node"),
@@ -132,5 +132,5 @@ def test_refused_neuron_removes_the_nodes_of_its_arguments():
     """Sources may be read from a generator, which adds nodes; their names go, too."""
     g = mlgraph.Graph()
     with pytest.raises(ValueError, match=r"^weights: expected shape \(2,\), got"):
-        g.add_neuron((g.parameter(1.0, name) for name in "ab"), weights=[1.0])
-    assert [g.parameter(1.0).name, g.parameter(1.0).name] == ["n0", "n1"]
+        g.add_neuron((g.add_parameter(1.0, name) for name in "ab"), weights=[1.0])
+    assert [g.add_parameter(1.0).name, g.add_parameter(1.0).name] == ["n0", "n1"]

@@ -19,7 +19,7 @@ def test_arrays_of_a_graph_rebuild_it(seed):
     net.prune(0.6)
     g.add_edge(g.add_neuron([g[0], net.layers[0][4]], "tanh", weights=[1.0, -2.0]), net.layers[1][3], 0.5)
     neurons, edges, other = g.neurons(), g.edges(), mlgraph.Graph()
-    other.inputs(12), other.parameter(1.0)
+    other.add_inputs(12), other.add_parameter(1.0)
     numbers = np.concatenate([np.arange(12), rng.permutation(1000)[: len(g)] - 1000])
     order, slot = rng.permutation(len(neurons.node)), rng.permutation(len(edges.source))
     ids = other.add_subgraph(
@@ -31,8 +31,8 @@ def test_arrays_of_a_graph_rebuild_it(seed):
     for old in neurons.node.tolist():
         mine, theirs = other[new_of[old]], g[old]
         assert (mine.activation, mine.bias) == (theirs.activation, theirs.bias)
-        edges_of_mine = {source.id: weight for source, _, weight in mine.edges}
-        assert edges_of_mine == {new_of[source.id]: weight for source, _, weight in theirs.edges}
+        edges_of_mine = {source.id: weight for source, _, weight in mine.in_edges}
+        assert edges_of_mine == {new_of[source.id]: weight for source, _, weight in theirs.in_edges}
     outputs = [other[new_of[node.id]] for node in net.outputs]
     np.testing.assert_allclose(mlgraph.Model(other, outputs).forward(X), net.forward(X), rtol=1e-4, atol=1e-5)
 
@@ -43,7 +43,7 @@ def test_network_rebuilt_from_arrays_has_the_same_plan():
     net.add_layer(16, "tanh")
     neurons, edges = net.graph.neurons(), net.graph.edges()
     g = mlgraph.Graph()
-    g.inputs(12)
+    g.add_inputs(12)
     ids = g.add_subgraph(neurons, edges)
     model = mlgraph.Model(g, [g[i] for i in ids[-16:].tolist()])
     x = np.random.default_rng(0).normal(size=(40, 12)).astype(np.float32)
@@ -57,7 +57,7 @@ def test_network_rebuilt_from_arrays_has_the_same_plan():
 
 def test_add_subgraph_is_one_edit():
     g = mlgraph.Graph()
-    hidden = g.add_neuron(g.inputs(2), "relu", weights=[1.0, 2.0])
+    hidden = g.add_neuron(g.add_inputs(2), "relu", weights=[1.0, 2.0])
     before = everything(g)
     g.add_subgraph(Neurons([5, 6], ["tanh", "relu"], [0, 0.5]), Edges([2, 5, 1, 0], [5, 6, 6, 6], [1.0, 2.0, 3.0, 4.0]))
     assert g[3].sources == [hidden] and str(g[4]) == "relu(2*n3 + 3*n1 + 4*n0 + 0.5)", "sources in the order of edges"

@@ -13,7 +13,7 @@ import mlgraph
 
 EDITS = {
     "neurons": lambda net: net.graph.prune(net.layers[0].neurons[1:]),
-    "edges": lambda net: net.graph.prune([edge for neuron in net.layers[1] for edge in neuron.edges[::2]]),
+    "edges": lambda net: net.graph.prune([edge for neuron in net.layers[1] for edge in neuron.in_edges[::2]]),
     "no bias": lambda net: setattr(net.layers[0].neurons[3], "bias", None),
     "activation": lambda net: setattr(net.layers[0].neurons[3], "activation", "tanh"),
     "new edge": lambda net: net.graph.add_edge(net.graph[3], net.layers[2].neurons[1], 0.5),
@@ -28,7 +28,7 @@ EDITS = {
 def test_undo_restores_everything(name, optimizer, compiled):
     net = network()
     net.fit(X, Y, epochs=2, optimizer=optimizer, learning_rate=0.01)
-    net.graph.input()  # is no edit, so this is where `undo` ends
+    net.graph.add_input()  # is no edit, so this is where `undo` ends
     x = np.pad(X, ((0, 0), (0, 1)))
     before, values, alive = everything(net.graph), net.forward(x), net.graph.alive().tolist()
     for _ in range(2):
@@ -74,11 +74,11 @@ def made_by_chance(net, rng):
             with g.one_edit(parameters=True):
                 layers[1].frozen = bool(rng.integers(2))
                 layers[0].biases = rng.random(layers[0].size)
-                g.prune(neuron.edges[:2])
+                g.prune(neuron.in_edges[:2])
         case 7:
             with g.one_edit():
-                g.add_edge(g.parameter(2.0, f"p{len(g)}") * g.input() + rng.random(), layers[1][3], 0.5)
-                net.widen(layers[0])[0].edges[1].prune()
+                g.add_edge(g.add_parameter(2.0, f"p{len(g)}") * g.add_input() + rng.random(), layers[1][3], 0.5)
+                net.widen(layers[0])[0].in_edges[1].prune()
         case _:
             layers[1].mask = layers[1].mask & (rng.random(layers[1].mask.shape) < 0.9)
 
@@ -117,7 +117,7 @@ def test_edits_undone_and_redone_leave_what_was_before(seed):
 
 def test_views_of_a_node_that_returns_are_valid_again():
     g = mlgraph.Graph()
-    x = g.input("x")
+    x = g.add_input("x")
     y = g.add_neuron([x], weights=[2.0])
     f = g.compile(y)
     gradients = f.vjp([[3.0]])
@@ -137,7 +137,7 @@ def test_redo_ends_with_a_new_edit_and_undo_with_a_new_node():
     neurons[0].prune()
     neurons[1].prune()
     net.undo()
-    node = g.input()
+    node = g.add_input()
     for again, name in ((net.undo, "undo"), (net.redo, "redo")):
         with pytest.raises(ValueError, match=f"^{name}: the graph has changed since its last edit"):
             again()
@@ -147,12 +147,12 @@ def test_redo_ends_with_a_new_edit_and_undo_with_a_new_node():
     net.undo()
     with pytest.raises(ValueError, match=r"^undo: nothing to undo"):
         net.undo()
-    assert node in g and [bool(neuron.edges) for neuron in neurons[:3]] == [False, True, True]
+    assert node in g and [bool(neuron.in_edges) for neuron in neurons[:3]] == [False, True, True]
 
 
 def test_redo_does_not_disconnect_the_output_of_a_new_model():
     g = mlgraph.Graph()
-    x = g.input()
+    x = g.add_input()
     n = g.add_neuron([x], weights=[2.0])
     with g.one_edit():
         g.add_neuron([x])
@@ -181,7 +181,7 @@ def test_memory_of_edits_is_bounded(forward):
         return n
 
     def cut(n):
-        for edge in net.layers[0].neurons[3].edges[:n]:
+        for edge in net.layers[0].neurons[3].in_edges[:n]:
             edge.prune()
 
     assert g.undo_memory == 64 * 2**20
@@ -200,7 +200,7 @@ def test_memory_of_edits_is_bounded(forward):
     net.layers[0].neurons[5].prune()
     assert undone(9) == 1 and everything(g) != before
     net.redo()
-    assert not net.layers[0].neurons[5].edges
+    assert not net.layers[0].neurons[5].in_edges
     with pytest.raises(ValueError, match="undo_memory: expected"):
         g.undo_memory = -1
     assert g.copy().undo_memory == copy.deepcopy(g).undo_memory == 0
@@ -218,13 +218,13 @@ def test_undo_after_training_restores_cut_edges():
     net = network()
     net.fit(X, Y, epochs=1)
     neuron = net.layers[1].neurons[4]
-    cut, weight = neuron.edges[7], neuron.weights[7]
+    cut, weight = neuron.in_edges[7], neuron.weights[7]
     assert velocities(neuron).all()
     cut.prune()
     net.fit(X, Y, epochs=1)
     trained = neuron.weights.copy()
     net.undo()
-    assert neuron.edges[7] == cut and cut.weight == weight
+    assert neuron.in_edges[7] == cut and cut.weight == weight
     np.testing.assert_array_equal(np.delete(neuron.weights, 7), trained)
     assert (velocities(neuron) == 0).tolist() == [k == 7 for k in range(20)]
 
@@ -243,16 +243,16 @@ def test_copies_have_no_edits_to_undo():
 def test_new_nodes_reuse_the_ids_of_removed_nodes():
     """They have their own names, constants and records."""
     g = mlgraph.Graph()
-    x = g.input("x")
+    x = g.add_input("x")
     y = g.add_neurons([x], weights=np.ones((2, 1)), biases=None)
     model = mlgraph.Model(g, [g[i] for i in y])
     with g.one_edit():
-        g.input("a")
-        g.parameter(3.0, "b")
-        g.constant(5.0)
+        g.add_input("a")
+        g.add_parameter(3.0, "b")
+        g.add_constant(5.0)
         g.add_neurons([x], weights=np.ones((3, 1)), biases=None)
     g.undo()
-    nodes = [g.constant(7.0), g.input(), g.parameter(2.0), g.add_neuron([x], weights=[9.0])]
+    nodes = [g.add_constant(7.0), g.add_input(), g.add_parameter(2.0), g.add_neuron([x], weights=[9.0])]
     assert not {node.name for node in nodes} & {"a", "b"}
     assert (nodes[0].value, nodes[2].value, nodes[3].weights.tolist(), g.n_inputs) == (7, 2, [9], 2)
     g.add_neurons([x], weights=np.ones((5, 1)), biases=None)
@@ -262,7 +262,7 @@ def test_new_nodes_reuse_the_ids_of_removed_nodes():
 
 def test_undo_neither_removes_nor_disconnects_outputs_of_a_model():
     g = mlgraph.Graph()
-    x = g.inputs(2)
+    x = g.add_inputs(2)
     n = g.add_neuron([x[0]], weights=[2.0])
     models = [mlgraph.Model(g, n)]
     with pytest.raises(ValueError, match="undo: the last edit added n2, which is an output of a model"):
@@ -312,8 +312,8 @@ def test_undo_restores_frozen_parameters():
         second.frozen = True
         raise KeyError
     assert not second.frozen
-    for change, places in ((first.edges[0].prune, [0]), (lambda: setattr(second, "bias", None), [25])):
-        first.edges[0].frozen = second.frozen = True
+    for change, places in ((first.in_edges[0].prune, [0]), (lambda: setattr(second, "bias", None), [25])):
+        first.in_edges[0].frozen = second.frozen = True
         change()
         net.predict(X)  # moves the parameters
         net.layers[0].frozen = False
@@ -329,9 +329,9 @@ def test_run_within_an_edit_drops_the_state_of_the_last_run(inner):
     net.fit(X, Y, epochs=1, optimizer="adam", learning_rate=1e-3)
     neurons, g = net.layers[0].neurons[:2], net.graph
     with g.one_edit():
-        neurons[0].edges[0].prune()
+        neurons[0].in_edges[0].prune()
         with g.one_edit() if inner else contextlib.nullcontext():
-            neurons[1].edges[0].prune()
+            neurons[1].in_edges[0].prune()
             net.fit(X, Y, epochs=1, optimizer="sgd", learning_rate=0.05, batch_size=128)
     net.undo()
     assert set(g.optimizer_state()) == {"first"}
@@ -343,17 +343,17 @@ def test_run_within_an_edit_drops_the_state_of_the_last_run(inner):
 def test_sparsity_depends_only_on_edits(looks):
     """Not on when it was read; undone edits and intermediate states of one edit do not count."""
     g = mlgraph.Graph()
-    x = g.inputs(2)
+    x = g.add_inputs(2)
     hidden = [g.add_neuron(x, weights=[1.0, 1.0]) for _ in range(2)]
     first, second = (mlgraph.Model(g, g.add_neuron(hidden[:n], weights=[1.0] * n)) for n in (1, 2))
 
     def grow_and_cut():
         g.add_edge(hidden[1], first.outputs[0], 0.5)
         assert not looks or first.sparsity == 0
-        first.outputs[0].edges[1].prune()
+        first.outputs[0].in_edges[1].prune()
 
     with g.one_edit():
-        g.input()  # `undo` removes it
+        g.add_input()  # `undo` removes it
         grow_and_cut()
     assert (first.sparsity, second.sparsity) == (1 / 4, 0)  # of the output's two edges one is there
     g.undo()
@@ -364,7 +364,7 @@ def test_sparsity_depends_only_on_edits(looks):
 
 def test_derivatives_in_an_edit_are_taken_back_and_return():
     g = mlgraph.Graph()
-    x, z = g.input("x"), g.input("z")
+    x, z = g.add_input("x"), g.add_input("z")
     n = g.add_neuron([x], "tanh", weights=[0.5], bias=0.1)
     with g.one_edit():
         slope = mlgraph.grad(n, x)
@@ -384,7 +384,7 @@ def test_derivatives_in_an_edit_are_taken_back_and_return():
 
 def test_no_edge_returns_into_a_neuron_that_has_been_derived_since():
     g = mlgraph.Graph()
-    x, z = g.input("x"), g.input("z")
+    x, z = g.add_input("x"), g.add_input("z")
     n, other = g.add_neuron([x], weights=[2.0]), g.add_neuron([z], weights=[3.0])
     both = n + other
     slope = mlgraph.grad(n, x)

@@ -8,7 +8,7 @@ import mlgraph
 def test_view_of_a_removed_neuron_raises():
     """Also after a new node has got its id."""
     g = mlgraph.Graph(seed=0)
-    x = g.inputs(2)
+    x = g.add_inputs(2)
     model = mlgraph.Model(g, g.add_neuron(x, weights=[1, 2]))
     gone = g.add_neuron(x)
     g.undo()
@@ -43,14 +43,14 @@ def test_view_of_a_removed_neuron_raises():
         assert (len(g), g.edits) == before
         assert repr(gone) == "<undone node n3>" and gone.name == "n3" and gone not in g
         if not others:
-            other = g.parameter(7.0, "seven")
+            other = g.add_parameter(7.0, "seven")
             assert other.id == gone.id and other != gone and len({other, gone}) == 2
     assert g[3] == other and g[3].name == "seven"
 
 
 def test_results_of_a_removed_neuron_do_not_apply_to_a_reused_id():
     g = mlgraph.Graph()
-    x = g.inputs(2)
+    x = g.add_inputs(2)
     old = g.add_neuron(x, weights=[1, 2])
     f = g.compile(old)
     gradients = f.vjp([[3, 4]])
@@ -67,9 +67,9 @@ def test_results_of_a_removed_neuron_do_not_apply_to_a_reused_id():
 def test_edge_view_reads_only_its_own_list():
     """The list has become shorter, and the next list in memory begins with the same source."""
     g = mlgraph.Graph()
-    x = g.inputs(4)
+    x = g.add_inputs(4)
     a, b = g.add_neuron(x[:3], weights=[1, 2, 3]), g.add_neuron(x[2:], weights=[4, 5])
-    edge = a.edges[2]
+    edge = a.in_edges[2]
     g.prune([(x[1], a)])
     g.prune([(x[3], b)])
     assert edge.weight == 3
@@ -77,8 +77,8 @@ def test_edge_view_reads_only_its_own_list():
 
 def test_ends_of_an_edge_and_alive_are_read_only():
     g = mlgraph.Graph(seed=0)
-    x, other = g.inputs(2)
-    edge = g.add_neuron([x]).edges[0]
+    x, other = g.add_inputs(2)
+    edge = g.add_neuron([x]).in_edges[0]
     for end in ("source", "target"):
         with pytest.raises(AttributeError):
             setattr(edge, end, other)
@@ -89,7 +89,7 @@ def test_ends_of_an_edge_and_alive_are_read_only():
 def test_names_find_nodes():
     """A node without a name is called "n" and its id."""
     g = mlgraph.Graph()
-    x, y, z = g.inputs(3)
+    x, y, z = g.add_inputs(3)
     y.name, z.name = "n0", "n7"
     assert g["n7"] == z
     with pytest.raises(ValueError, match="node: 2 nodes have the name 'n0'"):
@@ -103,7 +103,7 @@ def test_names_find_nodes():
         with pytest.raises(ValueError, match=f"node: no nodes have the name '{name}'"):
             g[name]
     assert "n7" in g and z in g and 2 in g
-    assert not any(node in g for node in (3, -1, mlgraph.Node(g, 3), mlgraph.Graph().input(), None, 1.0, [x]))
+    assert not any(node in g for node in (3, -1, mlgraph.Node(g, 3), mlgraph.Graph().add_input(), None, 1.0, [x]))
 
 
 def test_a_neuron_of_a_layer_has_one_name():

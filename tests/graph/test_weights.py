@@ -142,22 +142,22 @@ def test_weights_raise_once_the_sources_have_changed():
     assert net.graph.get_parameters().tobytes() == before.tobytes()
     others[0] = 9
     neuron.weights[2] = 8
-    assert (other.edges[0].weight, neuron.edges[2].weight) == (9, 8)
+    assert (other.in_edges[0].weight, neuron.in_edges[2].weight) == (9, 8)
     net.undo()
     weights[3] = 7  # the neuron has these sources again
-    assert neuron.edges[3].weight == 7
+    assert neuron.in_edges[3].weight == 7
     net.graph.prune([(net.graph[0], neuron)])
-    net.graph.add_edge(net.graph.parameter(1.0), neuron)  # as many as before
+    net.graph.add_edge(net.graph.add_parameter(1.0), neuron)  # as many as before
     with pytest.raises(ValueError, match="have changed"):
         weights[0] = 1
 
 
 def test_weights_of_a_removed_node_raise():
     g = mlgraph.Graph(seed=0)
-    gone = g.add_neuron(g.inputs(2))
+    gone = g.add_neuron(g.add_inputs(2))
     weights = gone.weights
     g.undo()
-    g.add_neuron(g.inputs(0) or [g[0], g[1]])  # has the id of the other
+    g.add_neuron(g.add_inputs(0) or [g[0], g[1]])  # has the id of the other
     with pytest.raises(ValueError, match="was removed"):
         weights[0] = 1
 

@@ -35,12 +35,12 @@ def test_memory_error_in_an_edit_changes_nothing(monkeypatch, name, call):
     def cut():
         with monkeypatch.context() as patch:
             patch.setattr(edits, name, failing(getattr(edits, name), call))
-            net.graph.prune([neurons[3], net.layers[1].neurons[2].edges[4]])
+            net.graph.prune([neurons[3], net.layers[1].neurons[2].in_edges[4]])
 
     @net.graph.one_edit(parameters=True)
     def several():
         neurons[2].bias = 9.0
-        neurons[1].edges[2].prune()
+        neurons[1].in_edges[2].prune()
         cut()
 
     for edit in (cut, several):
@@ -59,8 +59,8 @@ def test_memory_error_in_compact_is_harmless(monkeypatch, name):
     before = everything(net.graph)
     monkeypatch.setattr(compaction, "SMALL", -1)
     monkeypatch.setattr(compaction, name, failing(None))
-    net.graph.prune(net.layers[0].neurons[3].edges)
-    assert net.layers[0].neurons[3].edges == []
+    net.graph.prune(net.layers[0].neurons[3].in_edges)
+    assert net.layers[0].neurons[3].in_edges == []
     net.undo()
     assert everything(net.graph) == before
 
@@ -83,7 +83,7 @@ def test_outer_edit_takes_back_what_an_inner_edit_could_not(monkeypatch):
             inner()
         monkeypatch.undo()
         neurons[2].prune()
-        assert neurons[2].edges == []
+        assert neurons[2].in_edges == []
         raise IndexError
 
     with pytest.raises(IndexError):
@@ -130,13 +130,13 @@ def test_memory_error_in_undo_and_redo_changes_nothing(monkeypatch, name, call):
 def test_sources_may_compile_the_graph_while_they_are_read():
     """New nodes are removed after an error, although the parameters have moved."""
     g = mlgraph.Graph()
-    x = g.inputs(3)
+    x = g.add_inputs(3)
     hidden = [g.add_neuron(x, "tanh", weights=[1, 2, 3]) for _ in range(9)]
     before, numbers, moves = held(g)[:8], g.get_parameters().tolist(), g.storage.moves
 
     def useful():
         for neuron in hidden[:3]:
-            gate = g.parameter(0.5) * neuron
+            gate = g.add_parameter(0.5) * neuron
             if g.compile(gate)(np.ones((1, 3)))[0, 0] > 0:
                 yield gate
 
@@ -149,7 +149,7 @@ def test_sources_may_compile_the_graph_while_they_are_read():
 def test_sources_may_edit_the_graph_while_they_are_read():
     """Their edits stay, even if the call fails."""
     g = mlgraph.Graph()
-    x = g.inputs(3)
+    x = g.add_inputs(3)
     neuron = g.add_neuron(x[:2], weights=[1.0, 2.0])
 
     def sources():
@@ -166,7 +166,7 @@ def test_sources_may_edit_the_graph_while_they_are_read():
 def test_memory_error_after_an_edit_by_the_arguments(monkeypatch):
     """No list of sources refers to a missing node."""
     g = mlgraph.Graph()
-    x, real = g.inputs(3), nodes.extend
+    x, real = g.add_inputs(3), nodes.extend
     neuron = g.add_neuron(x[:2], weights=[1.0, 2.0])
 
     class Weights:
@@ -205,7 +205,7 @@ def test_failure_after_recording_an_edit_adds_no_node(monkeypatch):
 def test_undo_keeps_the_order_of_inputs():
     """Columns and ids may be in different orders in a file from another program."""
     g = mlgraph.Graph()
-    a, b = g.inputs(2)
+    a, b = g.add_inputs(2)
     g.input_ids, g._data = array("i", [1, 0]), array("q", [1, 0])
     g.add_neuron([a], weights=[1.0])
     g.undo()

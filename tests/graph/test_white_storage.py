@@ -22,7 +22,7 @@ def test_unused_storage_stays_bounded():
         if missing and step % 2:
             g.add_edge(missing[rng.integers(0, len(missing))], neuron, 1.0)
         else:
-            neuron.edges[rng.integers(0, len(neuron.sources))].prune()
+            neuron.in_edges[rng.integers(0, len(neuron.sources))].prune()
         assert len(g._pool) + g.storage.used <= 2 * packing.in_use(g) + 1024
     before = everything(g)
     packing.compact(g, most=-1)
@@ -49,7 +49,7 @@ def test_copy_shares_nothing_and_is_aligned_to_cache_lines(copied):
         vector += 1
     other.prune([(other[0], other[12])])
     other[0].name = "other"
-    other.add_neuron(other.inputs(1))
+    other.add_neuron(other.add_inputs(1))
     assert everything(net.graph) == before
 
 
@@ -77,7 +77,7 @@ def test_added_neurons_have_no_state_and_padding_is_zero():
     idle = g.add_neurons(list(g)[:5], weights=np.ones((3, 5)), biases=np.ones(3))
     for output in net.outputs[:2]:
         g.add_edge(new, output, 1.0)
-    net.layers[1].neurons[1].edges[2].prune()
+    net.layers[1].neurons[1].in_edges[2].prune()
     moves = g.storage.moves
     net.predict(X)
     assert g.storage.moves > moves and g.storage.used == len(g.parameters) and len(g.parameters) % PANEL == 0
@@ -101,7 +101,7 @@ def test_disconnected_neuron_is_not_trained(there):
         if progress.kind == "epoch" and progress.epoch == 0:
             net.graph.prune([(last, n) for n in net.layers[1].neurons])
             if there == "bias":
-                last.edges[0].prune()  # its weights stand elsewhere then
+                last.in_edges[0].prune()  # its weights stand elsewhere then
             kept.append((last.weights.tolist(), last.bias))
 
     net.fit(X, Y, epochs=3, callbacks=[edit])
@@ -111,7 +111,7 @@ def test_disconnected_neuron_is_not_trained(there):
 def test_bias_at_place_zero_counts(monkeypatch):
     monkeypatch.setattr(packing, "SMALL", -1)
     g = mlgraph.Graph()
-    neuron = g.add_neuron(g.inputs(1), weights=[2.0], bias=3.0)
+    neuron = g.add_neuron(g.add_inputs(1), weights=[2.0], bias=3.0)
     neuron.prune()
     packing.compact(g, most=-1)
     assert g.storage.bias.tolist() == [0] and g.n_parameters == len(g.get_parameters()) == 1 and neuron.bias == 3
@@ -122,7 +122,7 @@ def test_records_may_be_in_any_order(monkeypatch):
     """As they may be in a file."""
     monkeypatch.setattr(packing, "SMALL", -1)
     g = mlgraph.Graph()
-    x = g.inputs(3)
+    x = g.add_inputs(3)
     neurons = [g.add_neuron(x[: k + 1], weights=[k] * (k + 1), bias=k) for k in range(3)]
     for column in g.storage.columns:
         column[0], column[2] = column[2], column[0]

@@ -21,7 +21,7 @@ from mlgraph_ext import _topology
 def test_error_names_the_cycle(n, text):
     """No public edit makes one, but nodes outside of it are computed."""
     g = mlgraph.Graph()
-    x = g.input("x")
+    x = g.add_input("x")
     nodes = [x + 1]
     for _ in range(n - 1):
         nodes.append(-nodes[-1])
@@ -33,7 +33,7 @@ def test_error_names_the_cycle(n, text):
 
 def test_deep_graphs_need_no_recursion(sweep):
     g = mlgraph.Graph()
-    x = node = g.input()
+    x = node = g.add_input()
     for _ in range(20_000):
         node = -node + x
     f = g.compile(node)

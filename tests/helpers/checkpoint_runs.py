@@ -25,7 +25,7 @@ def network(*, seed=1, frozen=False, **dropped):
 def any_model():
     """A graph of neurons with different sources, a parameter used twice, and operations."""
     g, rng = mlgraph.Graph(seed=0), np.random.default_rng(2)
-    x, scale = g.inputs(24), g.parameter(0.5)
+    x, scale = g.add_inputs(24), g.add_parameter(0.5)
     wide = [g.add_neuron(x, "tanh", weights=rng.normal(size=24) / 5) for _ in range(12)]
     own = [
         g.add_neuron([*x[k:], wide[k]], "leaky_relu", weights=rng.normal(size=25 - k) / 5, bias=None) for k in range(8)

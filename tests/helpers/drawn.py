@@ -50,7 +50,7 @@ def network(*sizes):
 def random_neurons(n, seed=0):
     rng = np.random.default_rng(seed)
     g = mlgraph.Graph(seed=0)
-    nodes = g.inputs(6)
+    nodes = g.add_inputs(6)
     for _ in range(n):
         k = int(rng.integers(1, 5))
         sources = [nodes[j] for j in rng.choice(np.arange(max(0, len(nodes) - 14), len(nodes)), k, replace=False)]

@@ -62,12 +62,12 @@ def several(net, within=False):
     """One edit, of all kinds."""
     g, neurons = net.graph, net.layers[1].neurons
     with g.one_edit():
-        x = g.input("more")
-        new = g.add_neuron([g[0], x, g.constant(2.0)], "relu", weights=[1, 2, 3])
-        g.add_neurons([new, x, g.parameter(0.5) * new], weights=np.ones((3, 3)), biases=np.ones(3))
-        neurons[2].edges[0].prune()
+        x = g.add_input("more")
+        new = g.add_neuron([g[0], x, g.add_constant(2.0)], "relu", weights=[1, 2, 3])
+        g.add_neurons([new, x, g.add_parameter(0.5) * new], weights=np.ones((3, 3)), biases=np.ones(3))
+        neurons[2].in_edges[0].prune()
         with g.one_edit() if within else contextlib.nullcontext():
-            edge = neurons[2].edges[0]
+            edge = neurons[2].in_edges[0]
             source, target = edge.source, edge.target
             edge.prune()
             net.forward(np.zeros((1, g.n_inputs)))

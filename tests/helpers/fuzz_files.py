@@ -105,7 +105,7 @@ def damaged_array(rng, array):
 
 def squared():
     g = mlgraph.Graph(seed=0)
-    ids = g.add_neurons(g.inputs(6), "sigmoid", weights=np.ones((17, 6)) / 4, biases=np.zeros(17))
+    ids = g.add_neurons(g.add_inputs(6), "sigmoid", weights=np.ones((17, 6)) / 4, biases=np.zeros(17))
     return mlgraph.Model(g, [g[i] for i in ids][3:6])
 
 

@@ -11,7 +11,7 @@ from mlgraph.graph import ops
 
 NUMBERS = (0, 1, -1, 0.5, -3.25, 1e-40, 1e30, 3e38, INF, -INF, np.float32(0.1), np.int64(7), True)
 MISTAKES = (None, "x", b"x", [], [None], {}, 1j, 1e39, 10**400, 2**31, NAN, float, np.ones(3), np.array("x"))
-MISTAKES += (mlgraph.Graph(seed=0).input(),)
+MISTAKES += (mlgraph.Graph(seed=0).add_input(),)
 
 
 class Builder:
@@ -19,7 +19,7 @@ class Builder:
 
     def __init__(self, rng):
         self.rng, self.g = rng, mlgraph.Graph(seed=0)
-        self.nodes = self.g.inputs(int(rng.integers(1, 5)))
+        self.nodes = self.g.add_inputs(int(rng.integers(1, 5)))
 
     def maybe(self, value):
         return pick(self.rng, MISTAKES) if chance(self.rng, 0.015) else value
@@ -56,21 +56,23 @@ class Builder:
     # What may be done. Each returns the new nodes, if there are any.
 
     def add_leaf(self):
-        how = pick(self.rng, (self.g.constant, self.g.parameter, self.g.parameter, lambda _: self.g.input()))
+        how = pick(
+            self.rng, (self.g.add_constant, self.g.add_parameter, self.g.add_parameter, lambda _: self.g.add_input())
+        )
         return [how(self.number())]
 
     def add_operation(self):
         name = pick(self.rng, tuple(ops.OPS))
         n = ops.OPS[name].arity if ops.OPS[name].arity > 0 else int(self.rng.integers(1, 6))
         nodes = [self.node() if chance(self.rng, 0.9) else self.number() for _ in range(n)]
-        return [self.g.operation(self.maybe(name), *nodes)]
+        return [self.g.add_operation(self.maybe(name), *nodes)]
 
     def add_by_operator(self):
         how = pick(self.rng, (operator.add, operator.sub, operator.mul, operator.truediv, operator.pow))
         return [how(self.g[int(self.rng.integers(len(self.g)))], self.maybe(self.node()))]
 
     def add_softmax(self):
-        return self.g.softmax(self.some())
+        return self.g.add_softmax(self.some())
 
     def add_neurons(self):
         sources, n = self.some(20), int(self.rng.integers(1, 20))

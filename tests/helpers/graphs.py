@@ -41,7 +41,7 @@ def cases(draw, tame=True):
     if not tame:
         at = rng.random(x.shape) < 0.1
         x[at] = rng.choice(SPECIAL, at.sum())
-    nodes = g.inputs(n_inputs)
+    nodes = g.add_inputs(n_inputs)
     reach = draw(st.sampled_from([2, 5, 100]))  # small: deep graphs; large: wide ones
 
     def pick():
@@ -53,9 +53,9 @@ def cases(draw, tame=True):
     kinds = st.sampled_from([*ops.OPS, *PARAMETERS, *PARAMETERS, "constant"])
     for kind in draw(st.lists(kinds, min_size=draw(st.sampled_from([0, 3, 10, 20])), max_size=30)):
         if kind == "parameter":
-            new = [g.parameter(number())]
+            new = [g.add_parameter(number())]
         elif kind == "constant":
-            new = [g.constant(draw(st.sampled_from([-2.0, -1.0, 0.0, 0.5, 1.0, 2.0, 3.0])) if tame else number())]
+            new = [g.add_constant(draw(st.sampled_from([-2.0, -1.0, 0.0, 0.5, 1.0, 2.0, 3.0])) if tame else number())]
         elif kind == "neuron":
             sources = some(9)
             weights = [number() / len(sources) ** 0.5 for _ in sources]
@@ -69,11 +69,11 @@ def cases(draw, tame=True):
                 g[i]
                 for i in g.add_neurons(sources, draw(st.sampled_from(ops.ACTIVATIONS)), weights=weights, biases=biases)
             ]
-            new = [new[0], new[-1], g.operation("sum", *new)]
+            new = [new[0], new[-1], g.add_operation("sum", *new)]
         else:
             op = ops.OPS[kind]
             arguments = [pick() for _ in range(op.arity if op.arity > 0 else draw(st.integers(1, 6)))]
-            new = [g.operation(kind, *(into_domain(kind, arguments, number) if tame else arguments))]
+            new = [g.add_operation(kind, *(into_domain(kind, arguments, number) if tame else arguments))]
         nodes.extend(mlgraph.sin(node) if tame and is_large(g, node, x) else node for node in new)
     outputs = [pick() for _ in range(draw(st.integers(0, 3)))] + [nodes[-1]]
     return Case(g, outputs, x)
@@ -109,9 +109,9 @@ def is_large(graph, node, x):
 def every_parameter():
     """A graph with every way to hold a parameter; nodes by name."""
     g = mlgraph.Graph(seed=0)
-    x, y = g.input("x"), g.input("y")
-    w = g.parameter(0.5, "w")
-    shared = g.parameter(-1.5, "shared")
+    x, y = g.add_input("x"), g.add_input("y")
+    w = g.add_parameter(0.5, "w")
+    shared = g.add_parameter(-1.5, "shared")
     one = g.add_neuron([x, y, w], "tanh", weights=[0.5, -1, 2], bias=0.25)
     bare = g.add_neuron([one, x], "sigmoid", weights=[1, -2], bias=None)
     weights = np.linspace(-1, 1, 34).reshape(17, 2)
@@ -155,8 +155,8 @@ def evaluate(graph, x, given=None):
 def small():
     """Two inputs, a constant, a parameter, three neurons and a sum."""
     g = mlgraph.Graph(seed=0)
-    x, y = g.input("x"), g.input()
-    c, p = g.constant(2.5), g.parameter(0.5, "p")
+    x, y = g.add_input("x"), g.add_input()
+    c, p = g.add_constant(2.5), g.add_parameter(0.5, "p")
     n = g.add_neuron([x, y], "tanh", weights=[1, -1], bias=0.25)
     block = g.add_neurons([y, n], "relu", weights=[[1, 2], [3, 4]], biases=None)
     return g, x, y, c, p, n, [g[i] for i in block], n + p

@@ -31,5 +31,5 @@ def is_finite(model):
 
 def one_neuron(loss, weights=(1.0,), **options):
     g = mlgraph.Graph(seed=0)
-    n = g.add_neuron([g.input(f"x{k}") for k in range(len(weights))], weights=weights, **options)
+    n = g.add_neuron([g.add_input(f"x{k}") for k in range(len(weights))], weights=weights, **options)
     return mlgraph.Model(g, [n], loss=loss(n))

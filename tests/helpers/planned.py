@@ -39,7 +39,7 @@ def affine(nodes, x):
 def graphs(draw):
     """Nodes that read earlier ones, some more than once, neurons that share lists; and a few of them as outputs."""
     g = mlgraph.Graph(seed=0)
-    nodes = [*g.inputs(3), g.constant(1.5), g.parameter(0.5)]
+    nodes = [*g.add_inputs(3), g.add_constant(1.5), g.add_parameter(0.5)]
     below = st.integers(0, 10**6).map(lambda i: nodes[i % len(nodes)])
     for kind in draw(st.lists(st.sampled_from(["neg", "sub", "sum", "neuron", "block"]), max_size=25)):
         if kind == "neg":

@@ -24,8 +24,8 @@ def network(epochs=2):
 def any_model(epochs=0):
     """Neurons that share sources and others that do not, a parameter, operations, odd names; the loss is a node."""
     g, rng = mlgraph.Graph(seed=0), np.random.default_rng(0)
-    x = [g.input(name) for name in ("a", "b", "ü", "\n", "", "a")]
-    scale = g.parameter(0.5, "scale")
+    x = [g.add_input(name) for name in ("a", "b", "ü", "\n", "", "a")]
+    scale = g.add_parameter(0.5, "scale")
     shared = [g.add_neuron(x, "tanh", weights=rng.normal(size=6), bias=None) for _ in range(10)]
     own = [g.add_neuron([*x[k:], shared[k]], "relu", weights=np.ones(7 - k), bias=k) for k in range(5)]
     total = mlgraph.sum(*own, *shared[:3]) * scale + 1.5

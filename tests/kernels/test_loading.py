@@ -26,7 +26,7 @@ def test_every_value_is_read_exactly(sweep, kind, columns, n):
     wanted = (x / 255).astype(np.float32) if kind == "bytes" else x
     for some in (range(columns), range(columns - 1, -1, -7), RNG.permutation(columns)[: 1 + columns // 3].tolist()):
         g = mlgraph.Graph()
-        inputs = g.inputs(columns)
+        inputs = g.add_inputs(columns)
         nodes = [inputs[i] for i in some]
         for read, exact in ((nodes, wanted[:, list(some)].view(np.uint32)), ([node + 0.0 for node in nodes], None)):
             model = mlgraph.Model(g, read)
@@ -44,7 +44,7 @@ def test_shuffled_examples_reach_their_step(sweep, kind):
     values = (x / 255).astype(np.float32)
     for batch in (1, 33, 75):
         g = mlgraph.Graph()
-        inputs, weights = g.inputs(70), [g.parameter(0.0) for _ in range(70)]
+        inputs, weights = g.add_inputs(70), [g.add_parameter(0.0) for _ in range(70)]
         loss = mlgraph.sum(*(w * mlgraph.sin(i) for w, i in zip(weights, inputs, strict=True)))
         options = {
             "epochs": 1,

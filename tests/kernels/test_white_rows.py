@@ -28,7 +28,7 @@ def test_neurons_with_equal_sources_form_quads():
 def test_infinite_weight_affects_only_its_own_row_of_a_quad(sweep, together, n):
     """An infinite weight times a delta of zero is NaN; neighbours in the quad must not get it."""
     g = mlgraph.Graph()
-    x = g.inputs(3)
+    x = g.add_inputs(3)
     hidden = [g.add_neuron(x[:2], "relu", weights=[1.0, 2.0]) for _ in range(together)]
     last = [g.add_neuron([*hidden, x[2]], weights=np.ones(together + 1)) for _ in range(2)]
     function = g.compile(last)
@@ -40,10 +40,10 @@ def test_infinite_weight_affects_only_its_own_row_of_a_quad(sweep, together, n):
 def test_repeated_source_gets_the_adjoint_of_each_edge(sweep):
     """Only neurons written out can have a repeated source."""
     rng, g = np.random.default_rng(0), mlgraph.Graph()
-    x = g.inputs(6)
+    x = g.add_inputs(6)
     hidden = [g.add_neuron(x, "tanh", weights=rng.normal(size=6)) for _ in range(8)]
     sources = hidden + hidden[:3]
-    outputs = [mlgraph.sum(*[g.parameter(rng.normal() / 4) * node for node in sources]) for _ in range(9)]
+    outputs = [mlgraph.sum(*[g.add_parameter(rng.normal() / 4) * node for node in sources]) for _ in range(9)]
     plan = check(mlgraph.Model(g, outputs, "softmax_cross_entropy"), *data(50, 6, 9, "float"))
     assert [ins.arity for _, ins in plan.trained] == [6, 11]
 

@@ -72,7 +72,7 @@ def test_outputs_that_feed_other_neurons(sweep, layers, density, loss):
         chosen = [[node for node in nodes if rng.random() <= density] for _ in range(n)]
         return [g.add_neuron(some, "tanh", weights=rng.normal(size=len(some)) / len(some) ** 0.5) for some in chosen]
 
-    narrow = layer(g.inputs(12), 21)
+    narrow = layer(g.add_inputs(12), 21)
     wide = layer(narrow, 300)
     last = layer(wide if layers == 1 else narrow + wide, 10)
     early = wide[:6] if layers == 1 else narrow[:3] + wide[:3]
@@ -151,8 +151,8 @@ def test_optimizers(sweep, optimizer, columns, size, sparsity, decay, kind):
 def test_block_without_padding_stays_within_the_parameters(sweep, optimizer):
     """Weights of neurons written out are ordered as in a block, except for the padding of its last panel."""
     g = mlgraph.Graph(seed=0)
-    x, weights = g.input(), [g.parameter(1.0) for _ in range(17)]
-    model = mlgraph.Model(g, [g.operation("sum", w * x) for w in weights])
+    x, weights = g.add_input(), [g.add_parameter(1.0) for _ in range(17)]
+    model = mlgraph.Model(g, [g.add_operation("sum", w * x) for w in weights])
     values = np.random.default_rng(0).random((64, 1), np.float32)
     model.fit(values, np.tile(2 * values, (1, 17)), epochs=20, learning_rate=0.05, optimizer=optimizer)
     [block] = [ins for ins in engine_of(model).plan.instructions if ins.kind == KINDS["dense"]]
@@ -178,9 +178,9 @@ def test_training_continues_after_an_infinite_loss(sweep):
     """In lanes without an example, adjoints of zero times infinite derivatives would be NaN and end the run."""
     rng, (x, y) = np.random.default_rng(0), data(32, 20, 4, "float")
     g = mlgraph.Graph(seed=0)
-    inputs = g.inputs(20)
+    inputs = g.add_inputs(20)
     rows = [g.add_neuron([inputs[k] for k in rng.permutation(20)[:5]], weights=rng.normal(size=5)) for _ in range(12)]
-    outputs = [a * b + g.parameter(0.0) for a, b in zip(rows[:4], rows[4:8], strict=True)]
+    outputs = [a * b + g.add_parameter(0.0) for a, b in zip(rows[:4], rows[4:8], strict=True)]
     model = mlgraph.Model(g, outputs, "softmax_cross_entropy")
     fresh = copy.deepcopy(model)
     assert not np.isfinite(model.evaluate(np.clip(x * 1e38, -3e38, 3e38), y)["loss"])

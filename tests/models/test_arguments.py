@@ -29,9 +29,9 @@ NAN, INF = np.nan, np.inf
 def world(folder):
     """Everything that a call may need, new and always the same."""
     w = types.SimpleNamespace(g=Graph(seed=0), other=Graph(seed=0), folder=folder)
-    w.other.inputs(50)
-    w.x = w.g.inputs(6)
-    w.p = w.g.parameter(0.5, "p")
+    w.other.add_inputs(50)
+    w.x = w.g.add_inputs(6)
+    w.p = w.g.add_parameter(0.5, "p")
     w.n = w.g.add_neuron(w.x[:4], "tanh", weights=[1, 2, -1, 0.5], bias=0.25)
     w.y = mlgraph.exp(w.n) * w.p + w.x[5]
     w.f = w.g.compile([w.y, w.n])
@@ -62,16 +62,18 @@ def calls(w):
     gradual = {"sparsity": 0.5, "updates": 20, "until": 0.5, "block": 4}
     checked = {"function": w.f, "x": X, "seed": 3}
     return {
-        "Graph.input": partial(w.g.input, name="a"),
-        "Graph.inputs": partial(w.g.inputs, n=3),
-        "Graph.constant": partial(w.g.constant, value=0.5),
-        "Graph.parameter": partial(w.g.parameter, value=0.5, name="b"),
+        "Graph.add_input": partial(w.g.add_input, name="a"),
+        "Graph.add_inputs": partial(w.g.add_inputs, n=3),
+        "Graph.add_constant": partial(w.g.add_constant, value=0.5),
+        "Graph.add_parameter": partial(w.g.add_parameter, value=0.5, name="b"),
         "Graph.add_neuron": partial(w.g.add_neuron, sources=w.x, activation="relu", weights=WEIGHTS[0], bias=0.5),
         "Graph.add_neurons": partial(
             w.g.add_neurons, sources=w.x, activation="relu", weights=WEIGHTS, biases=WEIGHTS[:, 0]
         ),
-        "Graph.operation": partial(lambda name, argument: w.g.operation(name, argument), name="exp", argument=w.n),
-        "Graph.softmax": partial(w.g.softmax, nodes=w.x),
+        "Graph.add_operation": partial(
+            lambda name, argument: w.g.add_operation(name, argument), name="exp", argument=w.n
+        ),
+        "Graph.add_softmax": partial(w.g.add_softmax, nodes=w.x),
         "Graph.edge": partial(w.g.edge, source=w.x[0], target=w.n),
         "Graph.has_edge": partial(w.g.has_edge, source=w.x[0], target=w.n),
         "Graph.reaches": partial(w.g.reaches, source=w.x[0], target=w.n),
@@ -94,8 +96,8 @@ def calls(w):
         "Neuron.activation": setter(w.n, "activation", "relu"),
         "Neuron.weights": setter(w.n, "weights", WEIGHTS[0, :4]),
         "Neuron.bias": setter(w.n, "bias", 0.5),
-        "Edge.weight": setter(w.n.edges[0], "weight", 0.75),
-        "Edge.frozen": setter(w.n.edges[0], "frozen", True),
+        "Edge.weight": setter(w.n.in_edges[0], "weight", 0.75),
+        "Edge.frozen": setter(w.n.in_edges[0], "frozen", True),
         "Layer.weights": setter(layers[1], "weights", WEIGHTS.T[:3]),
         "Layer.biases": setter(layers[1], "biases", WEIGHTS[0, :3]),
         "Layer.mask": setter(layers[1], "mask", np.ones((3, 9), bool)),
@@ -297,14 +299,14 @@ def test_arguments_in_other_forms_give_the_same_bits(folder, name):
 @pytest.mark.parametrize("use", [lambda g, node: node, lambda g, node: g.add_neuron([g[0], node])])
 def test_nodes_that_do_not_exist_reach_no_kernel(use, node):
     g = Graph(seed=0)
-    g.inputs(3)
+    g.add_inputs(3)
     with pytest.raises(ValueError, match=r"sources that do not exist|was removed"):
         g.compile(use(g, mlgraph.Node(g, node)))
 
 
 def test_half_an_edit_reaches_no_kernel():
     g = Graph(seed=0)
-    x, y = g.inputs(2)
+    x, y = g.add_inputs(2)
     z = x * y
     g._code.append(1)
     with pytest.raises(RuntimeError, match=r"an edit was interrupted$"):
@@ -314,7 +316,7 @@ def test_half_an_edit_reaches_no_kernel():
 def test_missing_columns_and_examples_reach_no_kernel():
     """A callback may add inputs to the graph after `fit` has checked the data."""
     g = Graph(seed=0)
-    neuron = g.add_neuron(g.inputs(3), weights=[1, 2, 3])
+    neuron = g.add_neuron(g.add_inputs(3), weights=[1, 2, 3])
     engine = Engine(g, Plan(g, [neuron.id]))
     with pytest.raises(ValueError, match=r"^x: expected 3 columns, one for each input, got 2$"):
         engine.execute(Examples(np.ones((5, 2)), 2), values=[neuron.id])

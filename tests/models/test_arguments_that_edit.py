@@ -33,7 +33,7 @@ EDITS = {
     "edges cut": lambda net: net.prune(0.5),
     "neurons widened": lambda net: net.widen(net.layers[0], 3),
     "neurons removed": lambda net: net.undo(),
-    "inputs added": lambda net: net.graph.add_neuron(net.graph.inputs(2)),
+    "inputs added": lambda net: net.graph.add_neuron(net.graph.add_inputs(2)),
 }
 CALLS = {
     "fit x": lambda net, late: net.fit(late(X), LABELS, epochs=1),

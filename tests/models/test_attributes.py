@@ -11,7 +11,7 @@ def objects():
     net.add_layer(1)
     node, neuron = net.graph[0], layer[0]
     model = mlgraph.Model(net.graph, [neuron])
-    return [net, net.graph, model, layer, neuron, node, neuron.edges[0], net.history]
+    return [net, net.graph, model, layer, neuron, node, neuron.in_edges[0], net.history]
 
 
 @pytest.mark.parametrize("at", range(8))

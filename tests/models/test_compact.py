@@ -60,11 +60,11 @@ def test_compact_of_a_network_without_dead_nodes_is_a_copy():
 
 def test_compact_keeps_names_and_a_loss_that_is_a_node(tmp_path):
     g = mlgraph.Graph(seed=0)
-    x = [g.input(f"x{i}") for i in range(FLOATS.shape[1])]
-    other = mlgraph.Model(g, mlgraph.exp(g.parameter(7.0, "lost") * x[0] + 11.0))
+    x = [g.add_input(f"x{i}") for i in range(FLOATS.shape[1])]
+    other = mlgraph.Model(g, mlgraph.exp(g.add_parameter(7.0, "lost") * x[0] + 11.0))
     hidden = g.add_neuron(x[2:6], "tanh", weights=[0.1, -0.2, 0.3, 0.4], bias=0.25)
     hidden.name = "hidden"
-    out = g.parameter(1.5, "scale") * hidden + 0.125
+    out = g.add_parameter(1.5, "scale") * hidden + 0.125
     model = mlgraph.Model(g, out, loss=mlgraph.log(1 + (out - x[1]) ** 2))
     model.fit(FLOATS, epochs=1, learning_rate=0.01)
     small, before = model.compact(), other.forward(FLOATS)
@@ -112,7 +112,7 @@ def test_layer_without_live_neurons_is_gone():
 
 def test_compact_frees_what_many_edits_leave_behind():
     g = mlgraph.Graph(seed=0)
-    x = g.inputs(2)
+    x = g.add_inputs(2)
     out = g.add_neuron(x, weights=[1.0, 1.0])
     model = mlgraph.Model(g, out)
     for _ in range(50):
@@ -136,7 +136,7 @@ def test_gradients_know_all_nodes_of_a_compact_copy():
 
 def test_compact_copy_refuses_dead_sources():
     g = mlgraph.Graph(seed=0)
-    x = g.inputs(2)
+    x = g.add_inputs(2)
     a, b = g.add_neuron(x), g.add_neuron(x)
     model = mlgraph.Model(g, mlgraph.tanh(a) * b)
     a.prune()

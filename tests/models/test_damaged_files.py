@@ -221,10 +221,10 @@ def test_shared_parameters_are_refused(saved, path):
 @pytest.mark.parametrize("length", [1, 2, 5])
 def test_cycles_are_refused(path, length):
     g = mlgraph.Graph(seed=0)
-    x = g.inputs(6)
+    x = g.add_inputs(6)
     nodes = [mlgraph.exp(x[0])]
     for _ in range(length - 1):
-        nodes.append(g.operation("identity", nodes[-1]))
+        nodes.append(g.add_operation("identity", nodes[-1]))
     mlgraph.Model(g, [x[0] * 2]).save(path)
     arrays = arrays_in(path)
     arrays["pool"][arrays["start"][nodes[0].id]] = nodes[-1].id
@@ -235,7 +235,7 @@ def test_cycles_are_refused(path, length):
 def test_overlapping_lists_of_sources_are_refused(path):
     """A plan walks a list once for all nodes that read it, and skips the condition of a `where`."""
     g = mlgraph.Graph(seed=0)
-    x = g.inputs(6)
+    x = g.add_inputs(6)
     a, b = g.add_neuron(x[:3]), g.add_neuron(x[2:])
     chosen, total = mlgraph.where(a, b, x[2]), mlgraph.sum(b, x[2], a)
     mlgraph.Model(g, [chosen * total]).save(path)
@@ -251,7 +251,7 @@ def test_overlapping_lists_of_sources_are_refused(path):
 
 def test_arrays_that_contradict_each_other_are_refused(path):
     g = mlgraph.Graph(seed=0)
-    x = g.inputs(2)
+    x = g.add_inputs(2)
     a, b = g.add_neuron(x), g.add_neuron(x)
     mlgraph.Model(g, [mlgraph.exp(a) * b]).save(path)
     arrays, exp = arrays_in(path), len(g) - 2

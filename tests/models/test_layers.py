@@ -116,7 +116,7 @@ def test_training_waits_while_a_layer_is_added():
 def test_assigned_weights_and_biases_change_only_existing_edges_and_biases(bias):
     net = mlgraph.Network(12, seed=1)
     first, last = net.add_layer(20, bias=bias), net.add_layer(3, "softmax")
-    net.graph.prune(first[4].edges[2:5])
+    net.graph.prune(first[4].in_edges[2:5])
     extra = net.graph.add_neuron(net.outputs[:1], weights=[7], bias=5)
     net.graph.add_edge(net.graph[0], last[2], 9)
     rest = last.weights, last.biases
@@ -257,9 +257,9 @@ NAN = float("nan")
         lambda net: setattr(net.layers[0][1], "bias", NAN),
         lambda net: setattr(net.layers[0][1], "weights", [1.0, NAN]),
         lambda net: setattr(net.layers[0], "weights", [[1.0, NAN]] * 3),
-        lambda net: setattr(net.layers[0][1].edges[0], "weight", NAN),
+        lambda net: setattr(net.layers[0][1].in_edges[0], "weight", NAN),
         lambda net: net.graph.set_parameters([NAN] * net.n_parameters),
-        lambda net: net.graph.parameter(NAN),
+        lambda net: net.graph.add_parameter(NAN),
         lambda net: net.graph.add_neuron(net.outputs, weights=[NAN]),
     ],
 )
@@ -372,7 +372,7 @@ def test_a_layer_of_gelu_says_what_to_write():
     with pytest.raises(ValueError, match=r"one of identity, .*gelu', which is .* Model on mlgraph\.gelu\(neuron\)"):
         net.add_layer(4, "gelu")
     g = mlgraph.Graph(seed=0)
-    hidden = [mlgraph.gelu(g[i]) for i in g.add_neurons(g.inputs(3), n=16)]
+    hidden = [mlgraph.gelu(g[i]) for i in g.add_neurons(g.add_inputs(3), n=16)]
     model = mlgraph.Model(g, g.add_neuron(hidden))
     x = np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32)
     model.fit(x, np.abs(x[:, 0]), epochs=50, batch_size=20, verbose=False)

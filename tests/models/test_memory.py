@@ -36,7 +36,7 @@ def cycle(path, seed):
         net.fit(X, LABELS, epochs=2, optimizer=optimizer, validation_data=(X, LABELS), n_threads=n_threads)
     g, hidden = net.graph, net.layers[1].neurons
     extra = g.add_neuron(hidden[:7], "relu", weights=np.ones(7))
-    model = mlgraph.Model(g, [extra * g.parameter(0.5) + 1, mlgraph.exp(hidden[0])])
+    model = mlgraph.Model(g, [extra * g.add_parameter(0.5) + 1, mlgraph.exp(hidden[0])])
     model.fit(X, np.ones((200, 2)), epochs=1, learning_rate=1e-3)
     g.compile([extra, *hidden]).vjp(X)
     g.draw().to_svg()
@@ -84,7 +84,7 @@ def test_memory_stays_flat(tmp_path, request):
         (18, lambda net: compaction.compact_storage(net.graph, np.arange(len(net.graph)))),
         (1, lambda net: compaction.in_use(net.graph)),
         (12, lambda net: list_coding.squeeze(net.graph)),
-        (12, lambda net: net.layers[0][3].edges[5].prune()),
+        (12, lambda net: net.layers[0][3].in_edges[5].prune()),
     ],
     ids=["compact", "in_use", "squeeze", "prune"],
 )

@@ -29,7 +29,7 @@ def network(hidden=9, **options):
 @pytest.mark.parametrize("by", ["saliency", lambda edges: -edges.weight], ids=["saliency", "callable"])
 def test_pruning_leaves_other_models_as_they_are(by, scope):
     g, rng = mlgraph.Graph(seed=0), np.random.default_rng(0)
-    inputs, models = g.inputs(24), []
+    inputs, models = g.add_inputs(24), []
     for _ in range(2):
         hidden = [g.add_neuron(inputs, "tanh", weights=rng.normal(size=24)) for _ in range(9)]
         models.append(mlgraph.Model(g, [g.add_neuron(hidden, weights=rng.normal(size=9)) for _ in range(2)]))
@@ -46,7 +46,7 @@ def test_pruning_leaves_other_models_as_they_are(by, scope):
 @pytest.mark.parametrize("what", ["sparsity", "neurons"])
 def test_pruning_keeps_edges_that_only_another_model_needs(what):
     g = mlgraph.Graph(seed=0)
-    x = g.inputs(4)
+    x = g.add_inputs(4)
     hidden = [g.add_neuron(x, "tanh", weights=np.arange(1, 5) + k) for k in range(4)]
     first = mlgraph.Model(g, [g.add_neuron([*x, *hidden], weights=np.ones(8)) for _ in range(2)])
     second = mlgraph.Model(g, [g.add_neuron(hidden, weights=np.ones(4)) for _ in range(5)])
@@ -60,7 +60,7 @@ def test_pruning_keeps_edges_that_only_another_model_needs(what):
 def test_network_ignores_the_targets_of_another_model():
     """A network takes its own data although another model of the graph has a loss that reads further inputs."""
     alone, net = network(), network()
-    targets = net.graph.inputs(3)
+    targets = net.graph.add_inputs(3)
     errors = ((z - t) ** 2 for z, t in zip(net.outputs, targets, strict=True))
     other = mlgraph.Model(net.graph, net.outputs, mlgraph.sum(*errors))
     assert not net.gradients(X, LABELS).of(targets[2]).any()
@@ -103,7 +103,7 @@ def test_only_the_network_itself_trains_with_dropout(dropped):
 
 def test_counts_include_only_what_the_model_needs():
     g = mlgraph.Graph(seed=0)
-    x = g.inputs(4)
+    x = g.add_inputs(4)
     hidden = g.add_neuron(x, "tanh", weights=[1, 2, 3, 4])
     first = mlgraph.Model(g, g.add_neuron([*x, hidden], weights=[1, 2, 3, 4, 5]))
     second = mlgraph.Model(g, g.add_neuron([hidden], weights=[1]))
@@ -123,7 +123,7 @@ def test_edges_out_of_disconnected_neurons_do_not_count():
 
 def test_neurons_that_undo_removed_do_not_count():
     g = mlgraph.Graph(seed=0)
-    x = g.inputs(3)
+    x = g.add_inputs(3)
     first, second = (mlgraph.Model(g, g.add_neuron(x, weights=[1, 2, 3])) for _ in range(2))
     g.add_neurons(x, weights=np.ones((2, 3)))
     assert first.sparsity == second.sparsity == 1 - 3 / 9 and first.n_edges == 3
@@ -149,7 +149,7 @@ def test_counting_waits_for_an_edit(name):
 @pytest.mark.parametrize("what", ["outputs", "loss"])
 def test_disconnected_outputs_and_losses_are_refused(what):
     g = mlgraph.Graph(seed=0)
-    x = g.inputs(2)
+    x = g.add_inputs(2)
     dead = g.add_neuron(x, weights=[1, 2])
     g.prune(dead)
     before = everything(g)
@@ -163,26 +163,26 @@ def test_disconnected_outputs_and_losses_are_refused(what):
     [
         ("binary_cross_entropy", lambda g, h: g.add_neuron(h, "sigmoid")),
         ("binary_cross_entropy", lambda g, h: [h[0], mlgraph.sigmoid(h[1])]),
-        ("softmax_cross_entropy", lambda g, h: g.softmax(h)),
+        ("softmax_cross_entropy", lambda g, h: g.add_softmax(h)),
     ],
 )
 def test_cross_entropies_refuse_probabilities_of_their_own_kind(loss, probabilities):
     """A sigmoid of a sigmoid learns next to nothing."""
     g = mlgraph.Graph(seed=0)
-    h = [g.add_neuron(g.inputs(2), weights=[1, 2]) for _ in range(2)]
+    h = [g.add_neuron(g.add_inputs(2), weights=[1, 2]) for _ in range(2)]
     ends = probabilities(g, h)
     before = len(g)
     with pytest.raises(ValueError, match=rf"^outputs: expected logits, because {loss} computes the s\w+ itself"):
         mlgraph.Model(g, ends, loss=loss)
     assert len(g) == before
     above_one = mlgraph.exp(h[0] - mlgraph.logsumexp(h[1], 1.0))
-    other = {"softmax_cross_entropy": mlgraph.sigmoid(h[0]), "binary_cross_entropy": g.softmax(h)[0]}[loss]
+    other = {"softmax_cross_entropy": mlgraph.sigmoid(h[0]), "binary_cross_entropy": g.add_softmax(h)[0]}[loss]
     mlgraph.Model(g, [above_one, other], loss=loss)
 
 
 def test_fit_refuses_a_loss_that_depends_on_no_parameter():
     g = mlgraph.Graph(seed=0)
-    x, t, s = g.input(), g.input(), g.parameter(2.0)
+    x, t, s = g.add_input(), g.add_input(), g.add_parameter(2.0)
     for model in (mlgraph.Model(g, s * x, loss=(x - t) ** 2), mlgraph.Model(g, x * 2)):
         with pytest.raises(ValueError, match=r"^fit: the loss depends on no weight or parameter"):
             model.fit([[1.0, 2.0]], () if model.loss == "node" else [3.0], epochs=1)
@@ -195,7 +195,7 @@ def test_fit_refuses_a_loss_that_depends_on_no_parameter():
 def test_predicting_needs_no_columns_that_only_the_loss_reads():
     """Data have all columns, or those up to the last that an output reads, or those without targets."""
     g = mlgraph.Graph(seed=0)
-    x, target = g.inputs(4), g.input()
+    x, target = g.add_inputs(4), g.add_input()
     out = g.add_neuron(x, weights=[1.0, 2.0, 0.2, 0.1])
     model = mlgraph.Model(g, out, loss=(out - target) ** 2)
     model.prune(0.5)
@@ -278,7 +278,7 @@ def test_probabilities_at_a_temperature():
 def test_output_may_equal_the_loss():
     """Equal nodes are computed once, whichever came first."""
     g = mlgraph.Graph(seed=0)
-    h = g.add_neuron([g.input()], weights=[1.0])
+    h = g.add_neuron([g.add_input()], weights=[1.0])
     first, second = mlgraph.exp(h), mlgraph.exp(h)
     for output, loss in ((first, second), (second, first)):
         model = mlgraph.Model(g, [output, mlgraph.sin(h)], loss=loss)
@@ -291,7 +291,7 @@ class OwnGraph(mlgraph.Graph):
 
 def test_copies_and_pickles_of_a_graph_that_refers_to_its_model():
     g = OwnGraph(seed=0)
-    model = mlgraph.Model(g, g.add_neuron([g.input()], weights=[2.0]))
+    model = mlgraph.Model(g, g.add_neuron([g.add_input()], weights=[2.0]))
     g.of = model
     model.predict([[3.0]])
     copies = [copy.deepcopy(model), copy.deepcopy(g).of, *(pickle.loads(pickle.dumps(model, p)) for p in range(6))]

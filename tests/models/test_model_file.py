@@ -53,7 +53,7 @@ def test_loaded_model_equals_the_saved_one_and_learns_the_same(model, path):
 
 def test_loaded_network_has_its_layers(path):
     net = network()
-    net.graph.input("extra")  # which the first layer does not read
+    net.graph.add_input("extra")  # which the first layer does not read
     net.layers[0].neurons[3].weights[:3] = [np.inf, -np.inf, -0.0]
     net.save(path)
     back = mlgraph.load(path)
@@ -114,7 +114,7 @@ def test_another_process_loads_the_same_bits(path):
 def test_sources_keep_their_order(path):
     """Long ascending lists are saved as bits; others must not be."""
     g, rng = mlgraph.Graph(seed=0), np.random.default_rng(0)
-    x = g.inputs(60)
+    x = g.add_inputs(60)
     order = [0, *rng.permutation(np.arange(1, 59)), 59]
     neuron = g.add_neuron([x[i] for i in order], weights=rng.normal(size=60))
     model = mlgraph.Model(g, [neuron, x[0] * x[1], x[0] - x[1], *(g[i] for i in np.array([0, 3]))])

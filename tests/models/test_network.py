@@ -19,7 +19,7 @@ def softmax(z):
 
 def test_models_and_histories_describe_themselves():
     g = mlgraph.Graph(seed=0)
-    model = mlgraph.Model(g, [g.add_neuron(g.inputs(INPUTS))])
+    model = mlgraph.Model(g, [g.add_neuron(g.add_inputs(INPUTS))])
     assert repr(model) == "<Model of 12 inputs, 1 output, 12 edges: squared_error>"
     net = network()
     history = net.fit(X, Y, epochs=1, validation_data=(X, Y), optimizer="sgd", learning_rate=0.05, batch_size=128)
@@ -36,7 +36,7 @@ UNUSABLE = [("forward", X), ("fit", X, Y), ("evaluate", X, Y), ("save", "never")
 def test_network_without_layers_cannot_be_used(name, arguments):
     net = mlgraph.Network(INPUTS, seed=0)
     assert (net.n_edges, net.n_parameters, net.sparsity) == (0, 0, 0.0)
-    net.graph.add_neuron([net.graph.parameter(1.0), net.graph[0]])
+    net.graph.add_neuron([net.graph.add_parameter(1.0), net.graph[0]])
     assert (net.n_edges, net.n_parameters) == (0, 0)
     with pytest.raises(ValueError, match=r"^network: expected at least one layer, got none; add_layer adds one"):
         getattr(net, name)(*arguments)
@@ -44,10 +44,10 @@ def test_network_without_layers_cannot_be_used(name, arguments):
 
 def test_inputs_added_later_are_not_inputs_of_the_layers(tmp_path):
     net = mlgraph.Network(INPUTS, seed=0)
-    net.graph.input("target")
+    net.graph.add_input("target")
     assert repr(net) == f"<Network {INPUTS}: 0 edges>"
     net.add_layer(2, "identity")
-    net.graph.input("another")
+    net.graph.add_input("another")
     net.save(tmp_path / "net.npz")
     for model in (net, net.compact(), mlgraph.load(tmp_path / "net.npz")):
         assert repr(model) == f"<Network {INPUTS}-2: {2 * INPUTS} edges>"
@@ -68,7 +68,7 @@ def test_softmax_of_one_output_is_refused():
         mlgraph.Network(3, seed=0).add_layer(1, "softmax")
     g = mlgraph.Graph(seed=0)
     with pytest.raises(ValueError, match=message):
-        mlgraph.Model(g, g.input(), loss="softmax_cross_entropy")
+        mlgraph.Model(g, g.add_input(), loss="softmax_cross_entropy")
 
 
 # --- values ---------------------------------------------------------------------------------------
@@ -227,7 +227,7 @@ def read_a_new_neuron(net, layers):
 @pytest.mark.parametrize("edit", [jump, within, activate, read_a_logit, read_a_new_neuron])
 def test_whether_layers_describe_the_whole_network(edit):
     net, layers = three_layers()
-    layers[0][0].edges[1].prune()
+    layers[0][0].in_edges[1].prune()
     net.widen(layers[0])
     assert net.is_layered and "not layered" not in repr(net)
     edit(net, layers)

@@ -125,7 +125,7 @@ def network_of(net):
 
 def test_functions_of_a_graph_read_bytes_as_numbers():
     g = mlgraph.Graph()
-    a, b = g.inputs(2)
+    a, b = g.add_inputs(2)
     f = g.compile(a + b)
     x = np.array([[1, 200], [3, 55]], np.uint8)
     assert f(x).tolist() == [[201], [58]] and f.vjp(x).values.tolist() == f.jvp(x, x).tolist()
@@ -169,7 +169,7 @@ def test_standardize_needs_finite_numbers(bad):
 def own_loss(n):
     """A model whose loss is a node: (output - target)^2, and the last input is the target."""
     g = mlgraph.Graph(seed=0)
-    *x, target = g.inputs(n + 1)
+    *x, target = g.add_inputs(n + 1)
     out = g.add_neuron(x, weights=np.zeros(n), bias=0.0)
     return mlgraph.Model(g, out, loss=(out - target) ** 2)
 

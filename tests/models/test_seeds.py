@@ -21,7 +21,7 @@ def state(model):
 
 
 def add_neuron(net, **options):
-    return net.graph.add_neuron(net.graph.inputs(5), "tanh", **options)
+    return net.graph.add_neuron(net.graph.add_inputs(5), "tanh", **options)
 
 
 CALLS = {
@@ -35,7 +35,7 @@ CALLS = {
 SEEDLESS = {
     "add_layer": lambda net: net.add_layer(CLASSES, "softmax"),
     "add_neuron": add_neuron,
-    "add_neurons": lambda net: net.graph.add_neurons(net.graph.inputs(5), n=3),
+    "add_neurons": lambda net: net.graph.add_neurons(net.graph.add_inputs(5), n=3),
 }
 CHECKS = {
     "check_gradients": lambda net, **seed: check_gradients(net.outputs, X[:3] / 255, **seed),
@@ -110,7 +110,7 @@ def test_a_second_fit_goes_on_in_another_order():
 
 def test_models_of_one_graph_share_its_generator():
     g = mlgraph.Graph(seed=1)
-    x = g.inputs(INPUTS)
+    x = g.add_inputs(INPUTS)
     models = [mlgraph.Model(g, g.add_neuron(x)) for _ in range(2)]
     drawn = [model.fit(X, Y, epochs=1, batch_size=10, learning_rate=0).batch_loss for model in models]
     assert models[0].graph is models[1].graph and not np.array_equal(*drawn)
@@ -121,7 +121,7 @@ def test_models_of_one_graph_share_its_generator():
 
 def test_neurons_without_given_weights_get_those_of_a_layer():
     g, rng = mlgraph.Graph(seed=2), np.random.default_rng(2)
-    x = g.inputs(12)
+    x = g.add_inputs(12)
     one, some = g.add_neuron(x), g.add_neurons(x, n=3, biases=None)
     assert np.array_equal(one.weights, rng.standard_normal(12, np.float32) / np.float32(6))
     weights = np.array([g[i].weights for i in some])
@@ -130,7 +130,7 @@ def test_neurons_without_given_weights_get_those_of_a_layer():
 
 def test_neurons_without_given_weights_learn():
     g = mlgraph.Graph(seed=0)
-    x = g.inputs(2)
+    x = g.add_inputs(2)
     hidden = [g.add_neuron(x, "tanh") for _ in range(8)]
     model = mlgraph.Model(g, g.add_neuron(hidden), loss="binary_cross_entropy")
     xor, answers = [[0, 0], [0, 1], [1, 0], [1, 1]], [0, 1, 1, 0]
@@ -149,7 +149,7 @@ def test_neurons_without_given_weights_learn():
 )
 def test_add_neurons_needs_a_number_or_weights(options, message):
     g = mlgraph.Graph(seed=0)
-    x, before = g.inputs(2), g.random.bit_generator.state
+    x, before = g.add_inputs(2), g.random.bit_generator.state
     with pytest.raises(ValueError, match=message):
         g.add_neurons(x, **options)
     assert len(g) == 2 and g.random.bit_generator.state == before
@@ -245,7 +245,7 @@ def test_copies_and_files_draw_on_where_the_network_was(kind, tmp_path):
 def test_a_copied_graph_draws_on_too():
     g = mlgraph.Graph(seed=4)
     other = g.copy()
-    assert np.array_equal(*(graph.add_neuron(graph.inputs(3)).weights for graph in (g, other)))
+    assert np.array_equal(*(graph.add_neuron(graph.add_inputs(3)).weights for graph in (g, other)))
 
 
 def with_random(path, target, **random):
@@ -358,7 +358,7 @@ def test_a_network_of_another_seed_does_not_resume_a_run(tmp_path):
 
 def test_threads_never_draw_the_same():
     g = mlgraph.Graph(seed=0)
-    x, drawn = g.inputs(4), []
+    x, drawn = g.add_inputs(4), []
     threads = [
         threading.Thread(target=lambda: drawn.extend(g.add_neuron(x).weights[0] for _ in range(50))) for _ in range(4)
     ]

@@ -15,7 +15,7 @@ from mlgraph.pictures import Drawing
 
 def test_a_small_graph_shows_every_node_and_edge():
     g = mlgraph.Graph()
-    x, w = g.input("x"), g.parameter(0.5, "w")
+    x, w = g.add_input("x"), g.add_parameter(0.5, "w")
     z = mlgraph.relu(w * x - 3) / g.add_neuron([x], "tanh", weights=[1])
     mlgraph.sin(x)
     assert sorted(box[0] for box in boxes(g.draw())) == sorted(["x", "w", "×", "3", "−", "relu", "÷", "sin", "n6 tanh"])
@@ -26,7 +26,7 @@ def test_a_small_graph_shows_every_node_and_edge():
 def test_values_and_adjoints_of_an_example():
     """The numbers are those of micrograd's README."""
     g = mlgraph.Graph()
-    z = readme_of_micrograd(g.input("a"), g.input("b"))
+    z = readme_of_micrograd(g.add_input("a"), g.add_input("b"))
     drawing = z.draw(x=[-4, 2])
     shown = boxes(drawing)
     assert ["a", "-4", "∂ 138.83"] in shown and ["b", "2", "∂ 645.58"] in shown and ["+", "24.704", "∂ 1"] in shown
@@ -36,14 +36,14 @@ def test_values_and_adjoints_of_an_example():
 
 def test_adjoints_are_those_of_the_sum_of_the_outputs():
     g = mlgraph.Graph()
-    x = g.inputs(2)
+    x = g.add_inputs(2)
     assert boxes(Drawing([x[0] * x[1], x[0] * 3], x=[2.0, 5.0]))[0] == ["n0", "2", "∂ 8"]
-    assert boxes((g.input() + x[0]).draw(x=np.array([51, 0, 255], np.uint8)))[-1] == ["+", "306", "∂ 1"]
+    assert boxes((g.add_input() + x[0]).draw(x=np.array([51, 0, 255], np.uint8)))[-1] == ["+", "306", "∂ 1"]
 
 
 def test_given_values_and_names_replace_others():
     g = mlgraph.Graph()
-    x, two = g.input("x"), g.constant(2.0)
+    x, two = g.add_input("x"), g.add_constant(2.0)
     square = x * x
     square.name, two.name = "square", "two"
     drawn = boxes((square + two).draw(x=[1.0], values={square: 4321.0}, adjoints={x.id: np.nan}))
@@ -52,7 +52,7 @@ def test_given_values_and_names_replace_others():
 
 def test_weights_and_biases_of_a_small_graph():
     g = mlgraph.Graph(seed=0)
-    few, more = g.inputs(2), g.inputs(41)
+    few, more = g.add_inputs(2), g.add_inputs(41)
     drawing = g.add_neuron(few, weights=[0.5, -2], bias=0.25).draw()
     assert boxes(drawing)[2][1:] == ["bias 0.25"]
     assert re.findall(r"-> n\d+ (.*);", drawing.to_dot()) == ['[label="0.5"]', '[label="-2"]']
@@ -85,7 +85,7 @@ def test_a_softmax_is_one_box():
 
 def test_other_softmaxes():
     g = mlgraph.Graph()
-    x = g.inputs(12)
+    x = g.add_inputs(12)
     shown = boxes(Drawing(mlgraph.softmax(*x), x=np.arange(12)))[-1]
     assert shown == ["softmax", "1.0558e-05 … 0.63212", "∂ 1"]
     total = mlgraph.logsumexp(*x[:2])
@@ -101,14 +101,14 @@ def test_other_softmaxes():
 @pytest.mark.parametrize("weights", [[1.0, -np.inf], [np.inf, 1.0], [0.0, 0.0]])
 def test_every_edge_has_a_finite_width(weights):
     g = mlgraph.Graph()
-    widths = re.findall(r'stroke-width="([^"]*)"', g.add_neuron(g.inputs(2), weights=weights).draw().to_svg())
+    widths = re.findall(r'stroke-width="([^"]*)"', g.add_neuron(g.add_inputs(2), weights=weights).draw().to_svg())
     assert all(0 < float(width) <= 3 for width in widths)
 
 
 def test_outputs_are_bold():
     """Those of a whole graph are the operations and live neurons that nothing reads."""
     net = network(2, 3, 2)
-    net.graph.input("target")
+    net.graph.add_input("target")
     net.graph.prune(net.layers[0][1].out_edges)
     bold = [line.split()[0] for line in net.graph.draw().to_dot().splitlines() if "penwidth=2" in line]
     assert bold == [f"n{net.probabilities[0].id}"]
@@ -135,19 +135,19 @@ def test_a_model_shows_derivatives_of_its_loss():
 
 def test_a_model_whose_loss_is_a_node():
     g = mlgraph.Graph()
-    x, target = g.input("x"), g.input("target")
+    x, target = g.add_input("x"), g.add_input("target")
     out = g.add_neuron([x], weights=[3.0])
     model = mlgraph.Model(g, out, loss=(out - target) ** 2)
     shown = {box[0]: box[1:] for box in boxes(model.draw([2.0], 5.0))}
     assert shown["x"] == ["2", "∂ 6"] and shown["target"] == ["5", "∂ -2"] and shown["^"] == ["1", "∂ 1"]
     assert model.draw([2.0], 5.0).to_dot() == model.draw([2.0], [5.0]).to_dot() == model.draw([2.0, 5.0], ()).to_dot()
     assert boxes(model.draw([2.0])) == [["x", "2"], [f"{out.name} identity", "bias 0", "6"]]  # no target, no loss
-    assert boxes(mlgraph.Model(g, g.constant(2.0)).draw([1.0, 2.0])) == [["2"]]
+    assert boxes(mlgraph.Model(g, g.add_constant(2.0)).draw([1.0, 2.0])) == [["2"]]
 
 
 SOFTMAX = network(2, 2)
 LOSS_NODE = mlgraph.Graph()
-A, B, TARGET = LOSS_NODE.inputs(3)
+A, B, TARGET = LOSS_NODE.add_inputs(3)
 SUM = mlgraph.Model(LOSS_NODE, A + B, loss=(A + B - TARGET) ** 2)
 
 
@@ -166,7 +166,7 @@ SUM = mlgraph.Model(LOSS_NODE, A + B, loss=(A + B - TARGET) ** 2)
         (lambda: Drawing(3), "nodes: expected a graph or nodes, got int"),
         (lambda: Drawing([]), "nodes: expected a graph or at least one node, got none"),
         (lambda: Drawing([A, 3]), "nodes: expected nodes, got int"),
-        (lambda: Drawing([A, mlgraph.Graph().input()]), "nodes: expected nodes of one graph"),
+        (lambda: Drawing([A, mlgraph.Graph().add_input()]), "nodes: expected nodes of one graph"),
         (lambda: A.draw().save("y.png"), "path: expected a name that ends in .svg, .dot or .gv, got 'y.png'$"),
     ],
 )
@@ -192,7 +192,7 @@ def test_layers_become_boxes():
 
 def test_a_folded_box_shows_ranges():
     g = mlgraph.Graph(seed=0)
-    x = g.inputs(12)
+    x = g.add_inputs(12)
     z = mlgraph.sum(*x)
     assert boxes(z.draw(x=[*range(6, 12), *range(6)], limit=2))[0] == ["12 inputs", "0 … 11", "∂ 1"]
     neurons = [g.add_neuron(x[: 1 + k], "tanh") for k in range(12)]
@@ -202,7 +202,7 @@ def test_a_folded_box_shows_ranges():
 @pytest.mark.parametrize(("inputs", "sines", "limit", "drawn"), [(5, 4, 6, 6), (12, 8, 12, 10), (12, 9, 12, 3)])
 def test_the_largest_groups_are_folded_first(inputs, sines, limit, drawn):
     g = mlgraph.Graph()
-    x = g.inputs(inputs)
+    x = g.add_inputs(inputs)
     z = mlgraph.sum(*map(mlgraph.sin, x[:sines]), *x[sines:])
     assert len(boxes(z.draw(limit=limit))) == drawn
 
@@ -218,7 +218,7 @@ def test_the_limit_is_kept(graph, limit):
 
 def test_a_deep_graph_is_folded_by_ranges_of_levels():
     g = mlgraph.Graph()
-    x = y = g.input("x")
+    x = y = g.add_input("x")
     for _ in range(5_000):
         y = mlgraph.sin(abs(y)) + x
     shown = boxes(y.draw())
@@ -239,7 +239,7 @@ def test_a_deep_graph_is_folded_by_ranges_of_levels():
 )
 def test_any_name_can_be_written(name):
     g = mlgraph.Graph()
-    drawing = g.input(name).draw()
+    drawing = g.add_input(name).draw()
     shown = " ".join(re.sub(r"[\x00\x1b\ud800\uffff]", "\N{REPLACEMENT CHARACTER}", name).split())
     shown = shown if len(shown) <= 28 else shown[:27] + "…"
     assert (boxes(drawing)[0][0] or "") == shown  # parses the XML
@@ -252,7 +252,7 @@ def test_any_name_can_be_written(name):
 
 def test_notebooks_display_the_picture():
     g = mlgraph.Graph()
-    z = mlgraph.exp(g.input("x"))
+    z = mlgraph.exp(g.add_input("x"))
     assert repr(z.draw()) == "<Drawing of 2 boxes: save('picture.svg') writes it>"
     assert g._repr_svg_() == z._repr_svg_() == z.draw()._repr_svg_() == z.draw().to_svg()
     assert boxes(mlgraph.Graph().draw()) == boxes(mlgraph.Graph().draw(x=[])) == []

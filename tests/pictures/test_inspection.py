@@ -71,8 +71,8 @@ def plans(monkeypatch):
     "choose",
     [
         lambda net: net.layers[0][3],
-        lambda net: net.layers[1][2].edges[5],
-        lambda net: [net.layers[0][1], net.layers[1][7], net.layers[2][0].edges[3]],
+        lambda net: net.layers[1][2].in_edges[5],
+        lambda net: [net.layers[0][1], net.layers[1][7], net.layers[2][0].in_edges[3]],
         lambda net: [(net.layers[0][0], net.layers[1][0])],
     ],
     ids=["neuron", "edge", "several", "pair"],
@@ -105,7 +105,7 @@ def test_the_table_of_a_pruned_network():
     net = network((6, 16))
     net.prune(0.6, by="random", seed=1)
     dead, lone = net.layers[1][0], net.layers[1][1]
-    net.graph.prune([*dead.edges, *lone.edges[1:]])
+    net.graph.prune([*dead.in_edges, *lone.in_edges[1:]])
     for neuron in net.layers[2]:
         if lone not in neuron.sources:
             net.graph.add_edge(lone, neuron, 0.5)
@@ -117,10 +117,10 @@ def test_the_table_of_a_pruned_network():
 
 def test_the_table_of_any_graph():
     g = mlgraph.Graph()
-    x = g.inputs(12)
+    x = g.add_inputs(12)
     rng = np.random.default_rng(1)
     first = [g.add_neuron(x[k : k + 4], "tanh", weights=rng.normal(size=4), bias=0.5) for k in range(6)]
-    mixed = [mlgraph.exp(first[0]) * first[1], first[2] + g.parameter(0.5), mlgraph.sin(first[3])]
+    mixed = [mlgraph.exp(first[0]) * first[1], first[2] + g.add_parameter(0.5), mlgraph.sin(first[3])]
     second = [g.add_neuron([*mixed, x[k], first[4]], "sigmoid", weights=rng.normal(size=5)) for k in range(3)]
     alone = g.add_neuron([mixed[2]], "sigmoid", weights=[2.0], bias=-1.0)
     out = g.add_neuron([*second, alone, first[5], x[0]], weights=rng.normal(size=6))
@@ -136,7 +136,7 @@ def test_the_table_of_any_graph():
 def test_the_table_of_outputs_that_do_not_all_depend_on_the_layer(monkeypatch, loss):
     monkeypatch.setattr(inspection, "MOST_VALUES", 100)
     g = mlgraph.Graph()
-    x = g.inputs(3)
+    x = g.add_inputs(3)
     hidden = [g.add_neuron(x[1:], "tanh", weights=[k, 1 - k]) for k in range(3)]
     outputs = [g.add_neuron([*hidden, x[1]], weights=[1, 2, 3, 4]), g.add_neuron([x[0]], weights=[2.0]), x[2]]
     assert_table_is_of_cuts(mlgraph.Model(g, outputs, loss), hidden, RNG.normal(size=(40, 3)), RNG.random((40, 3)))
@@ -145,7 +145,7 @@ def test_the_table_of_outputs_that_do_not_all_depend_on_the_layer(monkeypatch, l
 @pytest.mark.parametrize("first", [False, True])
 def test_the_table_of_the_only_live_source_of_a_neuron(first):
     g = mlgraph.Graph()
-    x = g.inputs(2)
+    x = g.add_inputs(2)
     one, dead = [g.add_neuron(x, "tanh", weights=[1, 2], bias=bias) for bias in (0.1, 0.5)][:: -1 if first else 1]
     both = g.add_neuron([one, dead], "tanh", weights=[1, 1], bias=0.7)
     other = g.add_neuron(x, weights=[1, 1])
@@ -176,12 +176,12 @@ def test_the_last_way_to_an_output_cannot_be_ablated(plans):
     net.add_layer(1, "tanh")
     net.add_layer(1, "sigmoid")
     x, y = np.eye(2), np.ones((2, 1))
-    for what in (net.layers[0].neurons, net.layers[0][0].edges, net.outputs[0].edges):
+    for what in (net.layers[0].neurons, net.layers[0][0].in_edges, net.outputs[0].in_edges):
         with pytest.raises(ValueError, match="output"):
             net.ablate(what, x, y)
     assert_table_is_of_cuts(net, net.layers[0].neurons, x, y)
     g = mlgraph.Graph()
-    first = last = g.input()
+    first = last = g.add_input()
     for _ in range(100):
         last = g.add_neuron([last], weights=[1.0])
     model = mlgraph.Model(g, last)
@@ -195,7 +195,7 @@ def test_the_last_way_to_an_output_cannot_be_ablated(plans):
 def test_each_neuron_of_a_table_is_ablated_alone(plans):
     """Without both there would be no path to the output; a single neuron costs one compilation."""
     g = mlgraph.Graph()
-    x = g.input()
+    x = g.add_input()
     a, b = (g.add_neuron([x], weights=[weight]) for weight in (1.0, 2.0))
     y = g.add_neuron([g.add_neuron([a], weights=[1.0]), g.add_neuron([b], weights=[1.0])], weights=[1.0, 1.0])
     model = mlgraph.Model(g, y)
@@ -206,12 +206,12 @@ def test_each_neuron_of_a_table_is_ablated_alone(plans):
 
 def test_infinite_values_affect_only_their_readers():
     rng, g = np.random.default_rng(0), mlgraph.Graph()
-    x = g.inputs(20)
+    x = g.add_inputs(20)
     first = [g.add_neuron(x, weights=rng.normal(size=20)) for _ in range(18)]
     first[0].weights[:] = 3e37
     mask = rng.random((32, 18)) < 0.9
     second = [g.add_neuron(np.array(first)[some].tolist(), weights=rng.normal(size=some.sum())) for some in mask]
-    loss = sum((k * mlgraph.where(neuron, 1.0, -1.0) for k, neuron in enumerate(second, 1)), g.constant(0.0))
+    loss = sum((k * mlgraph.where(neuron, 1.0, -1.0) for k, neuron in enumerate(second, 1)), g.add_constant(0.0))
     model, data = mlgraph.Model(g, loss, loss), np.full((600, 20), 0.1)
     data[70] = rng.random(20) + 9
     want = [model.ablate(neuron, data[:300])["loss"] + model.ablate(neuron, data[300:])["loss"] for neuron in first]
@@ -291,7 +291,7 @@ def test_dead_and_silent_neurons():
 def test_constant_neurons():
     """Rounding makes no deviation NaN, and a layer of zeros has the dormant score 0."""
     g = mlgraph.Graph()
-    x = g.inputs(1)
+    x = g.add_inputs(1)
     constant = [g.add_neuron(x, "tanh", weights=[w]) for w in np.linspace(0.1, 2.0, 40)]
     zero = g.add_neuron(constant, "relu", weights=np.zeros(40))
     table = mlgraph.Model(g, g.add_neuron([zero], weights=[1])).inspect(np.full((1000, 1), 0.1))
@@ -301,7 +301,7 @@ def test_constant_neurons():
 
 def test_a_graph_without_layers_is_ordered_by_levels():
     g = mlgraph.Graph(seed=0)
-    x = g.inputs(1)
+    x = g.add_inputs(1)
     a = g.add_neuron(x, weights=[1], bias=None)
     b = g.add_neuron([a], weights=[1])
     c, unread = g.add_neuron(x, weights=[1]), g.add_neuron(x)
@@ -313,8 +313,8 @@ def test_a_graph_without_layers_is_ordered_by_levels():
 
 def test_models_without_neurons_or_live_neurons():
     g = mlgraph.Graph()
-    x = g.inputs(12)
-    model = mlgraph.Model(g, x[0] * g.parameter(2.0))
+    x = g.add_inputs(12)
+    model = mlgraph.Model(g, x[0] * g.add_parameter(2.0))
     assert len(model.inspect(X)) == len(model.inspect(X, X[:, :1])) == 0
     neuron = g.add_neuron(x[:1], weights=[1.0], bias=None)
     model = mlgraph.Model(g, mlgraph.sum(x[0], neuron))

@@ -25,7 +25,7 @@ def net():
 
 
 def test_weights_of_edges_from_inputs_and_into_outputs(net):
-    late = net.graph.input("late")  # its column is not its id
+    late = net.graph.add_input("late")  # its column is not its id
     net.graph.add_edge(late, net.layers[0][1], 0.5)
     data = np.column_stack([X, X[:, 0]])
     for p, neuron in zip(neuron_portraits(net, net.layers[0].neurons, data, Y), net.layers[0].neurons, strict=True):

@@ -39,9 +39,9 @@ def test_edges_go_from_left_to_right_within_the_picture():
         x0, y0, *_, x1, y1 = (float(n) for n in path.get("d").split(" H ")[0].split() if n not in "MC")
         assert 0 <= x0 < x1 <= width and 0 <= y0 <= height and 0 <= y1 <= height
     g = mlgraph.Graph()
-    x, z = g.input(), g.constant(2.0)
+    x, z = g.add_input(), g.add_constant(2.0)
     for k in range(20):
-        z = mlgraph.exp(z) * g.parameter(1.0) + (x if k == 1 else 1.0)
+        z = mlgraph.exp(z) * g.add_parameter(1.0) + (x if k == 1 else 1.0)
     for picture in (drawing, z.draw(limit=9)):  # the second one folds ranges of levels
         keys = re.findall(r"^  (\w+) \[", picture.to_dot(), re.MULTILINE)
         place = dict(zip(keys, rectangles(picture)[0], strict=True))
@@ -50,14 +50,14 @@ def test_edges_go_from_left_to_right_within_the_picture():
 
 def test_chains_are_straight():
     g = mlgraph.Graph()
-    middle = heights(Drawing([*map(mlgraph.sin, g.inputs(3)[::2]), g[1]]))
+    middle = heights(Drawing([*map(mlgraph.sin, g.add_inputs(3)[::2]), g[1]]))
     assert middle[3:] == middle[:3:2]
 
 
 def test_boxes_are_as_wide_as_their_text():
     g = mlgraph.Graph()
     for name in ("x", "xxxxxxxx", "mmmmmmmm", "漢漢漢漢漢漢漢漢"):
-        g.input(name)
+        g.add_input(name)
     found, _ = rectangles(g.draw())
     widths = [right - left for left, _, right, _ in found]
     assert widths == sorted(set(widths))
@@ -68,20 +68,20 @@ def test_labels_do_not_overlap_boxes_or_each_other():
     (inputs, hidden, *_), _ = rectangles(network(784, 32, 10).graph.draw())
     assert hidden[0] - inputs[2] >= 10 + 5 * len("25,088 edges")
     g = mlgraph.Graph()
-    labels = elements(g.add_neuron(g.inputs(12), weights=np.arange(12) / 8).draw(), "text")
+    labels = elements(g.add_neuron(g.add_inputs(12), weights=np.arange(12) / 8).draw(), "text")
     places = sorted(float(t.get("y")) for t in labels if t.get("text-anchor") == "end")[::2]
     assert len(places) == 12 and np.diff(places).min() >= 11
 
 
 def test_a_folded_box_is_doubled_and_a_bold_one_has_a_thick_border():
     g = mlgraph.Graph()
-    found = [group.findall(f"{SVG}rect") for group in groups(mlgraph.sum(*g.inputs(100)).draw())]
+    found = [group.findall(f"{SVG}rect") for group in groups(mlgraph.sum(*g.add_inputs(100)).draw())]
     assert [[r.get("stroke-width") for r in box] for box in found] == [["1", "1"], ["2"]]
 
 
 def test_constants_and_parameters_are_next_to_their_reader():
     g = mlgraph.Graph()
-    x, y, w, unread = g.input(), g.input(), g.parameter(2.0), g.constant(3.0)
+    x, y, w, unread = g.add_input(), g.add_input(), g.add_parameter(2.0), g.add_constant(3.0)
     sine = mlgraph.sin(mlgraph.sin(x))
     z = sine * y * w + w
     middle = [round(left + right, 1) for left, _, right, _ in rectangles(g.draw())[0]]
@@ -90,7 +90,7 @@ def test_constants_and_parameters_are_next_to_their_reader():
 
 def test_edges_end_in_the_order_of_the_arguments():
     g = mlgraph.Graph()
-    x, y = g.inputs(2)
+    x, y = g.add_inputs(2)
     for z in (x - y, y - x):
         drawing = z.draw()
         paths = [p.get("d").split() for p in lines_of(drawing)]
@@ -104,7 +104,7 @@ def test_edges_end_in_the_order_of_the_arguments():
 @pytest.mark.parametrize(("ends", "colour"), [(1, svg.NEGATIVE), (2, svg.PLAIN)])
 def test_edges_that_share_a_path_past_a_column_have_no_sign(ends, colour):
     g = mlgraph.Graph()
-    x = g.input()
+    x = g.add_input()
     h = g.add_neuron([x], "tanh", weights=[0.5])
     drawing = Drawing([g.add_neuron([x, h], weights=[-1 - k, 0.5]) for k in range(ends)])
     past = lines_of(drawing)[0]
@@ -113,7 +113,7 @@ def test_edges_that_share_a_path_past_a_column_have_no_sign(ends, colour):
 
 def test_edges_do_not_cross_without_need_and_show_the_sign():
     g = mlgraph.Graph()
-    x = g.inputs(4)
+    x = g.add_inputs(4)
     drawing = Drawing([g.add_neuron([x[3 - k]], "tanh", weights=[1 - 2 * (k % 2)]) for k in range(4)])
     middle = heights(drawing)
     assert np.argsort(middle[:4]).tolist() == [3 - k for k in np.argsort(middle[4:])]

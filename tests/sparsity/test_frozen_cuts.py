@@ -22,7 +22,7 @@ def fit_with(model, cut, x, y):
 )
 def test_frozen_edges_stay_until_training_ends(schedule):
     net = cuttable.network()
-    some = [edge for neuron in net.layers[0][:4] for edge in neuron.edges] + net.layers[1][3].edges[:5]
+    some = [edge for neuron in net.layers[0][:4] for edge in neuron.in_edges] + net.layers[1][3].in_edges[:5]
     for edge in some:
         edge.weight, edge.frozen = edge.weight / 1000, True
     before = [edge.weight for edge in some]
@@ -39,11 +39,11 @@ def test_frozen_edges_stay_until_training_ends(schedule):
 def test_frozen_edges_that_no_output_needs_keep_their_sources(schedule):
     net = cuttable.network()
     last, before, first = net.layers[1][3], net.layers[0][5], net.layers[0][7]
-    frozen = [*last.edges[2:7], *first.edges[:4]]
+    frozen = [*last.in_edges[2:7], *first.in_edges[:4]]
     for edge in frozen:
         edge.frozen = True
     for source in last.sources[2:7]:
-        for edge in (*source.edges, *source.out_edges):
+        for edge in (*source.in_edges, *source.out_edges):
             edge.weight /= 1000
     net.graph.prune([edge for neuron in (last, first) for edge in neuron.out_edges])
     net.graph.prune([edge for edge in before.out_edges if edge.target != last])
@@ -69,18 +69,18 @@ def test_frozen_edges_keep_a_path_to_an_output():
 
 def test_the_path_of_each_output_prefers_frozen_edges():
     g = mlgraph.Graph(seed=0)
-    x = g.inputs(2)
+    x = g.add_inputs(2)
     outputs = [g.add_neuron(x, weights=[1.0, 2.0]) for _ in range(3)]
     model = mlgraph.Model(g, outputs)
     for neuron in outputs:
-        neuron.edges[1].frozen = True
+        neuron.in_edges[1].frozen = True
     model.fit(np.ones((8, 2)), np.ones((8, 3)), epochs=1, sparsify=GradualPruning(0.5, until=0))
     assert all(neuron.sources == x[1:] for neuron in outputs)
 
 
 def test_a_weak_frozen_edge_does_not_weaken_the_paths_through_it():
     g = mlgraph.Graph(seed=0)
-    x = g.inputs(2)
+    x = g.add_inputs(2)
     a, b = g.add_neuron(x[:1], weights=[1e-3]), g.add_neuron(x[1:], weights=[1.0])
     c = g.add_neuron([a], weights=[4.0])
     out = g.add_neuron([a, b, c], weights=[5.0, 1.0, 4.0])
@@ -112,10 +112,10 @@ def test_cutting_neurons_keeps_the_sources_of_frozen_edges():
     """Even if the cut removes the last path from these sources to an output."""
     net = cuttable.network()
     last, weak = net.layers[1][3], net.layers[1][5]
-    frozen = last.edges[2:7]
+    frozen = last.in_edges[2:7]
     for edge in frozen:
         edge.frozen = True
-    for edge in (*weak.edges, *weak.out_edges):
+    for edge in (*weak.in_edges, *weak.out_edges):
         edge.weight /= 1000
     net.graph.prune([e for edge in frozen for e in edge.source.out_edges if e.target not in (last, weak)])
     net.graph.prune(last.out_edges)

@@ -97,7 +97,7 @@ def test_a_callable_decides():
 
 def test_an_infinite_saliency_leaves_the_error_to_the_step():
     g = mlgraph.Graph(seed=0)
-    x = g.inputs(30)
+    x = g.add_inputs(30)
     hidden = [g.add_neuron(x, "relu", weights=np.full(30, 1e36)) for _ in range(3)]
     model = mlgraph.Model(g, mlgraph.sum(*hidden) * 1e5)
     with pytest.raises(mlgraph.NonFiniteError):

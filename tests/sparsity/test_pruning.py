@@ -100,9 +100,9 @@ def test_by_magnitude_the_best_path_to_each_output_stays():
     net = network()
     lone = net.layers[-1][0]
     lone.weights *= 1e-6
-    best = max(lone.edges, key=lambda edge: abs(edge.weight)).source
+    best = max(lone.in_edges, key=lambda edge: abs(edge.weight)).source
     net.prune(0.8, by="magnitude")
-    assert lone.alive and len(lone.edges) == 1 and lone.sources[0].alive
+    assert lone.alive and len(lone.in_edges) == 1 and lone.sources[0].alive
     assert best == lone.sources[0]
     before = weights(net)
     with pytest.raises(ValueError, match="sparsity: paths to all outputs need at least"):
@@ -166,7 +166,7 @@ def test_layers_that_already_have_fewer_edges_cause_no_warning():
 
 def test_edges_out_of_a_dead_neuron_are_not_scored():
     g = mlgraph.Graph(seed=0)
-    x = g.inputs(2)
+    x = g.add_inputs(2)
     a, b = g.add_neuron(x), g.add_neuron(x, weights=[3.0, 4.0])
     out = g.add_neuron([b, x[0]], weights=[5.0, 6.0])
     a.prune()
@@ -275,7 +275,7 @@ def test_a_criterion_may_run_the_network_but_not_edit_it(what):
     net, other = network(), network()
     for one in (net, other):
         one.evaluate(X, Y)
-        one.layers[0][0].edges[0].prune()  # so that the next run moves the parameters
+        one.layers[0][0].in_edges[0].prune()  # so that the next run moves the parameters
 
     def score(things):
         return np.abs(things.weight) if what == "edges" else [float(np.abs(n.weights).sum()) for n in things]
@@ -355,7 +355,7 @@ def test_a_criterion_may_overwrite_the_edges_it_is_given(block):
 )
 def test_a_mistake_changes_nothing(attempt, message):
     net = network()
-    net.layers[0][0].edges[0].prune()
+    net.layers[0][0].in_edges[0].prune()
     net.forward(X)
     before = everything(net.graph)
     with pytest.raises((TypeError, ValueError), match=f"^{message}"):

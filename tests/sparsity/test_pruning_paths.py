@@ -22,12 +22,12 @@ def model_of(text):
         name, *parts = line.replace(":", "").split()
         weights = dict(part.split("=") for part in parts if "=" in part)
         sources = [*weights] or parts[1:]
-        nodes |= {source: g.input(source) for source in sources if source not in nodes}
+        nodes |= {source: g.add_input(source) for source in sources if source not in nodes}
         read = [nodes[source] for source in sources]
         if weights:
             nodes[name] = g.add_neuron(read, weights=[float(weight) for weight in weights.values()])
         else:
-            nodes[name] = g.operation(parts[0], *read)
+            nodes[name] = g.add_operation(parts[0], *read)
         nodes[name].name = name
     return mlgraph.Model(g, [node for name, node in nodes.items() if name.startswith("o")])
 
@@ -81,7 +81,7 @@ def test_small_graphs_are_pruned_as_well_as_the_best_of_all_cuts(seed, sparsity)
     """As many edges are kept as are allowed, all useful, and the weakest of them is as strong as it can be."""
     rng = np.random.default_rng(seed)
     g = mlgraph.Graph(seed=0)
-    nodes = g.inputs(2)
+    nodes = g.add_inputs(2)
     for _ in range(rng.integers(2, 4)):
         some = rng.permutation(len(nodes))[: rng.integers(1, 4)]
         scores = rng.permutation(9)[: len(some)] + rng.random(len(some))
@@ -113,7 +113,7 @@ def test_each_output_keeps_its_best_path(scope):
     lone.weights *= 1e-6
     for neuron in net.layers[1][:8]:
         neuron.weights *= 1e-3
-    best = max(lone.edges, key=lambda edge: abs(edge.weight))
+    best = max(lone.in_edges, key=lambda edge: abs(edge.weight))
     net.prune(0.85, scope=scope)
     assert lone.alive and best.source in lone.sources
     with pytest.raises(ValueError, match="sparsity: paths to all outputs need at least"):
@@ -168,7 +168,7 @@ def test_a_weak_edge_that_many_others_need_is_not_cut_first(first, second, row):
     """All paths are as weak as the last edge; exactly as many edges as requested are cut all the same."""
     for n_cut in (1, 16, 39):
         g = mlgraph.Graph(seed=0)
-        x = g.inputs(40)
+        x = g.add_inputs(40)
         last = g.add_neuron([g.add_neuron(x, "tanh", weights=first) for _ in range(2)], weights=second)
         for weight in [*row, 0.1]:
             last = g.add_neuron([last], weights=[weight])
@@ -181,7 +181,7 @@ def test_a_weak_edge_that_many_others_need_is_not_cut_first(first, second, row):
 @pytest.mark.parametrize("weights", [[1.0, 1.1], [1.0, 1.0]])
 def test_a_weak_neuron_that_many_others_need_is_not_cut_first(weights):
     g = mlgraph.Graph(seed=0)
-    x = g.inputs(2)
+    x = g.add_inputs(2)
     first = [g.add_neuron(x, "tanh", weights=[9.0, 9.0]) for _ in range(20)]
     second = [g.add_neuron(first[i : i + 10], "tanh", weights=np.ones(10)) for i in (0, 10)]
     model = mlgraph.Model(g, g.add_neuron([g.add_neuron(second, "tanh", weights=weights)], weights=[0.1]))
@@ -214,7 +214,7 @@ def test_behind_a_weak_layer_the_sparsity_is_exact(sparsity):
 def test_behind_two_weak_edges_the_sparsity_is_exact():
     """The first of them does not count once it is sure to stay, nor then does the second."""
     rng, g = np.random.default_rng(0), mlgraph.Graph(seed=0)
-    x = g.inputs(30)
+    x = g.add_inputs(30)
     first = [g.add_neuron(x, weights=rng.uniform(1, 2, 30)) for _ in range(10)]
     second = g.add_neuron(first, weights=rng.uniform(1, 2, 10))
     third = g.add_neuron([second, x[0]], weights=[0.1, 5.0])
@@ -231,7 +231,7 @@ def test_the_edges_before_a_long_chain_are_compared_in_few_passes(monkeypatch, l
         pruning, "bottleneck_scores", lambda *given, **options: passes.append(1) or bottleneck_scores(*given, **options)
     )
     g = mlgraph.Graph(seed=0)
-    x = g.inputs(41)
+    x = g.add_inputs(41)
     last = first = g.add_neuron(x[1:], weights=np.linspace(1, 2, 40))
     for weight in np.linspace(0.1, 0.9, length):
         last = g.add_neuron([last], "tanh", weights=[weight])
@@ -248,7 +248,7 @@ def test_ties_do_not_cut_a_frozen_edge():
             net.add_layer(size, "tanh")
         for layer in net.layers:
             layer.weights = np.maximum(np.sign(layer.weights), 0)
-        frozen = [edge for neuron in net.layers[0] for edge in neuron.edges][::9]
+        frozen = [edge for neuron in net.layers[0] for edge in neuron.in_edges][::9]
         for edge in frozen:
             edge.frozen = True
         kept, cut = {(edge.source.id, edge.target.id) for edge in frozen}, lambda _, net=net: net.prune(0.5)
@@ -261,7 +261,7 @@ def test_ties_do_not_cut_a_frozen_edge():
 
 def test_another_model_keeps_its_best_path_but_strengthens_no_edge():
     g = mlgraph.Graph(seed=0)
-    x = g.inputs(20)
+    x = g.add_inputs(20)
     a, b = g.add_neuron(x, weights=np.linspace(5, 6, 20)), g.add_neuron(x, weights=np.linspace(1, 2, 20))
     model = mlgraph.Model(g, g.add_neuron([a, b], weights=[0.01, 9.0]))
     other = mlgraph.Model(g, g.add_neuron([a], weights=[9.0]))

@@ -108,7 +108,7 @@ def test_samples_follow_from_the_step_and_have_their_labels(monkeypatch):
 
 def test_a_loss_that_is_a_node_has_samples_without_targets():
     g = mlgraph.Graph(seed=0)
-    x = g.inputs(X.shape[1])
+    x = g.add_inputs(X.shape[1])
     hidden = [g[i] for i in g.add_neurons(x, weights=np.ones((4, len(x))))]
     out = g.add_neuron(hidden, weights=np.ones(4))
     model = mlgraph.Model(g, out, loss=mlgraph.softplus(out))
@@ -119,7 +119,7 @@ def test_a_loss_that_is_a_node_has_samples_without_targets():
 @pytest.mark.parametrize("schedule", [RigL(0.5), GradualPruning(0.5, by="saliency")], ids=repr)
 def test_inputs_may_be_added_during_the_run(schedule):
     net, new = network(), []
-    net.fit(X, Y, sparsify=schedule, callbacks=[lambda _: new or new.append(net.graph.input())], **OPTIONS)
+    net.fit(X, Y, sparsify=schedule, callbacks=[lambda _: new or new.append(net.graph.add_input())], **OPTIONS)
     assert net.sparsity == pytest.approx(0.5, abs=0.02) and not new[0].targets
 
 
@@ -252,7 +252,7 @@ def test_bad_schedules_are_refused_before_training(schedule, message):
 
 def test_models_without_layers_can_only_be_pruned():
     g = mlgraph.Graph(seed=0)
-    model = mlgraph.Model(g, [g.add_neuron(g.inputs(30), weights=np.ones(30))])
+    model = mlgraph.Model(g, [g.add_neuron(g.add_inputs(30), weights=np.ones(30))])
     y = Y[:, None] * 1.0
     with pytest.raises(TypeError, match="sparsify: SET and RigL need a Network"):
         model.fit(X, y, sparsify=RigL(0.5))

@@ -67,7 +67,7 @@ def share_new_neurons(net):
 
 
 def add_an_input(net):
-    return net, lambda epoch: net.graph.input("late") if epoch == 0 else None
+    return net, lambda epoch: net.graph.add_input("late") if epoch == 0 else None
 
 
 @pytest.mark.parametrize(

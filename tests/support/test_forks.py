@@ -87,7 +87,7 @@ def note(_):
 def use():
     net.predict(x)
     net.fit(x, y, epochs=1)
-    net.graph.parameter(1.0)
+    net.graph.add_parameter(1.0)
     return True
 
 
@@ -118,7 +118,7 @@ def edit():
 
 def usable():
     same = net.predict_proba(np.eye(3)).tobytes() == before
-    graph.input() * graph.parameter(1.0)
+    graph.add_input() * graph.add_parameter(1.0)
     net.widen(net.layers[0], 2)
     net.undo()
     return same and len(graph) == n_nodes + 3
@@ -139,7 +139,7 @@ def test_fork_while_a_thread_edits():
 
 WHILE_A_THREAD_DRAWS = """
 graph, within, over = mlgraph.Graph(seed=0), threading.Event(), threading.Event()
-inputs = graph.inputs(4)
+inputs = graph.add_inputs(4)
 
 
 def draw():
@@ -204,7 +204,7 @@ from mlgraph import graph as room
 
 changes = {
     "expression": lambda: graph[0] * 2.0 + graph[1],
-    "parameter": lambda: graph.parameter(1.0, "p"),
+    "parameter": lambda: graph.add_parameter(1.0, "p"),
     "neurons": lambda: graph.add_neurons([graph[0], graph[4]], weights=np.ones((20, 2))),
     "undo": lambda: net.undo(),
     "compile": lambda: graph.compile(net.layers[0].neurons[::-1]),  # moves parameters
@@ -232,7 +232,7 @@ def work():
 def usable():
     same = net.predict_proba(np.pad(x, ((0, 0), (0, graph.n_inputs - 3)))).tobytes() == before
     known = len(graph.alive()) == len(graph) and [len(layer.weights) for layer in net.layers] in ([5, 2], [7, 2])
-    new = graph.add_neuron([graph.input(), graph.parameter(2.0) * graph[0]], weights=[1.0, 1.0], bias=0.0)
+    new = graph.add_neuron([graph.add_input(), graph.add_parameter(2.0) * graph[0]], weights=[1.0, 1.0], bias=0.0)
     found = graph.compile(new)(np.ones((1, graph.n_inputs)))[0, 0] == 3
     graph.undo()
     return same and known and found and all(node in source.targets for node in graph for source in node.sources)

@@ -30,7 +30,7 @@ def one_edit(net):
 
 
 WORK = {
-    "prune": lambda net: net.graph.prune([net.layers[0].neurons[3], net.layers[1].neurons[2].edges[4]]),
+    "prune": lambda net: net.graph.prune([net.layers[0].neurons[3], net.layers[1].neurons[2].in_edges[4]]),
     "magnitude": lambda net: net.prune(0.7),
     "add_edge": lambda net: net.graph.add_edge(net.graph[0], net.layers[1].neurons[2], 0.5),
     "add_neurons": lambda net: net.graph.add_neurons(list(net.graph)[:2], weights=[[1, 2], [3, 4]], biases=None),
@@ -76,8 +76,8 @@ def test_work_is_complete_or_not_done(name, dense):
 
 
 def test_name_is_removed_with_its_node():
-    for line, graph in struck(mlgraph.Graph, lambda graph: graph.input("x"), 1000):
-        assert graph.input().name == f"n{len(graph) - 1}", line
+    for line, graph in struck(mlgraph.Graph, lambda graph: graph.add_input("x"), 1000):
+        assert graph.add_input().name == f"n{len(graph) - 1}", line
     assert line > 10
 
 

@@ -108,7 +108,7 @@ def test_other_threads_run_a_graph_in_training():
         while not over:
             over = done.is_set()
             assert np.isfinite(function.vjp(X[:50]).inputs).all() and np.isfinite(model.forward(X)).all()
-            net.graph.parameter(1.0)
+            net.graph.add_parameter(1.0)
 
     assert together(train, use, use) == [None] * 3
     assert net.predict_proba(X).tobytes() == alone.predict_proba(X).tobytes()
@@ -256,14 +256,14 @@ def test_reads_are_atomic(read):
     def change(net):
         """Change edges, a bias, and the places of parameters."""
         neuron = net.layers[0].neurons[0]
-        neuron.edges[3].prune()
+        neuron.in_edges[3].prune()
         neuron.out_edges[1].prune()
         neuron.bias = None
         net.graph.compile(net.layers[0].neurons[7:30])
 
     for n in itertools.count():
         net = network()
-        net.layers[0].neurons[1].edges[0].prune()
+        net.layers[0].neurons[1].in_edges[0].prune()
         before = read(net)
         lock = net.graph.lock = EditedBetween(net.graph.lock, n, partial(change, net))
         found = read(net)

@@ -17,7 +17,7 @@ def test_a_wrong_derivative_in_the_reference_is_noticed(monkeypatch):
     changed = [scaled(op, 1.001) if op.name == "sin" else op for op in ops.BY_CODE]
     monkeypatch.setattr(ops, "BY_CODE", tuple(changed))
     g = mlgraph.Graph(seed=0)
-    z = mlgraph.sin(g.input() * g.parameter(2.0))
+    z = mlgraph.sin(g.add_input() * g.add_parameter(2.0))
     x = np.linspace(-1, 1, 20)[:, None]
     products = r"<J\^T u, v> = \S+ from the reference, <u, J v> = \S+ from differences.*tolerance"
     with pytest.raises(AssertionError, match=products):
@@ -82,8 +82,8 @@ def test_faults_of_every_op_are_noticed(monkeypatch, fault):
     monkeypatch.setattr(mlgraph.Function, "__call__", lambda f, x, **options: sweep(f, x).values)
     for code, op in enumerate(ops.BY_CODE):
         g = mlgraph.Graph()
-        inputs = g.inputs(arity := op.arity if op.arity > 0 else 4)
-        f = g.compile(g.operation(op.name, *into_domain(op.name, inputs, rng.normal)))
+        inputs = g.add_inputs(arity := op.arity if op.arity > 0 else 4)
+        f = g.compile(g.add_operation(op.name, *into_domain(op.name, inputs, rng.normal)))
         x, u = rng.normal(size=(50, arity)).astype(np.float32), rng.normal(size=(50, 1)).astype(np.float32)
         testing.check_against_reference(f, x, u)
         right = sweep(f, x, u)
@@ -102,7 +102,7 @@ def test_faults_of_every_op_are_noticed(monkeypatch, fault):
 
 def test_derivatives_of_values_that_may_overflow_cannot_be_checked():
     g = mlgraph.Graph(seed=0)
-    z = mlgraph.exp(g.input() * 50)
+    z = mlgraph.exp(g.add_input() * 50)
     testing.check_gradients(z, [[1.0]])
     with pytest.raises(AssertionError, match="tolerance inf"):
         testing.check_gradients(z, [[2.0]])
@@ -110,7 +110,7 @@ def test_derivatives_of_values_that_may_overflow_cannot_be_checked():
 
 def test_certain_infinities_and_nans_are_checked(sweep):
     g = mlgraph.Graph(seed=0)
-    x = g.input()
+    x = g.add_input()
     f = g.compile([1 / x, mlgraph.log(x), x - x + mlgraph.exp(x * 1e9), mlgraph.sqrt(mlgraph.exp(x) - 1)])
     expected = testing.check_against_reference(f, [[0.0], [-1.0], [NAN], [2.0], [INF]])
     np.testing.assert_array_equal(expected.values[:, 0], [INF, -1, NAN, 0.5, 0])
@@ -120,7 +120,7 @@ def test_certain_infinities_and_nans_are_checked(sweep):
 
 def test_bounds_are_as_small_as_the_rounding_errors(sweep):
     g = mlgraph.Graph(seed=0)
-    x = g.inputs(3)
+    x = g.add_inputs(3)
     cancelling = testing.check_against_reference(g.add_neuron(x, weights=[1e8, 1, -1e8]), [[1, 1, 1]])
     assert cancelling.values == 1 and 1 <= cancelling.values_error < 1e3
     near_zero = -np.log(3) + np.linspace(-1e-3, 1e-3, 60).reshape(20, 3)

@@ -35,7 +35,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning"
 def rules():
     """A sweep, for its methods."""
     g = mlgraph.Graph()
-    plan = Plan(g, [g.input().id], want_inputs=True)
+    plan = Plan(g, [g.add_input().id], want_inputs=True)
     p = g.parameters.astype(np.float64)
     return intervals.Sweeps(plan, p, reference.forward(plan, p, np.ones((1, 1))), plan.slot[[0]], np.ones((1, 1)), 0)
 

@@ -83,8 +83,8 @@ def test_a_run_that_diverges_says_so_and_what_to_do(x, last, y, cause):
 
 def test_a_loss_that_is_negative_does_not_diverge_by_rising_towards_zero():
     g = mlgraph.Graph(seed=0)
-    w = g.parameter(1.0)
-    model = mlgraph.Model(g, [w * g.input()], loss=-mlgraph.exp(-w * w))
+    w = g.add_parameter(1.0)
+    model = mlgraph.Model(g, [w * g.add_input()], loss=-mlgraph.exp(-w * w))
     assert not told(lambda: model.fit(np.ones((4, 1)), epochs=2, learning_rate=-0.0))
 
 

@@ -160,7 +160,7 @@ def test_resume_when_parameters_end_within_a_panel(path):
 
     def run(**kept):
         g = mlgraph.Graph(seed=0)
-        neuron = g.add_neuron(g.inputs(24), "tanh", weights=np.linspace(-0.2, 0.2, 24), bias=None)
+        neuron = g.add_neuron(g.add_inputs(24), "tanh", weights=np.linspace(-0.2, 0.2, 24), bias=None)
         model = mlgraph.Model(g, [neuron])
         assert len(g.parameters) % 16
         schedule = mlgraph.GradualPruning(0.8, updates=20)

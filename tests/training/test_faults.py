@@ -56,7 +56,7 @@ def nan_weight():
 
 def two_layers():
     g = mlgraph.Graph(seed=0)
-    x, s = g.inputs(2)
+    x, s = g.add_inputs(2)
     out = g.add_neuron([g.add_neuron([x], weights=[w]) for w in (0.0, 1.0)], weights=[1e30, 1e10])
     return mlgraph.Model(g, [out], loss=out * s)
 
@@ -73,19 +73,19 @@ def half_the_edges():
 def norm():
     """The gradient of a norm at 0: the fault begins at the node that the root reads."""
     g = mlgraph.Graph(seed=0)
-    return mlgraph.Model(g, mlgraph.sqrt((g.parameter(1.0, "w") * g.input("x") - 1) ** 2))
+    return mlgraph.Model(g, mlgraph.sqrt((g.add_parameter(1.0, "w") * g.add_input("x") - 1) ** 2))
 
 
 def parameter(value, factor):
     g = mlgraph.Graph(seed=0)
-    p = g.parameter(value, "p")
+    p = g.add_parameter(value, "p")
     return mlgraph.Model(g, [p], loss=factor * p)
 
 
 def harmless_infinity():
     """1 / inf is 0, so the infinity is not the reason for the NaN."""
     g = mlgraph.Graph(seed=0)
-    x, y = g.inputs(2)
+    x, y = g.add_inputs(2)
     return mlgraph.Model(g, [n := g.add_neuron([y], weights=[1.0])], loss=mlgraph.log(n + 1 / mlgraph.exp(x * 100)))
 
 

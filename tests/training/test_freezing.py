@@ -34,12 +34,12 @@ def layers(*sizes, columns=12, pruned=0.0, activation="tanh"):
 def written_out():
     """Neurons written out in operations on parameter nodes, and parameters that operations read."""
     g, rng = mlgraph.Graph(seed=0), np.random.default_rng(3)
-    x = g.inputs(FLOATS.shape[1])
+    x = g.add_inputs(FLOATS.shape[1])
     hidden = [
-        mlgraph.tanh(mlgraph.sum(g.parameter(0.1), *(g.parameter(w) * s for w, s in zip(row, x, strict=True))))
+        mlgraph.tanh(mlgraph.sum(g.add_parameter(0.1), *(g.add_parameter(w) * s for w, s in zip(row, x, strict=True))))
         for row in rng.normal(size=(9, len(x)))
     ]
-    outputs = [g.add_neuron(hidden, weights=rng.normal(size=9)) * g.parameter(1.5) for _ in range(3)]
+    outputs = [g.add_neuron(hidden, weights=rng.normal(size=9)) * g.add_parameter(1.5) for _ in range(3)]
     return mlgraph.Model(g, outputs, "softmax_cross_entropy")
 
 
@@ -146,9 +146,9 @@ def test_nan_derivative_of_a_frozen_parameter_is_harmless(sweep, on_nonfinite):
 
     def learnt(frozen):
         g = mlgraph.Graph(seed=0)
-        weight, exponent = g.parameter(0.5), g.parameter(2.0)
+        weight, exponent = g.add_parameter(0.5), g.add_parameter(2.0)
         exponent.frozen = frozen
-        history = mlgraph.Model(g, weight * g.input() ** exponent).fit([[-1.0], [2.0], [3.0]], [3, 4, 9], **options)
+        history = mlgraph.Model(g, weight * g.add_input() ** exponent).fit([[-1.0], [2.0], [3.0]], [3, 4, 9], **options)
         return weight.value, len(history.nonfinite_step)
 
     assert learnt(True) == (pytest.approx(1.01, abs=0.1), 0)
@@ -160,17 +160,17 @@ def test_nan_derivative_of_a_frozen_parameter_is_harmless(sweep, on_nonfinite):
 def test_frozen_of_nodes_edges_layers_and_models():
     net = network()
     first, last = net.layers
-    neuron, edge = first.neurons[3], first.neurons[5].edges[2]
+    neuron, edge = first.neurons[3], first.neurons[5].in_edges[2]
     neuron.frozen = edge.frozen = last.frozen = True
     assert neuron.frozen and edge.frozen and last.frozen and all(n.frozen for n in last.neurons)
-    assert not first.frozen and not first.neurons[5].frozen and not first.neurons[5].edges[1].frozen
+    assert not first.frozen and not first.neurons[5].frozen and not first.neurons[5].in_edges[1].frozen
     before = [(layer.weights.copy(), layer.biases.copy()) for layer in net.layers]
     net.fit(X, Y, epochs=2)
     same = first.weights == before[0][0]
     assert same[3].all() and same[5, 2] and same.sum() == same.shape[1] + 1 and first.biases[3] == before[0][1][3]
     assert (last.weights == before[1][0]).all() and (last.biases == before[1][1]).all()
     neuron.frozen = edge.frozen = last.frozen = False
-    assert not neuron.frozen and not neuron.edges[0].frozen and not net.frozen
+    assert not neuron.frozen and not neuron.in_edges[0].frozen and not net.frozen
     assert FROZEN not in net.graph.storage.state  # so training costs what it did before
     net.frozen = True
     assert neuron.frozen and net.frozen
@@ -184,7 +184,7 @@ def test_frozen_of_nodes_edges_layers_and_models():
 def test_freezing_one_of_two_models_of_a_graph():
     """It freezes what both share, but nothing of the other."""
     g = mlgraph.Graph(seed=0)
-    x, scale, other = g.inputs(2), g.parameter(0.5), g.parameter(2.0)
+    x, scale, other = g.add_inputs(2), g.add_parameter(0.5), g.add_parameter(2.0)
     shared, own = (g.add_neuron(x, "tanh", weights=[1, 2]) for _ in range(2))
     judge = mlgraph.Model(g, shared * scale)
     maker = mlgraph.Model(g, g.add_neuron([shared, own], weights=[1, 1]) * other)
@@ -193,19 +193,19 @@ def test_freezing_one_of_two_models_of_a_graph():
     before = [*shared.weights, shared.bias, scale.value]
     maker.fit(np.ones((8, 2)), np.ones(8), epochs=2)
     assert [*shared.weights, shared.bias, scale.value] == before and other.value != 2.0 and own.bias != 0
-    g.parameter(1.0)
+    g.add_parameter(1.0)
     assert judge.frozen
 
 
 def test_parameter_node_freezes_but_other_nodes_cannot():
     g = mlgraph.Graph(seed=0)
-    x, a, b = g.input(), g.parameter(1.0), g.parameter(2.0)
+    x, a, b = g.add_input(), g.add_parameter(1.0), g.add_parameter(2.0)
     model = mlgraph.Model(g, [a * x + b])
     a.frozen = True
     model.fit([[1.0], [2.0]], [5.0, 6.0], epochs=200, batch_size=2, learning_rate=0.1)
     assert a.value == 1 and b.value == pytest.approx(4, abs=1e-3)
     assert g.compile(a * x).vjp([[3.0]]).of(a) == 3  # it still has a gradient
-    for node in (x, a * x, g.constant(1)):
+    for node in (x, a * x, g.add_constant(1)):
         with pytest.raises(AttributeError, match=r"^frozen: expected a parameter or neuron, got "):
             node.frozen = True
 
@@ -225,14 +225,14 @@ def test_freezing_during_a_run_stops_the_velocity(options):
 
 def test_frozen_survives_edits_undo_files_and_copies(tmp_path):
     net = network()
-    neuron, edge = net.layers[0].neurons[3], net.layers[1].neurons[2].edges[4]
+    neuron, edge = net.layers[0].neurons[3], net.layers[1].neurons[2].in_edges[4]
     neuron.frozen = edge.frozen = True
     source = neuron.sources[1]
     net.graph.prune([net.layers[0].neurons[7], (source, neuron)])
     net.evaluate(X, Y)
     assert edge.frozen and neuron.frozen
     net.graph.add_edge(source, neuron, 0.5)
-    assert edge.frozen and not neuron.frozen and neuron.edges[0].frozen and not net.graph.edge(source, neuron).frozen
+    assert edge.frozen and not neuron.frozen and neuron.in_edges[0].frozen and not net.graph.edge(source, neuron).frozen
     net.undo()
     assert edge.frozen and neuron.frozen
     net.save(tmp_path / "model.npz")

@@ -199,7 +199,7 @@ def test_callback_ends_the_run_by_stop_iteration(kind, epochs):
 def test_first_step_of_adam_has_the_length_of_its_rate(sweep, momentum):
     """Even when float32 rounds its momentum."""
     g = mlgraph.Graph(seed=0)
-    p = g.parameter(0.0)
+    p = g.add_parameter(0.0)
     model = mlgraph.Model(g, p * 1.0, loss=3 * p)
     model.fit(np.zeros((4, 0)), epochs=1, learning_rate=1e-3, momentum=momentum, optimizer="adam")
     assert p.value == pytest.approx(-1e-3, rel=1e-6)

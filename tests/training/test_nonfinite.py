@@ -44,7 +44,7 @@ def test_steps_taken_alone_give_same_bits(monkeypatch, make, options):
 def chain(factor, weight):
     """A chain of neurons that are summed and updated one by one; the last also reads the second input."""
     g = mlgraph.Graph(seed=0)
-    x = g.inputs(3)
+    x = g.add_inputs(3)
     one = g.add_neuron([x[0]], weights=[0.5], bias=None)
     two = g.add_neuron([one], weights=[0.5], bias=None)
     last = g.add_neuron([two, x[1]], weights=[weight, 0.0], bias=None)
@@ -132,8 +132,8 @@ def test_huge_learning_rate_raises_and_keeps_parameters_finite(sweep, optimizer,
 
 def test_limits_hold_for_the_highest_rate_of_an_epoch():
     g = mlgraph.Graph(seed=0)
-    w = g.parameter(1.0)
-    model = mlgraph.Model(g, w * g.input(), w * 1e20)
+    w = g.add_parameter(1.0)
+    model = mlgraph.Model(g, w * g.add_input(), w * 1e20)
     with pytest.raises(mlgraph.NonFiniteError):
         model.fit(np.ones((50, 1)), batch_size=1, epochs=1, momentum=0, learning_rate=(1e-30, 1e25))
     assert np.isfinite(g.parameters).all()
@@ -237,7 +237,7 @@ def test_disconnect_may_cut_frozen_neurons():
 
 def test_disconnect_cuts_the_largest_contribution_to_an_operation():
     g = mlgraph.Graph(seed=0)
-    x = g.inputs(2)
+    x = g.add_inputs(2)
     small, large = (g.add_neuron(x, weights=w) for w in ([0.1, 0.2], [0.1, 90.0]))
     out = g.add_neuron([mlgraph.exp(small), mlgraph.exp(large)], weights=[1.0, 1.0])
     h = mlgraph.Model(g, [out]).fit([[1, 0], [1, 1]], [1.0, 2.0], epochs=1, on_nonfinite="disconnect")
@@ -276,7 +276,7 @@ def test_history_repr_counts_skipped_and_cut():
 def test_run_without_trainable_parameters_left_continues_and_resumes(tmp_path):
     """Infinite losses are no fault if nothing trains, and losses of both infinities have the mean NaN."""
     g = mlgraph.Graph(seed=0)
-    x, data = g.input(), np.array([[3.0], [0.0], [-0.0], [2.0]], np.float32)
+    x, data = g.add_input(), np.array([[3.0], [0.0], [-0.0], [2.0]], np.float32)
     loss = 1 / x + mlgraph.exp(g.add_neuron([x], weights=[100.0]))
     run = {"epochs": 2, "batch_size": 1, "shuffle": False, "on_nonfinite": "disconnect"}
     run["checkpoint"] = tmp_path / "run.npz"
@@ -294,7 +294,7 @@ def test_run_without_trainable_parameters_left_continues_and_resumes(tmp_path):
 @pytest.mark.parametrize("policy", ["raise", "skip", "disconnect"])
 def test_run_without_cuts_leaves_the_last_edit_to_undo(policy):
     net = network()
-    net.layers[0].neurons[3].edges[0].prune()
+    net.layers[0].neurons[3].in_edges[0].prune()
     n = net.n_edges
     net.fit(
         X, Y, epochs=1, momentum=1 - 1e-9, on_nonfinite=policy, optimizer="sgd", learning_rate=0.05, batch_size=128

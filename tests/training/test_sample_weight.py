@@ -22,7 +22,7 @@ HUGE = {"batch_size": 90, "shuffle": False, "optimizer": "sgd", "momentum": 0.0}
 def of_node():
     """A network whose loss is a node; its target is the last input."""
     g = mlgraph.Graph(seed=0)
-    x, t = g.inputs(6), g.input("t")
+    x, t = g.add_inputs(6), g.add_input("t")
     hidden = [g.add_neuron(x, "tanh", weights=np.roll(np.arange(6) / 6, i)) for i in range(3)]
     out = g.add_neuron(hidden, "identity", weights=[1.0, -0.5, 0.3])
     return mlgraph.Model(g, out, (out - t) ** 2 * 0.5 + abs(out - t))

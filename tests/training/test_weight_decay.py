@@ -35,7 +35,7 @@ def test_weights_decay_at_the_rate_of_each_step(momentum):
 def test_infinite_weight_does_not_decay_to_nan(sweep, frozen):
     """A relu that is never active, next to a frozen edge, too."""
     g = mlgraph.Graph(seed=0)
-    x = g.input()
+    x = g.add_input()
     off, on = (g.add_neuron([x], "relu", weights=[w]) for w in (-np.inf, 1.0))
     last = g.add_neuron([off, on], weights=[1.0, 1.0])
     g.edge(off, last).frozen = frozen
@@ -47,8 +47,8 @@ def test_infinite_weight_does_not_decay_to_nan(sweep, frozen):
 def test_parameter_nodes_do_not_decay():
     """They do not, even where the plan runs them as weights of a neuron."""
     g = mlgraph.Graph(seed=0)
-    x = g.inputs(3)
-    *weights, lone = (g.parameter(w) for w in (1.0, 2.0, 3.0, 4.0))
+    x = g.add_inputs(3)
+    *weights, lone = (g.add_parameter(w) for w in (1.0, 2.0, 3.0, 4.0))
     out = mlgraph.sum(*(w * s for w, s in zip(weights, x, strict=True)))
     beside = g.add_neuron(x, weights=[1.0, 2.0, 3.0])
     model = mlgraph.Model(g, [out, beside, lone * x[0]])

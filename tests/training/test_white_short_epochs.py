@@ -112,8 +112,8 @@ def test_ctrl_c_waits_until_a_call_is_in_the_history(monkeypatch, tmp_path, kept
 @with_and_without_calls
 def test_history_has_the_epochs_before_an_error(callback):
     g = mlgraph.Graph(seed=0)
-    slope = g.parameter(2.0**50)
-    model = mlgraph.Model(g, slope * g.input(), loss=slope * -1.0 * slope)  # each step doubles it
+    slope = g.add_parameter(2.0**50)
+    model = mlgraph.Model(g, slope * g.add_input(), loss=slope * -1.0 * slope)  # each step doubles it
     with pytest.raises(mlgraph.NonFiniteError, match=r"^epoch 15, step 1: "):
         model.fit(
             np.ones((4, 1)),
@@ -132,7 +132,7 @@ def test_history_has_the_epochs_before_an_error(callback):
 def test_edges_are_counted_at_the_end_of_each_epoch(callback):
     """A neuron is cut in the middle of a call; the epochs before had its edges."""
     g = mlgraph.Graph(seed=0)
-    x, rising = g.input(), g.parameter(0.0)
+    x, rising = g.add_input(), g.add_parameter(0.0)
     neuron = g.add_neuron([rising], weights=[1.0], bias=0.0)
     y = g.add_neuron([x, mlgraph.exp(neuron)], weights=[1.0, 0.0], bias=0.0)
     model = mlgraph.Model(g, y, loss=(y - 1) ** 2 - rising)
