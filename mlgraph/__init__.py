@@ -69,6 +69,18 @@ _MODULES = {
     "training.nonfinite": "NonFiniteError",
 }
 _MODULE_OF = {name: f"mlgraph.{module}" for module, names in _MODULES.items() for name in names.split()}
+_ELSEWHERE = {
+    "callbacks": "mlgraph.Callback and mlgraph.EarlyStopping",
+    "Dense": "network.add_layer(size, activation)",
+    "layers": "network.add_layer(size, activation)",
+    "load_model": "mlgraph.load",
+    "losses": 'named in network.add_layer(1, loss="mse"), or any node as mlgraph.Model(graph, outputs, loss=node)',
+    "nn": "mlgraph.Network",
+    "optim": 'named in fit(optimizer="adam", learning_rate=0.003)',
+    "optimizers": 'named in fit(optimizer="adam", learning_rate=0.003)',
+    "Sequential": "mlgraph.Network",
+}
+"""Where things of other libraries are, for errors."""
 _PUBLIC_MODULES = ("datasets", "pictures", "testing")
 
 __all__ = ["ISA", *sorted(_MODULE_OF.keys() - {"max", "sum"})]  # `import *` must not hide the built-in functions
@@ -86,6 +98,8 @@ def __getattr__(name):
             return metadata.version("mlgraph")
         except metadata.PackageNotFoundError:  # a clone that is on the path but not installed
             pass
+    if name in _ELSEWHERE:
+        raise AttributeError(f"module 'mlgraph' has no attribute {name!r}; here it is {_ELSEWHERE[name]}")
     raise AttributeError(f"module 'mlgraph' has no attribute {name!r}")
 
 

@@ -1,12 +1,60 @@
-"""Classes that refuse attributes which they do not have, so that a misspelled option is an error."""
+"""Errors for names that do not exist, which say what is meant by those of other libraries.
+
+A misspelled attribute or option never passes in silence.
+"""
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
-class Declared:
+def hint(name: str, elsewhere: dict[str, str], known: Sequence[str] = ()) -> str:
+    """The end of an error for an unknown name: what it is called here, or a similar name that is known."""
+    if name in elsewhere:
+        return f"; here it is {elsewhere[name]}"
+    close = get_close_matches(name, known, 1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def spelled(**elsewhere: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Decorate a function whose arguments have other names in other libraries: they raise a TypeError with ours."""
+
+    def decorate(function: Callable[P, T]) -> Callable[P, T]:
+        @functools.wraps(function)
+        def checked(*args: P.args, **kwargs: P.kwargs) -> T:
+            for name in kwargs.keys() & elsewhere.keys():
+                called = function.__qualname__.removesuffix(".__init__").rpartition(".")[2]
+                raise TypeError(f"{called}: there is no argument {name!r}{hint(name, elsewhere)}")
+            return function(*args, **kwargs)
+
+        return checked
+
+    return decorate
+
+
+class Hinting:
+    """Base class of objects whose missing attributes may have other names."""
+
+    __slots__ = ()
+
+    _elsewhere: ClassVar[dict[str, str]] = {}
+    """Names that people look for here, each with where it is."""
+
+    if not TYPE_CHECKING:  # type checkers would take every name as defined
+
+        def __getattr__(self, name):
+            # Python calls this only if it found no such attribute, and adds the most similar name to the error.
+            message = f"{type(self).__name__!r} object has no attribute {name!r}{hint(name, self._elsewhere)}"
+            raise AttributeError(message, name=name, obj=self)
+
+
+class Declared(Hinting):
     """Base class of objects whose attributes are those that the classes of the package annotate or define.
 
     Classes that users derive may have others.
@@ -15,8 +63,6 @@ class Declared:
     __slots__ = ()
 
     _declared: ClassVar[frozenset[str] | None]  # None: any
-    _elsewhere: ClassVar[dict[str, str]] = {}
-    """Names that people look for here, each with where it is."""
 
     def __init_subclass__(cls, **more: Any) -> None:
         super().__init_subclass__(**more)
@@ -28,7 +74,6 @@ class Declared:
         declared = self._declared
         if declared is not None and name not in declared and not hasattr(type(self), name):
             public = [n for n in {*declared, *dir(type(self))} if not n.startswith("_")]
-            close = self._elsewhere.get(name) or "".join(get_close_matches(name, sorted(public), 1))
-            hint = f"; did you mean {close}?" if close else ""
-            raise AttributeError(f"a {type(self).__name__} has no attribute {name!r} to assign{hint}")
+            end = hint(name, self._elsewhere, sorted(public))
+            raise AttributeError(f"a {type(self).__name__} has no attribute {name!r} to assign{end}")
         object.__setattr__(self, name, value)

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph._support.array_types import Float32, Int64
+from mlgraph._support.attributes import hint
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 """The largest finite float32."""
@@ -28,6 +29,22 @@ INT32_MAX = 2**31 - 1
 
 MOST_SEED = 2**64 - 1
 """The largest seed: seeds have 64 bits."""
+
+VALUES_ELSEWHERE = {
+    "linear": "identity",
+    "swish": "silu",
+    "mean_squared_error": "mse",
+    "kaiming_normal": "he_normal",
+    "kaiming_uniform": "he_uniform",
+    "xavier_normal": "glorot_normal",
+    "xavier_uniform": "glorot_uniform",
+    "l1_unstructured": "magnitude",
+    **dict.fromkeys(("categorical_crossentropy", "sparse_categorical_crossentropy"), "softmax_cross_entropy"),
+    **dict.fromkeys(("loss", "train_loss"), "epoch_loss"),
+    **dict.fromkeys(("accuracy", "acc"), "epoch_accuracy"),
+    **dict.fromkeys(("val_acc", "val_accuracy"), "validation_accuracy"),
+}
+"""Names in other libraries, with those of the same things here."""
 
 
 def shown(value: Any) -> str:
@@ -82,10 +99,14 @@ def truth(what: str, value: Any) -> bool:
 
 
 def one_of(what: str, value: Any, names: Sequence[str]) -> str:
-    """`value` if it is one of `names`; a TypeError if it is not a string, else a ValueError."""
+    """`value` if it is one of `names`; a TypeError if it is not a string, else a ValueError, maybe with a hint."""
     if not isinstance(value, str) or value not in names:
         expected = " or ".join(names) if len(names) <= 2 else f"one of {', '.join(names)}"
-        raise wrong(what, expected, value, isinstance(value, str))
+        error = wrong(what, expected, value, isinstance(value, str))
+        if isinstance(value, str):
+            here = {other: name for other, name in VALUES_ELSEWHERE.items() if name in names}
+            error = ValueError(f"{error}{hint(value.lower(), here, names)}")
+        raise error
     return value
 
 

@@ -11,7 +11,7 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakSet
 
 import numpy as np
@@ -80,6 +80,18 @@ class Graph(NodeTable):
     >>> print(z)
     x * y + 1
     """
+
+    _elsewhere: ClassVar = {
+        **{name: f"add_{name}" for name in ("input", "parameter", "constant", "operation", "softmax")},
+        "nodes": "the graph itself, as in list(graph)",
+        "add_node": "add_neuron, add_operation or add_input",
+        "in_edges": "node.in_edges",
+        "out_edges": "node.out_edges",
+        "remove_edge": "prune([edge])",
+        "remove_node": "prune([neuron])",
+        "remove_edges_from": "prune(edges)",
+        "backward": "compile(node).vjp(x)",
+    }
 
     has_bare: bool
     random: np.random.Generator

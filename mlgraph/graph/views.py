@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from numbers import Real
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
 from mlgraph._support.array_types import Ids, Int32, Int64
+from mlgraph._support.attributes import Hinting
 from mlgraph._support.checks import float_array, number, one_of, optional_name, plain, real_array, truth
 from mlgraph.graph import ops
 from mlgraph.graph.ops import CONSTANT, INPUT, NEURON, PARAMETER, WEIGHT
@@ -75,13 +76,15 @@ def described(graph: Graph, node: int) -> str:
     return name if node not in graph.names and name != f"n{node}" else f"{Node(graph, node).kind} {name}"
 
 
-class Freezable:
+class Freezable(Hinting):
     """Base class of all that can be frozen: parameters, edges, neurons, layers and models.
 
     Subclasses implement `parameter_places`, the places of their weights, biases and parameters.
     """
 
     __slots__ = ()
+
+    _elsewhere: ClassVar = {"trainable": "frozen = True", "requires_grad": "frozen = True"}
 
     graph: Graph
     parameter_places: Callable[[], Int64 | Int32]
@@ -118,6 +121,18 @@ class Node(Freezable):
     """
 
     __slots__ = ("born", "graph", "id")
+
+    _elsewhere: ClassVar = {
+        **Freezable._elsewhere,
+        "grad": "mlgraph.grad, which makes the derivative as a node, or graph.compile(node).vjp(x)",
+        "backward": "graph.compile(node).vjp(x)",
+        "item": "value",
+        "data": "value",
+        "parents": "sources",
+        "children": "targets",
+        "predecessors": "sources",
+        "successors": "targets",
+    }
 
     def __init__(self, graph: Graph, id: int) -> None:
         self.graph = graph
@@ -389,6 +404,8 @@ class Neuron(Node):
     """
 
     __slots__ = ()
+
+    _elsewhere: ClassVar = {**Node._elsewhere, "edges": "in_edges or out_edges", "weight": "weights"}
 
     def __init__(self, graph: Graph, id: int) -> None:
         super().__init__(graph, id)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, overload
+from typing import Any, ClassVar, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from mlgraph._support.array_types import Bool, Float32, Int64, read_only
+from mlgraph._support.attributes import Declared
 from mlgraph._support.checks import float_array, real_array, share, shown
 from mlgraph.graph.arrays import Edges, bias_places, biases, parameter_places, wiring
 from mlgraph.graph.edits import cut, edges_named, grow, new_edges
@@ -19,7 +20,7 @@ HIDDEN_ACTIVATION = "leaky_relu"
 """The activation of a hidden layer for which none was chosen."""
 
 
-class Layer(Freezable):
+class Layer(Freezable, Declared):
     """Neurons of one layer of a `Network`."""
 
     __slots__ = (
@@ -32,6 +33,14 @@ class Layer(Freezable):
         "probability_ids",
         "source_ids",
     )
+
+    _elsewhere: ClassVar = {
+        **Freezable._elsewhere,
+        **dict.fromkeys(("get_weights", "set_weights"), "weights and biases, which can be read and assigned"),
+        **dict.fromkeys(("weight", "kernel"), "weights, of shape (neurons, sources)"),
+        "bias": "biases",
+        "units": "size",
+    }
 
     def __init__(
         self,

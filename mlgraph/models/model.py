@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph._support.array_types import Bool, Float32, Ids, Int32, Int64
-from mlgraph._support.attributes import Declared
+from mlgraph._support.attributes import Declared, spelled
 from mlgraph._support.checks import StrOrBytesPath, level_outside
 from mlgraph.compiler.grouping import Dropout
 from mlgraph.engine.engine import Engine
@@ -115,7 +115,22 @@ class Model(Freezable, Declared):
     engines: dict[tuple[int, ...], Engine]
     _counted: tuple[tuple[int, ...], int]
     _tracing: Tracing
-    _elsewhere: ClassVar = {name: f"layer.{name}" for name in ("dropout", "weight_dropout", "activation", "weights")}
+    _elsewhere: ClassVar = {
+        **Freezable._elsewhere,
+        **{name: f"layer.{name}" for name in ("dropout", "weight_dropout", "activation", "weights")},
+        **dict.fromkeys(("get_weights", "coefs_", "state_dict"), "layer.weights, or graph.get_parameters()"),
+        **dict.fromkeys(("set_weights", "load_state_dict"), "layer.weights, or graph.set_parameters()"),
+        **dict.fromkeys(("load", "load_weights"), "mlgraph.load(path)"),
+        "parameters": "graph.get_parameters()",
+        "score": 'evaluate(x, y)["accuracy"]',
+        "summary": "print(model)",
+        "inputs": "graph.inputs",
+        "nodes": "graph",
+        "edges": "graph.edges()",
+        "neurons": "graph.neurons()",
+        "compile": "fit, which takes the optimizer; the loss belongs to the last layer or to the Model",
+        "partial_fit": "fit, which goes on from the present parameters",
+    }
 
     def __init__(self, graph: Graph, outputs: Node | NodesLike, loss: str | Node = "squared_error") -> None:
         self._begin(checked_graph(graph))
@@ -788,6 +803,20 @@ class Model(Freezable, Declared):
         with self.require_outputs():
             return ablation_table(self, layer, x, y, n_threads)
 
+    @spelled(
+        **dict.fromkeys(("lr", "learning_rate_init"), "learning_rate"),
+        **dict.fromkeys(("max_iter", "n_epochs", "num_epochs"), "epochs"),
+        **dict.fromkeys(("alpha", "l2"), "weight_decay"),
+        **dict.fromkeys(("random_state", "random_seed"), "seed"),
+        **dict.fromkeys(("validation", "val_data", "eval_set"), "validation_data"),
+        **dict.fromkeys(("val_split", "validation_fraction"), "validation_split"),
+        solver="optimizer",
+        callback="callbacks, a list",
+        early_stopping="callbacks=[mlgraph.EarlyStopping()]",
+        loss='the loss of the last layer, as in add_layer(1, loss="mse"), or of the Model',
+        dropout="the dropout of a layer, as in add_layer(32, dropout=0.5)",
+        n_jobs="n_threads",
+    )
     def fit(
         self,
         x: npt.ArrayLike,
@@ -898,7 +927,7 @@ class Model(Freezable, Declared):
             called differ from run to run. If one of them raises StopIteration, the run ends there:
             parameters stay, and a checkpoint can be resumed.
         verbose : bool
-            Print a line for each epoch with its loss, accuracy, validation results and seconds. At
+            True, or 1: print a line for each epoch with its loss, accuracy, validation results and seconds. At
             most about ten lines a second are printed, and always those of the first and last epoch.
         sparsify : GradualPruning, SET, RigL or another Schedule, optional
             Schedule that cuts and adds edges during the run.

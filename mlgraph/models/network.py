@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from mlgraph._support.array_types import Int64
+from mlgraph._support.attributes import spelled
 from mlgraph._support.checks import one_of, share, truth, whole
 from mlgraph._support.interrupts import uninterrupted
+from mlgraph._support.tables import to_text
 from mlgraph.engine.losses import CROSS_ENTROPIES, SQUARED, check_classes
 from mlgraph.graph import ops
 from mlgraph.graph.arrays import Edges
@@ -60,8 +62,17 @@ class Network(Model):
     25408
     """
 
+    _elsewhere: ClassVar = {
+        **Model._elsewhere,
+        **dict.fromkeys(("add", "add_dense"), "add_layer"),
+        "add_dropout": "add_layer(size, dropout=0.5)",
+    }
+
     _ends: list[int]
 
+    @spelled(
+        **dict.fromkeys(("input_dim", "input_shape", "input_size", "in_features"), "n_inputs"), random_state="seed"
+    )
     def __init__(self, n_inputs: int, *, seed: int | None = None) -> None:
         n_inputs = whole("n_inputs", n_inputs)
         self._begin(Graph(seed=seed))
@@ -69,6 +80,12 @@ class Network(Model):
         self.output_ids, self.loss_ids, self.probability_ids = [], [], []
         self._ends = [node.id for node in self.graph.add_inputs(n_inputs)]
 
+    @spelled(
+        kernel_initializer="init",
+        use_bias="bias",
+        act="activation",
+        **dict.fromkeys(("units", "n_neurons", "neurons", "out_features"), "size"),
+    )
     def add_layer(
         self,
         size: int,
@@ -279,6 +296,24 @@ class Network(Model):
         """
         with self.graph.lock:
             return all(layer.describes_its_neurons() for layer in self._layers)
+
+    def __str__(self) -> str:
+        """A table of the layers; the repr is one line."""
+        names = ("layer", "neurons", "activation", "dropout", "edges", "parameters")
+        with self.graph.lock:
+            alive = self.alive()
+            rows = [
+                [
+                    str(i),
+                    f"{layer.size:,}",
+                    layer.activation,
+                    f"{layer.dropout:g}" if layer.dropout else "",
+                    f"{sum(len(neuron.weights) for neuron in layer if alive[neuron.id]):,}",
+                    f"{len(layer.parameter_places()):,}",
+                ]
+                for i, layer in enumerate(self.layers)
+            ]
+        return f"{self!r}\n{to_text(names, rows)}" if rows else repr(self)
 
     def __repr__(self) -> str:
         inputs = self.layers[0].source_ids if self.layers else self._ends  # of the graph's, others may be targets

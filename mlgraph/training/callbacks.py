@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mlgraph._support.array_types import Float32
+from mlgraph._support.attributes import spelled
 from mlgraph._support.checks import one_of, real, truth, whole
 from mlgraph.training.loop import Progress
 
@@ -95,6 +97,7 @@ class EarlyStopping(Callback):
     _edits: int
     _parameters: Float32 | None
 
+    @spelled(restore_best_weights="restore_best", mode="known from the monitor")
     def __init__(
         self, monitor: str = "validation_loss", *, patience: int = 10, min_delta: float = 0.0, restore_best: bool = True
     ) -> None:
@@ -143,11 +146,28 @@ def checked_callbacks(given: Any, *, validated: bool) -> list[Callback | Callabl
         if isinstance(each, type) or not (isinstance(each, Callback) or callable(each)):
             got = f"the class {each.__name__}" if isinstance(each, type) else type(each).__name__
             raise TypeError(f"callbacks: expected callbacks or functions, got {got}")
+        if isinstance(each, Callback):
+            _check_hooks(each)
         if isinstance(each, EarlyStopping) and each.monitor.startswith("validation") and not validated:
             raise ValueError(
                 f"callbacks: EarlyStopping watches {each.monitor}, which needs validation_data or validation_split"
             )
     return list(given)
+
+
+_BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+def _check_hooks(callback: Callback) -> None:
+    """TypeError for a hook of another library, such as Keras' ``on_epoch_end(self, epoch, logs=None)``."""
+    for name in ("on_train_begin", "on_step_end", "on_epoch_end", "on_train_end"):
+        function = getattr(type(callback), name)
+        if function is getattr(Callback, name) or not inspect.isfunction(function):
+            continue
+        given = inspect.signature(function).parameters.values()
+        if sum(parameter.kind in _BY_POSITION for parameter in given) > 2:
+            wanted = list(inspect.signature(getattr(Callback, name)).parameters)[1]
+            raise TypeError(f"callbacks: {type(callback).__name__}.{name}: expected one argument, {wanted}, after self")
 
 
 def wants_each_step(callbacks: Sequence[Any]) -> bool:

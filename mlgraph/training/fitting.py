@@ -129,7 +129,7 @@ def fit(
     checkpoint_every = real("checkpoint_every", checkpoint_every, "seconds from 0 on", 0, FLOAT32_MAX)
     checked_threads(n_threads)
     called = checked_callbacks(callbacks, validated=validation_data is not None)
-    verbose = truth("verbose", verbose)
+    verbose = truth("verbose", bool(verbose) if isinstance(verbose, int) else verbose)
 
     # Read the data.
     warned = warn_of_bytes(raw)
