@@ -56,12 +56,13 @@ def bench_nonfinite_check(benchmark, note, mnist, hidden, kind):
     net.fit(x, y, **given)
     n = floats_looked_at(engine_of(net).plan, len(x)) + len(x)
     looked_at = np.ones(2**17, np.float32)  # fits into a second-level cache
-    guard = Guard(net, "raise", Examples(x[:1], 784), Learning(NOTHING, "momentum", (0.9, 0.0, 0.0), 0, False, 1))
+    learning = Learning(NOTHING, "momentum", (0.9, 0.0, 0.0), 0, False, 1)
+    guard = Guard(net, "raise", Examples(x[:1], 784), learning)
 
     def check():
         for first in range(0, n, len(looked_at)):
             assert mlgraph_ext.sweep.are_finite(looked_at, np.array([[0, min(len(looked_at), n - first)]]))
-        guard.begin(0.05)
+        guard.begin(learning, 0.05)
         return guard.limit
 
     limit = benchmark.pedantic(check, rounds=20, warmup_rounds=2)

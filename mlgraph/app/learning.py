@@ -35,8 +35,8 @@ from mlgraph.app.display import Display
 from mlgraph.app.recipe import Recipe
 from mlgraph.datasets import Dataset
 from mlgraph.pictures import draw_training
-from mlgraph.training.fitting import checked_decay
 from mlgraph.training.loop import Progress
+from mlgraph.training.options import checked_decay
 
 # Files in the output folder.
 MODEL, HISTORY, PICTURE, CHECKPOINT = "model.npz", "history.json", "training.png", "checkpoint.npz"

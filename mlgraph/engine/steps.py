@@ -108,9 +108,9 @@ class Learning(NamedTuple):
 
 
 def epoch_steps(
-    epoch: int, n: int, epochs: int, batch_size: tuple[int, int], learning_rate: Rates, many: int = 1
+    epoch: int, n: int, epochs: int, batch_size: tuple[int, int], learning_rate: Rates, many: int = 1, start: int = 0
 ) -> Steps:
-    """Batch sizes and learning rates of `many` consecutive epochs of n examples each.
+    """Batch sizes and learning rates of `many` consecutive epochs of n examples each, without the first `start`.
 
     Both change after every batch. With the progress p = examples seen / examples in all epochs, the
     learning rate is a given function of p, or lr0 (1 - p^1.5) + lr1 p^1.5. The batch size is
@@ -135,10 +135,11 @@ def epoch_steps(
 
     first: list[Int64] = []
     if b0 == b1:
-        first.append(np.add.outer(np.arange(0, many * n, n), np.arange(0, n, b0)).ravel())
+        first.append(np.arange(start, n, b0))
+        first.append(np.add.outer(np.arange(n, many * n, n), np.arange(0, n, b0)).ravel())
     else:
         for stop in range(n, many * n + 1, n):
-            at = stop - n
+            at = max(start, stop - n)
             while at < stop:
                 # Sizes change slowly, so that many steps of one size can be made at once.
                 size = size_at(at)

@@ -12,16 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph._support.array_types import Float64
-from mlgraph._support.checks import FLOAT32_MAX, StrOrBytesPath, one_of, real, share, shown, truth, whole, wrong
+from mlgraph._support.checks import FLOAT32_MAX, StrOrBytesPath, one_of, real, truth, whole, wrong
 from mlgraph._support.threads import checked_threads
-from mlgraph.engine.choice import FEW
-from mlgraph.engine.engine import STATE
 from mlgraph.engine.examples import Examples
 from mlgraph.engine.losses import Objective, are_none, as_class_weight, as_weights, weighted
 from mlgraph.engine.steps import Course, Learning, Rates
 from mlgraph.graph.ops import PARAMETER
 from mlgraph.graph.randomness import checked_seed, seeded
-from mlgraph.graph.undo import forget_state
 from mlgraph.models.history import History
 from mlgraph.models.running import (
     as_arrays,
@@ -38,6 +35,17 @@ from mlgraph.training.advice import warn_of_divergence, warn_of_targets
 from mlgraph.training.callbacks import Callback, call, checked_callbacks, wants_each_step
 from mlgraph.training.loop import Progress, RunState, train
 from mlgraph.training.nonfinite import POLICIES, Guard
+from mlgraph.training.options import (
+    OPTIMIZERS,
+    RATES,
+    Options,
+    begin_state,
+    checked_decay,
+    checked_optimizer,
+    checked_rates,
+    checked_sizes,
+    takes_few,
+)
 from mlgraph.training.report import Report
 
 if TYPE_CHECKING:
@@ -46,9 +54,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-PROGRESS = np.arange(1000) / 1000
-"""Values of the progress at which a learning rate function is checked before a run. No batch begins at 1."""
-
 BELOW_1 = float(np.nextafter(1.0, 0.0))
 
 LEAST_EPOCHS, LEAST_STEPS = 10, 2000
@@ -56,9 +61,6 @@ LEAST_EPOCHS, LEAST_STEPS = 10, 2000
 
 SMALLEST_BATCH, LARGEST_BATCH, N_BATCHES = 32, 128, 64
 """Bounds of the default batch size, and batches of an epoch between them."""
-
-RATES = {"adam": (0.003, 0.0), "sgd": (0.05, 0.0)}
-"""Default learning rates."""
 
 
 def fit(
@@ -104,13 +106,13 @@ def fit(
     objective = weighted(objective, len(raw), weight, of_class)
 
     # Check the arguments.
-    optimizer = one_of("optimizer", optimizer, ("sgd", "adam"))
+    optimizer = one_of("optimizer", optimizer, OPTIMIZERS)
     if batch_size is None:
         batch_size = max(SMALLEST_BATCH, min(LARGEST_BATCH, len(raw) // N_BATCHES))
-    sizes = _pair("batch_size", batch_size, partial(whole, most=2**63 - 1))
+    sizes = checked_sizes(batch_size)
     if epochs is None:
         epochs = max(LEAST_EPOCHS, -(-LEAST_STEPS // max(1, len(raw) // max(sizes))))
-    rates, sampled_rates = _checked_rates(RATES[optimizer] if learning_rate is None else learning_rate)
+    rates, sampled_rates = checked_rates(RATES[optimizer] if learning_rate is None else learning_rate)
     course = Course(
         whole("epochs", epochs),
         sizes,
@@ -118,11 +120,8 @@ def fit(
         checked_decay(weight_decay, float(sampled_rates.max())),
         truth("shuffle", shuffle),
     )
-    momentum, seed = share("momentum", momentum), checked_seed(seed)
-    if optimizer == "adam" and np.float32(momentum) == 1:  # the moments would ignore every gradient
-        raise ValueError(f"momentum: Adam needs a number that is below 1 in float32, got {shown(momentum)}")
-    if optimizer == "sgd" and momentum:
-        optimizer = "momentum"
+    optimizer, momentum = checked_optimizer(optimizer, momentum)
+    seed = checked_seed(seed)
     on_nonfinite = one_of("on_nonfinite", on_nonfinite, POLICIES)
     if truth("resume", resume) and checkpoint is None:
         raise ValueError("resume: set checkpoint to the file of the run to resume")
@@ -182,8 +181,11 @@ def fit(
                 acting.begin(run_seed)
             model.history = state.history
             model._scaling, model._columns = scaling, model.columns or columns
-        few = min(*sizes, len(examples)) <= FEW
+        few = takes_few(sizes, len(examples))
         learning = Learning(objective, optimizer, (momentum, 0.999, 1e-8), run_seed, few, n_threads)
+        options = Options(course, learning, wants_each_step(called))
+        if keeper:
+            options.fixed = "a run with a checkpoint keeps its options, with which it would be resumed"
 
         # Train.
         for each in called:
@@ -194,12 +196,10 @@ def fit(
             train(
                 partial(execute, model),
                 examples,
-                course,
-                learning,
+                options,
                 guard=Guard(model, on_nonfinite, examples, learning),
                 validate=validate,
                 call=partial(call, called) if called else None,
-                each_step=wants_each_step(called),
                 model=model,
                 state=state,
                 between=keeper.between_steps if keeper else lambda: None,
@@ -226,48 +226,11 @@ def _scaling_for(model: Model, data: Data, standardize: bool, *, targets_in_x: b
     return standardization(data)
 
 
-def _checked_rates(learning_rate: Any) -> tuple[Rates, Float64]:
-    """The learning rate for `Course`, and the rates to check before the run: both ends, or samples of a function."""
-    if callable(learning_rate):
-        rates = partial(_rates, learning_rate)
-        return rates, rates(PROGRESS)
-    pair = _pair("learning_rate", learning_rate, _rate)
-    return pair, np.array(pair)
-
-
-def _rate(name: str, value: Any) -> float:
-    return real(name, value, f"a number from 0 to {FLOAT32_MAX:.6g}", 0, FLOAT32_MAX)
-
-
-def _rates(function: Callable[[float], Any], progress: Float64) -> Float64:
-    """Learning rates of a user's function; TypeError or ValueError if it returns something else."""
-    try:
-        return np.array([_rate(f"learning_rate({p:.6g})", function(p)) for p in progress.tolist()])
-    except StopIteration as error:  # an iterator that calls `fit` would take it for its own end
-        raise RuntimeError("learning_rate: the function raised StopIteration") from error
-
-
 def _recorded_rates(rates: Rates, sampled_rates: Float64) -> tuple[float, float] | str:
     """Learning rates as a checkpoint records them; a function is identified by a digest of its samples."""
     if not callable(rates):
         return rates
     return f"function {blake2b(sampled_rates.astype(np.float32).tobytes(), digest_size=8).hexdigest()}"
-
-
-def _pair(name: str, value: Any, checked: Callable[[str, Any], T]) -> tuple[T, T]:
-    """The first and the last value of a quantity that changes during a run, from a pair or one number."""
-    is_pair = isinstance(value, tuple | list) or (isinstance(value, np.ndarray) and value.ndim == 1)
-    pair = tuple(value) if is_pair else (value, value)
-    if len(pair) != 2:
-        raise ValueError(f"{name}: expected one number or two, got {shown(value)}")
-    return checked(name, pair[0]), checked(name, pair[1])
-
-
-def checked_decay(value: Any, rate: float) -> float:
-    """`value` as a float; an error unless decay at this learning rate removes at most all of a weight."""
-    most = min(1 / rate, FLOAT32_MAX) if rate else FLOAT32_MAX
-    expected = f"to 1 / learning_rate, {most:.6g}" if most < FLOAT32_MAX else "on that float32 can hold"
-    return real("weight_decay", value, f"a number from 0 {expected}", 0, most)
 
 
 def _read_validation(
@@ -313,6 +276,4 @@ def _begin(model: Model, objective: Objective, optimizer: str) -> None:
     graph = model.graph
     if not (graph.codes[graph.alive_for(frozenset(objective.nodes))] >= PARAMETER).any():
         raise ValueError("fit: the loss depends on no weight or parameter, so there is nothing to train")
-    forget_state(graph, STATE["adam"])
-    for name in STATE[optimizer]:
-        graph.storage.state_vector(name, fresh=True)
+    begin_state(model, optimizer)

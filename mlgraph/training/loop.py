@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -15,8 +15,9 @@ from mlgraph._support.checks import FLOAT32_MAX
 from mlgraph._support.interrupts import uninterrupted
 from mlgraph.engine.examples import Examples
 from mlgraph.engine.losses import empty_answers
-from mlgraph.engine.steps import Course, Learning, Rates, Steps, epoch_order, epoch_steps
+from mlgraph.engine.steps import Learning, Rates, Steps, epoch_order, epoch_steps
 from mlgraph.models.history import History, means_of, record
+from mlgraph.training.options import Options
 
 if TYPE_CHECKING:
     from mlgraph.models.model import Model
@@ -69,6 +70,59 @@ class Progress:
     batch_accuracy: float
     history: History
     model: Model
+    _change: Callable[..., None] | None = field(default=None, init=False, repr=False, compare=False)
+
+    def change(
+        self,
+        *,
+        learning_rate: float | tuple[float, float] | Callable[[float], float] | None = None,
+        batch_size: int | tuple[int, int] | None = None,
+        optimizer: str | None = None,
+        momentum: float | None = None,
+        weight_decay: float | None = None,
+        each_step: bool | None = None,
+    ) -> None:
+        """Change options of the run from the next step on; None leaves one as it is.
+
+        Parameters
+        ----------
+        learning_rate, batch_size, optimizer, momentum, weight_decay
+            As for `Model.fit`. A pair or a function still stretches over the whole run. Another
+            optimizer begins without momentum.
+        each_step : bool
+            Whether callbacks are called after each step, as if one had a hook for steps.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an option is not as documented, or the run has a checkpoint; nothing has changed.
+
+        Notes
+        -----
+        The dropout of a layer is its attribute, and edges are cut by `Model.prune`; both work
+        during a run, too.
+
+        Examples
+        --------
+        >>> def halve(progress):
+        ...     if progress.kind == "epoch":
+        ...         progress.change(learning_rate=0.1 / 2 ** (progress.epoch + 1))
+        >>> net = mlgraph.Network(2, seed=0)
+        >>> layer = net.add_layer(2, "softmax")
+        >>> history = net.fit(np.eye(2), [0, 1], epochs=3, learning_rate=0.1, callbacks=[halve])
+        >>> history.learning_rate.tolist()
+        [0.1, 0.05, 0.025]
+        """
+        if self._change is None:
+            raise ValueError("change: this progress belongs to no run")
+        self._change(
+            learning_rate=learning_rate,
+            batch_size=batch_size,
+            optimizer=optimizer,
+            momentum=momentum,
+            weight_decay=weight_decay,
+            each_step=each_step,
+        )
 
 
 @dataclass
@@ -112,7 +166,8 @@ class _Stretch:
         `correct` is None if the loss has no right or wrong answers.
     """
 
-    def __init__(self, state: RunState, n_epochs: int, n: int, course: Course, learning: Learning) -> None:
+    def __init__(self, state: RunState, n_epochs: int, n: int, options: Options) -> None:
+        course, learning = options.course, options.learning
         self._state = state
         self._n = n
         self._epoch = state.epoch
@@ -120,23 +175,41 @@ class _Stretch:
         order = np.tile(np.arange(n), n_epochs)
         if course.shuffle:
             order = epoch_order(state.epoch, n, learning.seed, n_epochs)
-        self._schedule = epoch_steps(state.epoch, n, course.epochs, course.batch_size, course.learning_rate, n_epochs)
-        rate, decay = self._schedule.rate, None
+        schedule = epoch_steps(state.epoch, n, course.epochs, course.batch_size, course.learning_rate, n_epochs)
+        self._prepare(schedule, order, options)
+        self.ends: Int64 = np.searchsorted(self.steps.first, n * np.arange(1, n_epochs + 1))
+        self.losses = np.zeros(n_epochs * n, np.float32)
+        self.correct = empty_answers(learning.objective, n_epochs * n)
+
+    def change(self, options: Options) -> None:
+        """Go on with other options; the stretch is one epoch."""
+        course, at, n = options.course, self.at, self._n
+        if at == len(self.steps.first):
+            return  # what is left of the epoch is its end
+        start = int(self.steps.first[at])
+        rest = epoch_steps(self._epoch, n, course.epochs, course.batch_size, course.learning_rate, start=start)
+        old = self._schedule
+        parts = ((old.first, rest.first), (old.size, rest.size), (old.rate, rest.rate))
+        first, size, rate = (np.concatenate([before[:at], after]) for before, after in parts)
+        assert self.steps.order is not None
+        self._prepare(Steps(first, size, rate), self.steps.order, options)
+        self.ends = np.array([len(self.steps.first)])
+
+    def _prepare(self, schedule: Steps, order: Int64, options: Options) -> None:
+        course, learning = options.course, options.learning
+        self._schedule, rate, decay = schedule, schedule.rate, None
         with np.errstate(under="ignore"):
             if course.weight_decay:
                 decay = np.minimum(rate * np.float32(course.weight_decay), np.float32(1))
             if learning.optimizer == "adam":
                 # Fold the bias corrections of both moments into the rate (Kingma & Ba 2015, end of
                 # section 2).
-                t = np.arange(state.taken + 1, state.taken + len(rate) + 1)
+                t = np.maximum(1, np.arange(len(rate)) + (self._taken + 1 - options.began))
                 beta1, beta2 = np.array(learning.hyper[:2], np.float32).astype(np.float64)  # rounded as in the kernels
                 rate = np.minimum(rate * np.sqrt(1 - beta2**t) / (1 - beta1**t), FLOAT32_MAX).astype(np.float32)
-        self.steps = self._schedule._replace(rate=rate, decay=decay, order=order, number=state.taken)
-        self.ends: Int64 = np.searchsorted(self.steps.first, n * np.arange(1, n_epochs + 1))
+        self.steps = schedule._replace(rate=rate, decay=decay, order=order, number=self._taken)
         # Cumulative cost before each step, and in all.
-        self._cost = np.append(self.steps.first, n_epochs * n) + STEP_COST * np.arange(len(rate) + 1)
-        self.losses = np.zeros(n_epochs * n, np.float32)
-        self.correct = empty_answers(learning.objective, n_epochs * n)
+        self._cost = np.append(self.steps.first, len(order)) + STEP_COST * np.arange(len(rate) + 1)
 
     @property
     def at(self) -> int:
@@ -192,13 +265,11 @@ class _Stretch:
 def train(
     run: Callable[..., tuple[int, Any, Any]],
     examples: Examples,
-    course: Course,
-    learning: Learning,
+    options: Options,
     *,
     guard: Guard,
     validate: Callable[[], dict[str, float]] | None,
     call: Callable[[Progress], bool] | None,
-    each_step: bool,
     model: Model,
     state: RunState,
     between: Callable[[], Any],
@@ -213,12 +284,12 @@ def train(
     run : callable
         Called like `Engine.execute`. It must run the graph as it is at the time of the call: between
         two calls, callbacks and other threads may edit the graph or move its parameters.
+    options : Options
+        Callbacks may change them.
     guard : Guard
         Takes the steps that might overflow.
     call : callable, optional
         Calls the callbacks, and returns whether the run goes on.
-    each_step : bool
-        Whether to call them after each step.
     between : callable
         Called whenever a run may be left and resumed: all results of the last step are recorded.
     report : callable, optional
@@ -229,27 +300,39 @@ def train(
         Cuts and grows edges before the steps that it chooses. It may raise StopIteration to end
         the run.
     """
-    n, epochs, history = len(examples), course.epochs, state.history
+    n, epochs, history = len(examples), options.course.epochs, state.history
     # If nothing else happens between epochs, one call takes several: short ones need not wait for
     # Python.
-    epochs_apart = validate or call or sparse or callable(course.learning_rate)
+    epochs_apart = validate or call or sparse or callable(options.course.learning_rate)
     per_step = per_example = 0.0
 
     def may_go_on(kind: Literal["steps", "epoch"], epoch: int, loss: float, accuracy: float) -> bool:
         if not call:
             return True
         seen = int(history.batch_examples[-1])
-        return call(Progress(kind, epoch, epochs, seen, epochs * n, float(loss), float(accuracy), history, model))
+        progress = Progress(kind, epoch, epochs, seen, epochs * n, float(loss), float(accuracy), history, model)
+        object.__setattr__(progress, "_change", change)
+        return call(progress)
+
+    def begun(stretch: _Stretch) -> tuple[Steps, Learning]:
+        learning, options.changed = options.learning, False
+        guard.begin(learning, _highest_rate(options.course.learning_rate, learning, stretch.steps))
+        return stretch.steps, learning
+
+    def change(**given: Any) -> None:
+        options.change(model, n, state.taken + state.step, **given)
 
     while state.epoch < epochs:
         n_epochs = 1
         if per_example and not epochs_apart:
             affordable = min(int(PIECE_SECONDS / per_example), MAX_PLACES) // n
             n_epochs = max(1, min(epochs - state.epoch, affordable, MAX_EPOCHS))
-        stretch = _Stretch(state, n_epochs, n, course, learning)
-        steps = stretch.steps
-        guard.begin(_highest_rate(course.learning_rate, learning, steps))
+        stretch = _Stretch(state, n_epochs, n, options)
+        steps, learning = begun(stretch)
         while not stretch.is_over:
+            if options.changed:
+                stretch.change(options)
+                steps, learning = begun(stretch)
             if stretch.at < stretch.end:  # false if the run was left between the last step and the end of an epoch
                 at, last, number = stretch.at, len(steps.rate), state.taken + state.step
                 begin = time.perf_counter()
@@ -261,7 +344,7 @@ def train(
                         return
                     state.seconds += time.perf_counter() - begin
                     begin = time.perf_counter()
-                last = at + 1 if each_step else last
+                last = at + 1 if options.each_step else last
                 bad, done = 0, at
                 with guard.lock:
                     limit = guard.limit

@@ -101,9 +101,10 @@ class Guard:
         # limits. Safe steps keep them there.
         self._safe_at: tuple[int, int] | None = None
 
-    def begin(self, rate: float) -> None:
+    def begin(self, learning: Learning, rate: float) -> None:
         """Prepare for steps at learning rates up to `rate`. Call it before them."""
-        self._limits = limits(self._learning.optimizer, self._learning.hyper, rate)
+        self._learning, self._state = learning, STATE[learning.optimizer]
+        self._limits = limits(learning.optimizer, learning.hyper, rate)
         self._safe_at = None
 
     @property

@@ -14,6 +14,7 @@ import mlgraph
 from mlgraph.engine import reference
 from mlgraph.engine.steps import epoch_order, epoch_steps
 from mlgraph.training import fitting
+from mlgraph.training.options import PROGRESS
 
 
 def schedule(n, epochs, *options):
@@ -131,7 +132,7 @@ def test_stop_iteration_of_a_learning_rate_function_is_an_error(rates):
 
 def test_weight_decay_is_capped_at_an_unsampled_peak_of_the_rate():
     """A step removes at most all of a weight."""
-    seen, net = set(fitting.PROGRESS.tolist()), mlgraph.Network(3, seed=0)
+    seen, net = set(PROGRESS.tolist()), mlgraph.Network(3, seed=0)
     net.add_layer(2, "identity", bias=False)
     options = {"epochs": 3, "batch_size": 8, "weight_decay": 1.0}
     h = net.fit(np.zeros((8, 3)), np.zeros((8, 2)), learning_rate=lambda p: 0.5 if p in seen else 3.0, **options)
