@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from mlgraph.pictures.drawing import Drawing
     from mlgraph.sparsity.schedules import Schedule
+    from mlgraph.studio.studio import Studio
     from mlgraph.training.callbacks import Callback
     from mlgraph.training.loop import Progress
 
@@ -1141,6 +1142,44 @@ class Model(Freezable, Declared):
     def parameter_places(self) -> Int64:
         """Places of the parameters of the nodes that its outputs or its loss need."""
         return parameter_places(self.graph, np.flatnonzero(self.alive()))
+
+    def studio(
+        self,
+        x: npt.ArrayLike,
+        y: npt.ArrayLike,
+        *,
+        test: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+        image: tuple[int, int] | None = None,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        open_browser: bool = True,
+    ) -> Studio:
+        """Open a page in the browser that shows this model while it trains, and edits it.
+
+        Needs ``pip install 'mlgraph[studio]'``. In a notebook, the returned object shows the page.
+
+        Parameters
+        ----------
+        x, y : array_like
+            As for `fit`. A frame's column names are shown.
+        test : (x, y), optional
+            Data to test with. By default every fifth example is held out.
+        image : (int, int), optional
+            Height and width, if examples are images. Found by itself for square ones.
+        host, port
+            Where to listen; by default this computer alone can use the page, at a free port.
+        open_browser : bool
+            Whether to open the page now.
+
+        Returns
+        -------
+        Studio
+            With the attribute `url` and the methods `close` and `wait`. The model may be used while
+            it is open.
+        """
+        from mlgraph.studio.studio import open_studio
+
+        return open_studio(self, x, y, test=test, image=image, host=host, port=port, open_browser=open_browser)
 
     def become(self, other: Self) -> None:
         """Take over the graph of another model of the same outputs, which must not be used afterwards."""

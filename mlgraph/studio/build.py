@@ -1,0 +1,129 @@
+"""Networks and data that a page asks for: toys, files, layers, and runs that prune."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from mlgraph._support.checks import one_of, share, whole
+from mlgraph.models.model import Model
+from mlgraph.models.network import Network
+from mlgraph.sparsity.gradual_pruning import GradualPruning
+from mlgraph.sparsity.rewiring import SET, RigL
+from mlgraph.studio import data as sources
+from mlgraph.studio.data import Data
+from mlgraph.studio.session import Session
+
+MOST_NEURONS = 4096
+MOST_LAYERS = 16
+
+SCHEDULES = {"gradual": GradualPruning, "SET": SET, "RigL": RigL}
+
+
+def network(data: Data, hidden: list[int], activation: str = "leaky_relu", seed: int = 0) -> Network:
+    """A network for the data: softmax for classes, a linear layer for numbers."""
+    net = Network(data.x.shape[1], seed=seed)
+    for size in hidden:
+        net.add_layer(size, activation)
+    if data.classes is not None:
+        net.add_layer(len(data.classes), "softmax")
+    else:
+        net.add_layer(data.y.shape[1], "identity")
+    if data.standardize:
+        # The statistics of the training data, as `fit(standardize=True)` would keep them.
+        net.scaling = (np.mean(data.x, axis=0), np.where(np.std(data.x, axis=0) > 0, np.std(data.x, axis=0), 1))
+    return net
+
+
+def scene_nan() -> tuple[Model, Data]:
+    """The network of README that overflows: one neuron, cubed."""
+    from mlgraph.graph.graph import Graph
+
+    rng = np.random.default_rng(0)
+    x = rng.uniform(-1, 1, (400, 2)).astype(np.float32)
+    y = (x[:, :1] + 0.5 * x[:, 1:]) ** 3
+    graph = Graph(seed=0)
+    a, b = graph.add_inputs(2)
+    hidden = [graph.add_neuron([a, b], "tanh") for _ in range(4)]
+    cubed = graph.add_neuron([a, b]) ** 3
+    out = graph.add_neuron([*hidden, cubed])
+    return Model(graph, out), sources.arrays(x, 1000 * y, name="a cubed neuron", columns=["x", "y"])
+
+
+def new(session: Session, given: dict[str, Any]) -> None:
+    """Begin with other data or another network.
+
+    Parameters
+    ----------
+    given : dict
+        data : "mnist", the name of a toy, "overflow", or "keep"; points : for one's own points of
+        the plane, a list of [x, y, class]; hidden : sizes of the hidden layers; activation; seed.
+    """
+    unknown = sorted(set(given) - {"data", "points", "hidden", "activation", "seed"})
+    if unknown:
+        raise ValueError(f"new: there is no {unknown[0][:80]!r}")
+    hidden = given.get("hidden", [8, 8] if session.data.is_plane else [32])
+    if not isinstance(hidden, list) or len(hidden) > MOST_LAYERS:
+        raise ValueError(f"hidden: expected a list of at most {MOST_LAYERS} sizes")
+    hidden = [whole("hidden", size, 1, MOST_NEURONS) for size in hidden]
+    seed = whole("seed", given.get("seed", 0), 0)
+    name = given.get("data", "keep")
+    if name == "overflow":
+        session.replace(*scene_nan())
+        session.run.change(learning_rate=1.0, optimizer="sgd")
+        return
+    if "points" in given:
+        data = _points(given["points"])
+    elif name == "keep":
+        data = session.data
+    elif name == "mnist":
+        data = sources.mnist()
+    else:
+        one_of("data", name, ("mnist", "overflow", "keep", *sources.TOYS))
+        data = sources.toy(name)
+    if "hidden" not in given:
+        hidden = [8, 8] if data.is_plane else [32]
+    activation = given.get("activation", "tanh" if data.is_plane else "leaky_relu")
+    session.replace(network(data, hidden, activation, seed), data)
+
+
+def _points(given: Any) -> Data:
+    if not isinstance(given, list) or not 2 <= len(given) <= 5000 or not all(map(_is_point, given)):
+        raise ValueError("points: expected 2 to 5000 lists [x, y, class], with classes 0 and 1")
+    array = np.array(given, np.float64)
+    x, y = array[:, :2].astype(np.float32), array[:, 2].astype(int)
+    return sources.arrays(x, y, name="my points", columns=["x", "y"], classes=["blue", "orange"])
+
+
+def _is_point(given: Any) -> bool:
+    if not isinstance(given, list) or len(given) != 3:
+        return False
+    return all(isinstance(v, int | float) and abs(v) < 1e6 for v in given) and given[2] in (0, 1)
+
+
+def upload(session: Session, content: bytes, name: str, target: str | None) -> None:
+    """Begin with the data of a file, and a network of one hidden layer."""
+    data = sources.from_file(content, name, target)
+    if len(data.columns) > 2**16 or (data.classes is not None and len(data.classes) > 1000):
+        raise ValueError(f"{name}: more than 65,536 columns or 1,000 classes")
+    session.replace(network(data, [32]), data)
+
+
+def play(session: Session, sparsify: Any = None, epochs: Any = None, on_nonfinite: str = "raise") -> None:
+    """Go on, or begin a run, perhaps one that prunes while it trains."""
+    run = session.run
+    one_of("on_nonfinite", on_nonfinite, ("raise", "skip", "disconnect"))
+    epochs = None if epochs is None else whole("epochs", epochs, 1, 10_000)
+    if sparsify is None:
+        if on_nonfinite != "raise":
+            run.end()
+        run.play(epochs=epochs, fit={"on_nonfinite": on_nonfinite})
+        return
+    if not isinstance(sparsify, dict) or set(sparsify) != {"method", "sparsity"}:
+        raise ValueError("sparsify: expected method and sparsity")
+    schedule = SCHEDULES[one_of("method", sparsify["method"], tuple(SCHEDULES))]
+    sparsity = share("sparsity", sparsify["sparsity"])
+    run.end()
+    epochs = epochs or 10
+    run.play(epochs=epochs, fit={"epochs": epochs, "sparsify": schedule(sparsity), "on_nonfinite": on_nonfinite})

@@ -1,0 +1,2 @@
+// Not yet written.
+export function begin(root) {}

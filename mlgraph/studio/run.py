@@ -1,0 +1,236 @@
+"""The thread that trains: pause, single steps, pace, and options that change while it runs."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mlgraph.studio.curve import Curve
+from mlgraph.training.callbacks import Callback
+from mlgraph.training.loop import Progress
+from mlgraph.training.nonfinite import NonFiniteError
+from mlgraph.training.options import checked_decay, checked_optimizer, checked_rates, checked_sizes
+
+if TYPE_CHECKING:
+    from mlgraph.models.model import Model
+    from mlgraph.studio.data import Data
+
+MOST_STEPS = 4_000_000
+"""A run of `fit` ends after about so many steps, because its history takes 48 bytes a step; play begins another."""
+
+OPTIONS: dict[str, Any] = {
+    "learning_rate": 0.003,
+    "batch_size": 64,
+    "optimizer": "adam",
+    "momentum": 0.9,
+    "weight_decay": 0.0,
+}
+
+
+class Run(Callback):
+    """Trains a model in a thread of its own.
+
+    Parameters
+    ----------
+    model : Model
+    data : Data
+    options : dict
+        As `OPTIONS`.
+    after_epoch : callable
+        Called in the training thread with the results of the validation after each epoch.
+
+    Attributes
+    ----------
+    status : str
+        "idle" before the first step and after the end, "running", "paused", or "failed".
+    failure : dict or None
+        What ended the last run: text, and sweep, node and example where a number was not finite.
+    steps, epochs, examples : int
+        So far, over all runs since the model was as it began.
+    """
+
+    def __init__(self, model: Model, data: Data, options: dict[str, Any], after_epoch: Callable[[Any], None]) -> None:
+        self._model, self._data, self._after_epoch = model, data, after_epoch
+        self.options = dict(options)
+        self.curve = Curve()
+        self.epoch_curve: list[dict[str, float | None]] = []
+        self.failure: dict[str, Any] | None = None
+        self.steps = self.epochs = self.examples = 0
+        self.loss = self.accuracy = float("nan")
+        self.pace: float | None = None
+        self._wake = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._steps_left: int | None = 0
+        self._epochs_left: int | None = None
+        self._changes: dict[str, Any] = {}
+        self._stop = self._waiting = False
+        self._seen, self._each_step = 0, True
+        self._next = 0.0
+        self._recent: deque[tuple[float, int, int]] = deque(maxlen=400)
+
+    # --- commands, from any thread ----------------------------------------------------------------
+
+    def play(self, *, steps: int | None = None, epochs: int | None = None, fit: dict[str, Any] | None = None) -> None:
+        """Go on, or begin; pause after so many steps or epochs. `fit` are arguments of `Model.fit`."""
+        with self._wake:
+            self._steps_left, self._epochs_left = steps, epochs
+            self.failure = None
+            self._recent.clear()
+            if not self.is_alive:
+                self._stop, self._seen, self._each_step = False, 0, True
+                self._thread = threading.Thread(
+                    target=self._train, args=(fit or {},), name="mlgraph studio", daemon=True
+                )
+                self._thread.start()
+            self._wake.notify_all()
+
+    def pause(self) -> None:
+        """Pause before the next step."""
+        with self._wake:
+            self._steps_left = 0
+            self._wake.notify_all()
+
+    def end(self) -> None:
+        """End the run, and wait for its thread."""
+        with self._wake:
+            self._stop = True
+            self._wake.notify_all()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def change(self, **given: Any) -> None:
+        """Change options, now or for the next run; an error changes nothing."""
+        options = {**self.options, **given}
+        _, sampled = checked_rates(options["learning_rate"])
+        checked_sizes(options["batch_size"])
+        checked_optimizer(options["optimizer"], options["momentum"])
+        checked_decay(options["weight_decay"], float(sampled.max()))
+        with self._wake:
+            self.options = options
+            if self.is_alive:
+                self._changes |= given
+            self._wake.notify_all()
+
+    def set_pace(self, steps_per_second: float | None) -> None:
+        """Take at most so many steps a second; None for as many as possible."""
+        with self._wake:
+            self.pace, self._next = steps_per_second, time.monotonic()
+            self._wake.notify_all()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether a run has begun and not ended; it may be paused."""
+        return self._thread is not None and self._thread.is_alive()
+
+    @property
+    def status(self) -> str:
+        """See the class."""
+        if self.failure is not None:
+            return "failed"
+        if not self.is_alive:
+            return "idle"
+        return "paused" if self._is_paused else "running"
+
+    @property
+    def speed(self) -> tuple[float, float]:
+        """Steps and examples per second, over about the last second."""
+        recent, now = list(self._recent), time.monotonic()
+        recent = [entry for entry in recent if now - entry[0] < 2]
+        if len(recent) < 2 or self.status != "running":
+            return 0.0, 0.0
+        (t0, s0, e0), (t1, s1, e1) = recent[0], recent[-1]
+        return ((s1 - s0) / (t1 - t0), (e1 - e0) / (t1 - t0)) if t1 > t0 else (0.0, 0.0)
+
+    def wait_until_paused(self, seconds: float = 60.0) -> bool:
+        """Wait until the run is paused or has ended; return whether it is."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if not self.is_alive or self._waiting:
+                return True
+            time.sleep(0.005)
+        return False
+
+    # --- the training thread ----------------------------------------------------------------------
+
+    def _train(self, fit: dict[str, Any]) -> None:
+        data, options = self._data, self.options
+        n = len(data.x)
+        try:
+            per_epoch = -(-n // min(checked_sizes(options["batch_size"])))
+            given = {"epochs": max(1, MOST_STEPS // per_epoch), **options, **fit}
+            self._model.fit(data.x, data.y, validation_data=(data.test_x, data.test_y), callbacks=[self], **given)
+        except NonFiniteError as error:
+            self.failure = {"text": str(error), "sweep": error.sweep, "node": error.node, "example": error.example}
+        except Exception as error:
+            self.failure = {"text": f"{type(error).__name__}: {error}", "sweep": "", "node": -1, "example": -1}
+        finally:
+            with self._wake:
+                self._changes.clear()
+                self._waiting = False
+                if self._steps_left is None and self._epochs_left is None:
+                    self._steps_left = 0
+
+    def on_step_end(self, progress: Progress) -> None:
+        """Record what happened since the last call, and wait while the run is paused or ahead of its pace."""
+        history = progress.history
+        seen = len(history.batch_loss)
+        fresh = seen - self._seen
+        if fresh:
+            losses, accuracies = history.batch_loss[self._seen :], history.batch_accuracy[self._seen :]
+            self.examples += int(history.batch_size[self._seen :].sum())
+            self.curve.extend(losses, accuracies)
+            self.loss, self.accuracy = progress.batch_loss, progress.batch_accuracy
+            self.steps, self._seen = self.steps + fresh, seen
+        now = time.monotonic()
+        self._recent.append((now, self.steps, self.examples))
+        with self._wake:
+            if self._steps_left is not None:
+                self._steps_left = max(0, self._steps_left - fresh)
+            if self.pace is not None:
+                self._next = max(self._next, now - 0.5) + fresh / self.pace
+            self._wait(progress)
+        if seen > 2 * MOST_STEPS:
+            raise StopIteration
+
+    def on_epoch_end(self, progress: Progress) -> None:
+        """Record the validation."""
+        history = progress.history
+        accuracy = history.validation_accuracy[-1] if len(history.validation_accuracy) else np.nan
+        scores = {"loss": float(history.validation_loss[-1]), "accuracy": float(accuracy)}
+        self.epochs += 1
+        if len(self.epoch_curve) >= 4096:  # bounded: every other of the older ones
+            self.epoch_curve = self.epoch_curve[::2]
+        self.epoch_curve.append({"step": self.steps, **scores})
+        self._after_epoch(scores)
+        with self._wake:
+            if self._epochs_left is not None:
+                self._epochs_left = max(0, self._epochs_left - 1)
+            self._wait(progress)
+
+    @property
+    def _is_paused(self) -> bool:
+        return self._steps_left == 0 or self._epochs_left == 0
+
+    def _wait(self, progress: Progress) -> None:
+        """Let the commands take effect; with the lock."""
+        while True:
+            if self._stop:
+                raise StopIteration
+            if self._changes:
+                changes, self._changes = self._changes, {}
+                progress.change(**changes)
+            delay = 0.0 if self.pace is None else self._next - time.monotonic()
+            self._waiting = self._is_paused
+            if not self._is_paused and delay <= 0:
+                break
+            self._wake.wait(None if self._is_paused else delay)
+        self._waiting = False
+        each_step = self.pace is not None or self._steps_left is not None
+        if each_step != self._each_step:
+            progress.change(each_step=each_step)
+            self._each_step = each_step

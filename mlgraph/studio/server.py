@@ -1,0 +1,368 @@
+"""The addresses of the studio, and who may use them.
+
+Every request needs the token of the studio in its query, ``?token=...``, except for the files of the page,
+which hold no secret. `Host` must be the address that the studio was started with, and `Origin`, if a
+browser sends one, the same. Answers are JSON unless noted; errors are ``{"error": text}`` with a 4xx status.
+
+| request | what it does |
+|---|---|
+| ``GET /`` | the page |
+| ``GET /api/state`` | `Session.state`: step, epoch, loss, accuracy, n_edges, layers and more |
+| ``GET /api/curve?from=0&to=-1&pixels=600`` | the losses of all steps, for a picture that wide, and the tests |
+| ``GET /api/network`` | `views.network` |
+| ``GET /api/weights?layer=0`` | `views.weights`: a line of JSON, a line feed, bytes |
+| ``GET /api/neuron?layer=0&neuron=7`` or ``?node=791`` | `views.neuron` |
+| ``GET /api/examples?first=0&count=20&wrong=0`` | `views.examples` |
+| ``POST /api/example`` | `views.example` |
+| ``GET /api/plane?nodes=5,6&side=48`` | `views.plane`: a line of JSON, a line feed, bytes |
+| ``GET /api/points`` | `views.points` |
+| ``POST /api/run`` | ``{"do": "play"}``, pause, step, epoch, reset, pace (``steps_per_second``) |
+| ``POST /api/options`` | ``{"learning_rate": 0.01, ...}``: options of the run |
+| ``POST /api/edit`` | `edits.EDITS` |
+| ``POST /api/new`` | `build.new`: other data, or another network |
+| ``POST /api/upload?name=iris.csv&target=species`` | a .csv or .npz file as the body |
+| ``GET /api/file/model.npz``, ``model.c``, ``network.svg`` | what to take away |
+
+Requests that change something answer with the new state.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import secrets
+import tempfile
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import Route
+
+from mlgraph._support.checks import one_of, real, whole
+from mlgraph.studio import build, views
+from mlgraph.studio.data import MOST_BYTES
+from mlgraph.studio.edits import edit
+from mlgraph.studio.run import OPTIONS
+from mlgraph.studio.session import Session, json_ready
+
+PAGE = Path(__file__).parent / "page"
+
+MOST_JSON = 2**20
+"""Largest body of a request but an upload, in bytes."""
+
+TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+
+HEADERS = {
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; style-src 'self' 'unsafe-inline'",
+}
+
+
+class Refused(Exception):
+    """A request that is answered with an error."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status, self.text = status, text
+
+
+def new_token() -> str:
+    """A token that nobody guesses."""
+    return secrets.token_urlsafe(18)
+
+
+def application(session: Session, token: str, hosts: set[str]) -> Starlette:
+    """The studio as an ASGI application.
+
+    Parameters
+    ----------
+    session : Session
+    token : str
+    hosts : set of str
+        Names, without a port, by which browsers may address the studio.
+    """
+    api = Api(session)
+    routes = [
+        Route("/", _guarded(api.page, token, hosts)),
+        Route("/page/{name}", _guarded(api.file_of_page, None, hosts)),
+        *(
+            Route(f"/api/{name}", _guarded(handler, token, hosts), methods=[method])
+            for method, name, handler in api.handlers()
+        ),
+    ]
+    return Starlette(routes=routes, exception_handlers={404: _not_found, 405: _not_found})
+
+
+async def _not_found(request: Request, error: Any) -> Response:
+    return _answer({"error": f"there is no {request.method} {request.url.path}"}, error.status_code)
+
+
+def _answer(value: Any, status: int = 200) -> Response:
+    return JSONResponse(value, status, headers=HEADERS)
+
+
+def _guarded(
+    handler: Callable[[Request], Awaitable[Response]], token: str | None, hosts: set[str]
+) -> Callable[[Request], Awaitable[Response]]:
+    async def guarded(request: Request) -> Response:
+        try:
+            _check_host(request, hosts)
+            if token is not None:
+                given = request.query_params.get("token", "")
+                if not hmac.compare_digest(given.encode("utf-8", "replace"), token.encode()):
+                    raise Refused(403, "the token is missing or wrong: open the address that the studio printed")
+            return await handler(request)
+        except Refused as refused:
+            return _answer({"error": refused.text}, refused.status)
+        except (ValueError, TypeError, IndexError, RuntimeError) as error:
+            return _answer({"error": str(error)}, 422)
+        except ClientDisconnect:
+            return Response(status_code=400)
+
+    return guarded
+
+
+def _check_host(request: Request, hosts: set[str]) -> None:
+    host = request.headers.get("host", "")
+    if _name(host) not in hosts:
+        raise Refused(403, f"the studio is not at {host or 'an unnamed host'}")
+    origin = request.headers.get("origin")
+    if origin is not None and origin not in (f"http://{host}", f"https://{host}"):
+        raise Refused(403, f"requests from {origin} are refused")
+
+
+def _name(host: str) -> str:
+    """A host without its port."""
+    return host[: host.index("]") + 1] if host.startswith("[") and "]" in host else host.partition(":")[0]
+
+
+async def _body(request: Request, most: int) -> bytes:
+    found = bytearray()
+    async for chunk in request.stream():
+        found += chunk
+        if len(found) > most:
+            raise Refused(413, f"the body is larger than {most} bytes")
+    return bytes(found)
+
+
+async def _json(request: Request) -> dict[str, Any]:
+    try:
+        value = json.loads(await _body(request, MOST_JSON))
+    except (ValueError, RecursionError):
+        raise Refused(400, "the body is no JSON") from None
+    if not isinstance(value, dict):
+        raise Refused(400, "the body: expected a JSON object")
+    return value
+
+
+def _number(request: Request, name: str, default: int, least: int, most: int) -> int:
+    text = request.query_params.get(name)
+    if text is None:
+        return default
+    try:
+        value = int(text)
+    except ValueError:
+        raise Refused(400, f"{name}: expected an integer, got {text[:40]!r}") from None
+    if not least <= value <= most:
+        raise Refused(400, f"{name}: expected {least} to {most}, got {value}")
+    return value
+
+
+class Api:
+    """The handlers of the requests in the table above."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def handlers(self) -> list[tuple[str, str, Callable[[Request], Awaitable[Response]]]]:
+        """Method, name and handler of each address below /api/."""
+        return [
+            ("GET", "state", self.state),
+            ("GET", "curve", self.curve),
+            ("GET", "network", self.network),
+            ("GET", "weights", self.weights),
+            ("GET", "neuron", self.neuron),
+            ("GET", "examples", self.examples),
+            ("POST", "example", self.example),
+            ("GET", "plane", self.plane),
+            ("GET", "points", self.points),
+            ("POST", "run", self.run),
+            ("POST", "options", self.options),
+            ("POST", "edit", self.edit),
+            ("POST", "new", self.new),
+            ("POST", "upload", self.upload),
+            ("GET", "file/{name}", self.file),
+        ]
+
+    async def page(self, request: Request) -> Response:
+        """The page."""
+        return FileResponse(PAGE / "index.html", headers=HEADERS, media_type="text/html")
+
+    async def file_of_page(self, request: Request) -> Response:
+        """A file of the page."""
+        path = PAGE / request.path_params["name"]
+        if path.parent != PAGE or path.suffix not in TYPES or not path.is_file():
+            raise Refused(404, f"the page has no {request.path_params['name'][:80]}")
+        return FileResponse(path, headers=HEADERS, media_type=TYPES[path.suffix])
+
+    async def state(self, request: Request) -> Response:
+        """See the table of the module, here and below."""
+        return await self._state()
+
+    async def _state(self) -> Response:
+        return _answer(await run_in_threadpool(self._session.state))
+
+    async def curve(self, request: Request) -> Response:
+        """The losses."""
+        run = self._session.run
+        first = _number(request, "from", 0, 0, 2**62)
+        last = _number(request, "to", -1, -1, 2**62)
+        pixels = _number(request, "pixels", 600, 1, 4000)
+        last = run.steps if last < 0 else last
+        found = run.curve.columns(first, last, pixels)
+        tests = [entry for entry in list(run.epoch_curve) if first <= (entry["step"] or 0) <= last]
+        tests = tests[:: max(1, len(tests) // 1000)] if len(tests) > 1000 else tests
+        return _answer({**found, "from": first, "to": last, "steps": run.steps, "tests": json_ready(tests)})
+
+    async def network(self, request: Request) -> Response:
+        """The nodes to draw."""
+        return _answer(await run_in_threadpool(views.network, self._session))
+
+    async def weights(self, request: Request) -> Response:
+        """The weights of a layer."""
+        number = _number(request, "layer", 0, 0, 10**6)
+        return _bytes(*await run_in_threadpool(views.weights, self._session, number))
+
+    async def neuron(self, request: Request) -> Response:
+        """One neuron."""
+        if "node" in request.query_params:
+            node: Any = _number(request, "node", 0, 0, 2**31)
+        else:
+            node = {name: _number(request, name, 0, 0, 2**31) for name in ("layer", "neuron")}
+        return _answer(await run_in_threadpool(views.neuron, self._session, node))
+
+    async def examples(self, request: Request) -> Response:
+        """Test examples."""
+        first, count = _number(request, "first", 0, 0, 2**31), _number(request, "count", 20, 1, 100)
+        wrong = bool(_number(request, "wrong", 0, 0, 1))
+        return _answer(await run_in_threadpool(views.examples, self._session, first, count, wrong))
+
+    async def example(self, request: Request) -> Response:
+        """One example."""
+        given = await _json(request)
+        return _answer(await run_in_threadpool(views.example, self._session, given))
+
+    async def plane(self, request: Request) -> Response:
+        """Values over the plane."""
+        text = request.query_params.get("nodes", "")
+        parts = [part for part in text.split(",") if part]
+        if not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
+            raise Refused(400, "nodes: expected ids, separated by commas")
+        side = _number(request, "side", 48, 4, 128)
+        return _bytes(*await run_in_threadpool(views.plane, self._session, [int(part) for part in parts], side))
+
+    async def points(self, request: Request) -> Response:
+        """The points of the plane."""
+        return _answer(await run_in_threadpool(views.points, self._session))
+
+    async def run(self, request: Request) -> Response:
+        """A command of the run."""
+        given = await _json(request)
+        await run_in_threadpool(_command, self._session, given)
+        return await self._state()
+
+    async def options(self, request: Request) -> Response:
+        """Options of the run."""
+        given = await _json(request)
+        unknown = sorted(set(given) - set(OPTIONS))
+        if unknown:
+            raise Refused(422, f"options: expected {', '.join(OPTIONS)}; got {unknown[0][:80]!r}")
+        await run_in_threadpool(lambda: self._session.run.change(**given))
+        return await self._state()
+
+    async def edit(self, request: Request) -> Response:
+        """An edit."""
+        given = await _json(request)
+        await run_in_threadpool(edit, self._session, given)
+        return await self._state()
+
+    async def new(self, request: Request) -> Response:
+        """Other data, or another network."""
+        given = await _json(request)
+        await run_in_threadpool(build.new, self._session, given)
+        return await self._state()
+
+    async def upload(self, request: Request) -> Response:
+        """Data from a file."""
+        name = request.query_params.get("name", "data.csv")[:200]
+        target = request.query_params.get("target")
+        content = await _body(request, MOST_BYTES)
+        await run_in_threadpool(build.upload, self._session, content, name, target)
+        return await self._state()
+
+    async def file(self, request: Request) -> Response:
+        """A file to take away."""
+        name = one_of("file", request.path_params["name"], ("model.npz", "model.c", "network.svg"))
+        content, media_type = await run_in_threadpool(_file, self._session, name)
+        disposition = {"Content-Disposition": f'attachment; filename="{name}"'}
+        return Response(content, headers={**HEADERS, **disposition}, media_type=media_type)
+
+
+def _bytes(header: dict[str, Any], content: bytes) -> Response:
+    return Response(
+        json.dumps(header).encode() + b"\n" + content, headers=HEADERS, media_type="application/octet-stream"
+    )
+
+
+COMMANDS = {
+    "play": ("sparsify", "epochs", "on_nonfinite"),
+    "pause": (),
+    "step": ("steps",),
+    "epoch": (),
+    "reset": (),
+    "pace": ("steps_per_second",),
+}
+"""What ``POST /api/run`` can do, and the fields that each takes."""
+
+
+def _command(session: Session, given: dict[str, Any]) -> None:
+    """Play, pause, step, epoch, reset or pace."""
+    do = one_of("do", given.get("do"), tuple(COMMANDS))
+    unknown = sorted(set(given) - {"do", *COMMANDS[do]})
+    if unknown:
+        raise ValueError(f"{do}: there is no {unknown[0][:80]!r}")
+    run = session.run
+    if do == "play":
+        build.play(session, **{name: given[name] for name in COMMANDS[do] if name in given})
+    elif do == "pause":
+        run.pause()
+        run.wait_until_paused(10)
+    elif do == "step":
+        run.play(steps=whole("steps", given.get("steps", 1), 1, 10**6))
+        run.wait_until_paused(2)
+    elif do == "epoch":
+        run.play(epochs=1)
+    elif do == "reset":
+        session.reset()
+    else:
+        pace = given.get("steps_per_second")
+        run.set_pace(None if pace is None else real("steps_per_second", pace, "a number from 0.1 to 10^6", 0.1, 1e6))
+
+
+def _file(session: Session, name: str) -> tuple[bytes, str]:
+    model = session.model
+    if name == "model.c":
+        return model.graph.compile(model.outputs).to_c("network").encode(), "text/plain"
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / name
+        if name == "network.svg":
+            model.draw().save(path)
+            return path.read_bytes(), "image/svg+xml"
+        model.save(path)
+        return path.read_bytes(), "application/octet-stream"

@@ -1,0 +1,100 @@
+"""A studio that runs: its server, its address, and its end."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+import webbrowser
+from html import escape
+from typing import Any
+
+import uvicorn
+
+from mlgraph.models.model import Model
+from mlgraph.studio.data import arrays
+from mlgraph.studio.server import application, new_token
+from mlgraph.studio.session import Session
+
+
+class Studio:
+    """A studio in the background.
+
+    Attributes
+    ----------
+    url : str
+        The address of the page, with its token.
+    session : Session
+    """
+
+    def __init__(self, session: Session, *, host: str = "127.0.0.1", port: int = 0) -> None:
+        self.session, self._token = session, new_token()
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._socket = socket.socket(family, socket.SOCK_STREAM)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            self._socket.bind((host, port))
+        except OSError:
+            self._socket.close()
+            raise
+        self._port = self._socket.getsockname()[1]
+        name = f"[{host}]" if ":" in host else host
+        self.url = f"http://{name}:{self._port}/?token={self._token}"
+        hosts = {name, *(("localhost",) if host in ("127.0.0.1", "::1") else ())}
+        config = uvicorn.Config(
+            application(session, self._token, hosts), log_level="error", access_log=False, lifespan="off", ws="none"
+        )
+        self._server = uvicorn.Server(config)
+        self._server.install_signal_handlers = lambda: None  # type: ignore[attr-defined,unused-ignore]
+        self._thread = threading.Thread(target=self._serve, name="mlgraph studio server", daemon=True)
+        self._thread.start()
+        while not self._server.started and self._thread.is_alive():
+            time.sleep(0.01)
+
+    def _serve(self) -> None:
+        self._server.run(sockets=[self._socket])
+
+    def close(self) -> None:
+        """End the run and the server; the model keeps what it learnt."""
+        self.session.close()
+        self._server.should_exit = True
+        self._thread.join()
+        with contextlib.suppress(OSError):
+            self._socket.close()
+
+    def wait(self) -> None:
+        """Wait until the studio is closed, or for Ctrl-C."""
+        while self._thread.is_alive():
+            self._thread.join(0.2)
+
+    def __enter__(self) -> Studio:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Studio at {self.url}>"
+
+    def _repr_html_(self) -> str:
+        return f'<iframe src="{escape(self.url)}" style="width: 100%; height: 800px; border: 0"></iframe>'
+
+
+def open_studio(
+    model: Model,
+    x: Any,
+    y: Any,
+    *,
+    test: tuple[Any, Any] | None,
+    image: tuple[int, int] | None,
+    host: str,
+    port: int,
+    open_browser: bool,
+) -> Studio:
+    """See `Model.studio`."""
+    data = arrays(x, y, test, image=image)
+    studio = Studio(Session(model, data), host=host, port=port)
+    if open_browser:
+        webbrowser.open(studio.url)
+    return studio
