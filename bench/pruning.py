@@ -2,7 +2,7 @@
 
     python bench/pruning.py                    # about two minutes on two cores
     python bench/pruning.py --seeds 1          # the first of five networks alone
-    python bench/pruning.py --gradual          # the README's table; about five minutes on two cores
+    python bench/pruning.py --gradual          # the README's table; half an hour on two busy cores
 
 Each network is trained for five epochs with the defaults of `fit`, and a copy of it is cut once for
 each criterion and sparsity. The accuracy in percent is measured right after the cut and after two
