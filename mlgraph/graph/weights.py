@@ -35,6 +35,11 @@ class Weights(NDArrayOperatorsMixin):
         self._at = at  # indices among the neuron's weights
         self._edits = edits  # the graph's counter when the neuron had these sources
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in self.__slots__:  # numpy's class has no __slots__ before numpy 2
+            raise AttributeError(f"weights: the attribute {name!r} cannot be assigned")
+        object.__setattr__(self, name, value)
+
     def _memory(self) -> Float32:
         """All weights of the neuron, a view to be used at once."""
         graph, node = self._node.graph, self._node._checked_id

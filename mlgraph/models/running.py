@@ -107,7 +107,10 @@ def warn_of_bytes(examples: Examples, what: str = "x", told: str = "") -> str:
     if x is None:
         return text
     x = x[:: len(x) // 64 + 1]
-    if x.min(initial=0) == 0 and x.max(initial=0) == 255 and (x.dtype.kind in "ui" or (x == np.floor(x)).all()):
+    with np.errstate(invalid="ignore"):  # NaN, of which older versions of numpy warn
+        are_bytes = x.min(initial=0) == 0 and x.max(initial=0) == 255
+        are_bytes = are_bytes and (x.dtype.kind in "ui" or (x == np.floor(x)).all())
+    if are_bytes:
         text = (
             'whole numbers from 0 to 255 are too large to learn well; to divide them by 255, assign "bytes" to the '
             "scaling of the model before it learns"

@@ -129,7 +129,7 @@ def results_below_float32():
     net.fit(x, y, epochs=1, learning_rate=lambda progress: 1e-60)
     layer.weights, last.weights = np.eye(3, 2), 60 * np.eye(3) - 60 * np.eye(3)[::-1]
     derivatives = [net.gradients(1e-41 * x, y).parameters, net.trace(x, y).deltas()]
-    products = net.graph.compile(net.outputs).jvp(x, np.full(x.shape, 1e-44, np.float32))
+    products = net.graph.compile(net.outputs).jvp(x, np.full(x.shape, np.float32(1e-44)))
     layer.weights = np.full((3, 2), 1e-25)
     net.prune(0.5, by="saliency", data=(1e-20 * x, y))
     return [scores, products.tolist(), net.graph.edges().weight.tolist(), *(d.tolist() for d in derivatives)]

@@ -33,7 +33,9 @@ def test_density_is_the_fraction_of_column_groups_that_are_not_all_zero(columns,
     assert Examples(x[:0], columns).density == 0
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -1e-3, 1 + 1e-6, 1e30, 0.5, np.nextafter(np.float32(1), 0), -0.0])
+@pytest.mark.parametrize(
+    "value", [np.nan, np.inf, -1e-3, 1 + 1e-6, 1e30, 0.5, np.nextafter(np.float32(1), np.float32(0)), -0.0]
+)
 def test_large_float_data_become_bytes_only_if_exact(sweep, value):
     """A single float that is not exactly byte / 255 keeps the data as floats."""
     integers = np.resize(np.arange(256, dtype=np.uint8), (-(-LARGE // 128), 128))
