@@ -935,7 +935,8 @@ class Graph(NodeTable):
     def lock_was_lost(self) -> None:
         """Repair the graph in a forked child, where no edit is open."""
         super().lock_was_lost()
-        self.random = generator_at(state_of(self.random))  # numpy's own lock of it may be lost, too
+        # numpy's own lock may be held for ever, too; the standard library's logging frees its locks in this way.
+        self.random.bit_generator.lock._at_fork_reinit()  # type: ignore[attr-defined]
         if self._open is not None:  # half of an edit of another thread, or of an undo
             self._open = self.last_edit = self.undone_edit = None
         for model in self.models:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import TYPE_CHECKING
 
@@ -48,14 +49,32 @@ def warn_of_targets(model: Model, objective: Objective, what: str = "y") -> None
 
 
 def warn_of_divergence(history: History, examples: Examples, objective: Objective) -> None:
-    """Warn if the loss has grown by more than `GROWTH` since the first step."""
+    """Warn if the loss has grown by more than `GROWTH` since the first step, and is worse than that of a guess.
+
+    The first batch of a network that has learnt before may be an easy one.
+    """
     if not len(history.epoch_loss):
         return
     first, last = history.batch_loss[0], history.epoch_loss[-1]
-    if 0 < first < last / GROWTH:  # a loss that is a node may be negative
+    if 0 < first < last / GROWTH and last > _loss_of_a_guess(objective):  # a loss that is a node may be negative
         cause = scale_to_blame(examples, objective) or LOWER_RATE
         growth = f"the loss of the first step was {first:.3g}, that of the last epoch is {last:.3g}"
         _warn(f"fit: the run diverged: {growth}; {cause}")
+
+
+def _loss_of_a_guess(objective: Objective) -> float:
+    """The mean loss of outputs that are always 0; 0 for a loss that is a node."""
+    target, n_outputs = objective.target, len(objective.nodes) - 1
+    weight = 1.0 if objective.weight is None else float(objective.weight.mean(dtype=np.float64))
+    if objective.loss == "softmax_cross_entropy":
+        total = 1.0 if target is None else float(target.sum(axis=1).mean(dtype=np.float64))
+        return weight * total * math.log(n_outputs)
+    if objective.loss == "binary_cross_entropy":
+        return weight * math.log(2) * n_outputs
+    if objective.loss in SQUARED:
+        squares = 1.0 if target is None else float(np.square(target, dtype=np.float64).sum(axis=1).mean())
+        return weight * squares / (n_outputs if objective.loss == "mse" else 1)
+    return 0.0
 
 
 def scale_to_blame(examples: Examples, objective: Objective) -> str:

@@ -81,6 +81,18 @@ def test_a_run_that_diverges_says_so_and_what_to_do(x, last, y, cause):
     assert re.search(cause, text), text
 
 
+def test_going_on_from_an_easy_batch_is_no_divergence():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(400, 4)).astype(np.float32)
+    y = (x[:, 0] + rng.normal(0, 0.3, 400) > 0).astype(int)
+    easy = np.argsort(-np.abs(x[:, 0]))  # the first batch has the clearest examples
+    x, y = x[easy], y[easy]
+    net = network((2, "softmax"))
+    net.fit(x, y, epochs=30)
+    assert not told(lambda: net.fit(x, y, epochs=1, batch_size=8, shuffle=False))
+    assert net.history.batch_loss[0] < net.history.epoch_loss[-1] / 10  # the test sees what it is for
+
+
 def test_a_loss_that_is_negative_does_not_diverge_by_rising_towards_zero():
     g = mlgraph.Graph(seed=0)
     w = g.add_parameter(1.0)
