@@ -106,12 +106,12 @@ class Progress:
         --------
         >>> def halve(progress):
         ...     if progress.kind == "epoch":
-        ...         progress.change(learning_rate=0.1 / 2 ** (progress.epoch + 1))
+        ...         progress.change(learning_rate=0.125 / 2 ** (progress.epoch + 1))
         >>> net = mlgraph.Network(2, seed=0)
         >>> layer = net.add_layer(2, "softmax")
-        >>> history = net.fit(np.eye(2), [0, 1], epochs=3, learning_rate=0.1, callbacks=[halve])
+        >>> history = net.fit(np.eye(2), [0, 1], epochs=3, learning_rate=0.125, callbacks=[halve])
         >>> history.learning_rate.tolist()
-        [0.1, 0.05, 0.025]
+        [0.125, 0.0625, 0.03125]
         """
         if self._change is None:
             raise ValueError("change: this progress belongs to no run")
