@@ -137,7 +137,7 @@ def learn(
             if failure:
                 results["error"] = str(failure)
             results["files"] = {role: str(path) for role, path in files.items()}
-            record = {"configuration": configuration, "results": results, "history": net.history.to_dict()}
+            record = {"configuration": configuration, "results": results, "history": _as_json(net.history)}
             write_atomically(files["history"], lambda file: file.write(json.dumps(record).encode()))
             saved = True
     except KeyboardInterrupt as error:
@@ -161,6 +161,11 @@ def learn(
         with contextlib.suppress(KeyboardInterrupt, Exception):  # everything is saved, so nothing is lost
             display.live.wait(net.history)
     return status
+
+
+def _as_json(history: mlgraph.History) -> dict[str, list[float | None]]:
+    """All columns as lists; JSON has no numbers that are not finite, so these become None."""
+    return {name: [v if math.isfinite(v) else None for v in column.tolist()] for name, column in history.items()}
 
 
 def _train(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -17,6 +18,7 @@ from mlgraph._support.checks import StrOrBytesPath, shown
 from mlgraph.engine.steps import Steps
 
 if TYPE_CHECKING:
+    import pandas
     from matplotlib.figure import Figure
 
 
@@ -40,8 +42,10 @@ class NoValidation(np.ndarray[Any, np.dtype[np.float64]]):
 
 
 @dataclass(repr=False, eq=False)
-class History(Declared):
-    """What happened in a run.
+class History(Declared, Mapping[str, npt.NDArray[Any]]):
+    """What happened in a run: a mapping from names to columns, which are attributes, too.
+
+    ``history["epoch_loss"]`` is ``history.epoch_loss``; ``list(history)`` lists the names.
 
     Attributes
     ----------
@@ -95,6 +99,32 @@ class History(Declared):
         for name in ("validation_loss", "validation_accuracy"):
             if not len(getattr(self, name)):
                 setattr(self, name, getattr(self, name).view(NoValidation))
+
+    # Two histories are equal if they are the same object, unlike other mappings.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    def __getitem__(self, name: str) -> npt.NDArray[Any]:
+        try:
+            column: npt.NDArray[Any] = vars(self)[name]
+        except (KeyError, TypeError):
+            raise KeyError(f"history: no column {shown(name)}{self._hint(name)}; columns: {', '.join(self)}") from None
+        return column
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(vars(self))
+
+    def __len__(self) -> int:
+        return len(vars(self))
+
+    def _hint(self, name: Any) -> str:
+        """A column with a similar name, or one that Keras calls so."""
+        if not isinstance(name, str):
+            return ""
+        wanted = name.replace("acc", "accuracy") if name.endswith("acc") else name
+        wanted = f"validation_{wanted[4:]}" if wanted.startswith("val_") else wanted
+        close = [one for one in (wanted, f"epoch_{wanted}") if one in vars(self)] or get_close_matches(wanted, self, 1)
+        return f"; did you mean {close[0]}?" if close else ""
 
     def __repr__(self) -> str:
         cut = np.count_nonzero(self.nonfinite_cut >= 0)
@@ -159,9 +189,26 @@ class History(Declared):
             longer[name] = room[:end]
         columns.update(longer)
 
-    def to_dict(self) -> dict[str, list[float | None]]:
-        """All arrays as lists, by name, fit for JSON: numbers that are not finite become None."""
-        return {name: [v if math.isfinite(v) else None for v in column.tolist()] for name, column in vars(self).items()}
+    def to_pandas(self) -> pandas.DataFrame:
+        """The columns of epochs as a pandas frame with a row for each epoch.
+
+        These are the columns `epoch_...` and, with validation data, `validation_...`. Those of batches
+        have another length: ``pandas.DataFrame({name: history[name] for name in ("learning_rate",
+        "batch_loss")})``.
+
+        Raises
+        ------
+        ImportError
+            If pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise ImportError(f"to_pandas needs pandas ({error}): pip install pandas") from None
+        epochs = {name: column for name, column in self.items() if name.startswith(("epoch_", "validation_"))}
+        n = len(self.epoch_loss)
+        # Copies: the frame must not change with the arrays, or they with it.
+        return pandas.DataFrame({name: np.array(column) for name, column in epochs.items() if len(column) == n})
 
 
 _rooms: WeakKeyDictionary[History, dict[str, tuple[npt.NDArray[Any], int]]] = WeakKeyDictionary()

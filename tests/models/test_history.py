@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import re
+import sys
 
 import numpy as np
 import pytest
@@ -35,11 +37,57 @@ def test_history_grows_after_an_assigned_column():
     assert pickle.loads(pickle.dumps(history)).epoch_loss.tolist() == [1, 2, 7]
 
 
-def test_numbers_that_are_not_finite_become_none_in_json():
-    history = mlgraph.History()
-    history.add(epoch_loss=[1.0, np.inf, -np.inf, np.nan])
-    assert history.to_dict()["epoch_loss"] == [1, None, None, None]
-    assert repr(history) == "<History of 4 epochs, 0 batches>"
+def trained(**options):
+    net = mlgraph.Network(4, seed=0)
+    net.add_layer(2, "softmax")
+    return net.fit(np.eye(4), [0, 1, 1, 0], epochs=3, seed=0, **options)
+
+
+def test_a_history_is_a_mapping_of_its_columns():
+    history = trained()
+    assert history["epoch_loss"] is history.epoch_loss and dict(history) == dict(history.items()) == vars(history)
+    assert "epoch_loss" in history and "val_loss" not in history and history.get("val_loss") is None
+    assert list(history) == list(history.keys()) and len(history) == len(list(history.values())) > 10
+    assert history != trained() and len({history, trained()}) == 2
+    assert repr(mlgraph.History()) == "<History of 0 epochs, 0 batches>"
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("val_loss", "; did you mean validation_loss?"),
+        ("val_acc", "; did you mean validation_accuracy?"),
+        ("loss", "; did you mean epoch_loss?"),
+        ("epoch_los", "; did you mean epoch_loss?"),
+        ("xyz", ""),
+        (0, ""),
+        ([], ""),
+    ],
+)
+def test_an_unknown_column_is_an_error_that_lists_the_names(name, hint):
+    with pytest.raises(KeyError, match=re.escape(f"history: no column {name!r}{hint}; columns: batch_examples, ")):
+        trained()[name]
+
+
+@pytest.mark.parametrize("validated", [False, True])
+def test_to_pandas_has_a_row_for_each_epoch(validated):
+    pytest.importorskip("pandas")
+    history = trained(validation_data=(np.eye(4), [0, 1, 1, 0]) if validated else None)
+    frame = history.to_pandas()
+    assert len(frame) == 3 and frame["epoch_loss"].tolist() == history.epoch_loss.tolist()
+    assert [name for name in frame if name.startswith("validation")] == [
+        "validation_loss",
+        "validation_accuracy",
+    ] * validated
+    frame.loc[0, "epoch_loss"] = -1
+    assert history.epoch_loss[0] > 0
+    assert len(mlgraph.History().to_pandas()) == 0
+
+
+def test_to_pandas_without_pandas_names_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ImportError, match=r"^to_pandas needs pandas \(.*\): pip install pandas$"):
+        trained().to_pandas()
 
 
 @pytest.mark.parametrize("with_answers", [True, False])
