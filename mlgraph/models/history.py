@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
@@ -63,6 +63,8 @@ class History(Declared, Mapping[str, npt.NDArray[Any]]):
     validation_loss, validation_accuracy : float64, shape (epochs,)
         After the epoch; empty without validation data. An index into empty ones is an IndexError
         that names the missing argument `validation_data`.
+    validation_<name> : float64, shape (epochs,)
+        For each of the `metrics` that `fit` was given.
     epoch_seconds : float64, shape (epochs,)
         Time of the training alone, without validation and callbacks. (Epochs that one call of the
         sweep takes together, which happens if nothing else does between them, have shares of its
@@ -99,6 +101,17 @@ class History(Declared, Mapping[str, npt.NDArray[Any]]):
         for name in ("validation_loss", "validation_accuracy"):
             if not len(getattr(self, name)):
                 setattr(self, name, getattr(self, name).view(NoValidation))
+
+    def add_metrics(self, names: Sequence[str], columns: Float64 | None = None) -> None:
+        """Add columns for the metrics of these names, by default empty ones."""
+        columns = np.zeros((len(names), 0)) if columns is None else columns
+        vars(self).update({f"validation_{name}": column.copy() for name, column in zip(names, columns, strict=True)})
+
+    @property
+    def metrics(self) -> list[str]:
+        """Names of the metrics, which have columns ``validation_<name>``."""
+        declared = type(self).__dataclass_fields__
+        return [name.removeprefix("validation_") for name in self if name not in declared]
 
     # Two histories are equal if they are the same object, unlike other mappings.
     __eq__ = object.__eq__

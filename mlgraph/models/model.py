@@ -29,7 +29,18 @@ from mlgraph.graph.topology import Topology, ancestors, levels_of
 from mlgraph.graph.views import Edge, Freezable, Neuron, Node, NodesLike, described, name_of
 from mlgraph.models.history import History
 from mlgraph.models.layer import Layer
-from mlgraph.models.running import engine_of, evaluate, execute, read, read_to_predict, read_with_targets, warn_of_bytes
+from mlgraph.models.metrics import Metrics
+from mlgraph.models.running import (
+    as_arrays,
+    engine_of,
+    evaluate,
+    execute,
+    outputs_of,
+    read,
+    read_to_predict,
+    read_with_targets,
+    warn_of_bytes,
+)
 from mlgraph.models.scaling import Scaling, as_data, checked_columns, checked_scaling
 
 if TYPE_CHECKING:
@@ -486,6 +497,7 @@ class Model(Freezable, Declared):
         y: npt.ArrayLike = (),
         *,
         sample_weight: npt.ArrayLike | None = None,
+        metrics: Sequence[str | Callable[..., float]] | None = None,
         n_threads: int | None = None,
     ) -> dict[str, float]:
         """Mean loss over the examples and, for classes or yes-or-no questions, accuracy as a fraction.
@@ -503,31 +515,52 @@ class Model(Freezable, Declared):
         sample_weight : array_like, shape (examples,), optional
             Loss and accuracy become weighted means, sum(weight * loss) / sum(weight), as the scores
             of scikit-learn. An example of weight 0 is left out, even if its loss is not finite.
+        metrics : list of str or callable, optional
+            More results. They are NaN if an output is not a finite number.
+
+            For numbers: "mae", "mse", "rmse", "r2", each the mean over the outputs; "r2" is NaN where
+            all targets of an output are equal. For classes: "f1_macro", the mean over the classes that
+            occur. For two classes or one question: "roc_auc". For a softmax: "top_5_accuracy".
+            "accuracy" is always there.
+
+            A function f(y_true, y_pred), such as those of scikit-learn, gets what `predict` returns
+            as y_pred: classes, answers 0 or 1, or numbers in float64. y_true is of the same kind: the
+            class of the highest target, whether a target is above 0.5, or the targets. The result is
+            called by its ``__name__``. If there are weights, it is called with ``sample_weight=``,
+            too, without the examples of weight 0.
         n_threads : int, optional
             As for `fit`.
 
         Returns
         -------
         dict
-            "loss", and "accuracy" where there is one.
+            "loss", and "accuracy" where there is one. Then the metrics by name.
 
         Raises
         ------
         TypeError, ValueError
             If there is no example, `x` are not real numbers or not of this shape, or `y` or
-            `sample_weight` is not what `fit` takes.
+            `sample_weight` is not what `fit` takes. If a metric is unknown, or is not for such a
+            model. Errors of functions pass through.
 
         Warns
         -----
         UserWarning
             As `fit`.
         """
+        more = Metrics(metrics)
         with self.require_outputs():
             weight = as_weights(sample_weight)
-            examples, objective = read_with_targets(self, x, y)
+            data, y = as_arrays(x, y)
+            examples, objective = read_with_targets(self, data, y)
             objective = weighted(objective, len(examples), weight)
+            more.check(self, objective, y)
             warn_of_bytes(examples)
-            return evaluate(self, examples, objective, n_threads)
+            scores = evaluate(self, examples, objective, n_threads)
+            if not more.names:
+                return scores
+            outputs = outputs_of(self, examples, n_threads)
+        return scores | more.of(objective, outputs, y)  # without the lock, which a function need not know
 
     def gradients(self, x: npt.ArrayLike, y: npt.ArrayLike = (), *, n_threads: int | None = None) -> Gradients:
         """Derivatives of the mean loss over the examples with respect to the inputs of each and to all parameters.
@@ -834,6 +867,7 @@ class Model(Freezable, Declared):
         class_weight: Mapping[int, float] | str | None = None,
         validation_data: tuple[npt.ArrayLike, ...] | None = None,
         validation_split: float = 0.0,
+        metrics: Sequence[str | Callable[..., float]] | None = None,
         shuffle: bool = True,
         seed: int | None = None,
         callbacks: Sequence[Callback | Callable[[Progress], Any]] | None = None,
@@ -916,6 +950,9 @@ class Model(Freezable, Declared):
         validation_split : float
             Share of the examples that are held out of the training and evaluated after each epoch
             instead. They are chosen at random, for the same number of examples always the same.
+        metrics : list of str or callable, optional
+            As for `evaluate`, computed from the validation data after each epoch. The history has a
+            column ``validation_<name>`` for each. An error of a function ends the run.
         shuffle : bool
         seed : int, optional
             By default drawn from the graph's own generator, so each call goes on in another order. It
@@ -1020,6 +1057,7 @@ class Model(Freezable, Declared):
             class_weight=class_weight,
             validation_data=validation_data,
             validation_split=validation_split,
+            metrics=metrics,
             shuffle=shuffle,
             seed=seed,
             callbacks=callbacks,

@@ -157,6 +157,11 @@ def read_with_targets(
             raise ValueError(f"{error}; what the loss compares with may be {prefix}y") from None
 
 
+def outputs_of(model: Model, examples: Examples, n_threads: int | None) -> Float32:
+    """Values of the outputs, as `Model.predict` computes them."""
+    return execute(model, examples, model.output_ids, values=model.output_ids, n_threads=n_threads)[1]
+
+
 def evaluate(
     model: Model, examples: Examples, objective: Objective, n_threads: int | None, engine: Engine | None = None
 ) -> dict[str, float]:

@@ -11,13 +11,16 @@ import numpy as np
 from mlgraph._support.array_types import Float32
 from mlgraph._support.attributes import spelled
 from mlgraph._support.checks import one_of, real, truth, whole
+from mlgraph.models.metrics import METRICS
 from mlgraph.training.loop import Progress
 
 if TYPE_CHECKING:
     from mlgraph.models.model import Model
 
 MONITORED = ("validation_loss", "validation_accuracy", "epoch_loss", "epoch_accuracy")
-"""Columns of the history that `EarlyStopping` can watch."""
+"""Columns of the history that `EarlyStopping` can watch, beside those of metrics."""
+
+VALIDATION = "validation_"
 
 
 class Callback:
@@ -64,12 +67,15 @@ class EarlyStopping(Callback):
     Parameters
     ----------
     monitor : str
-        The column of `History` to watch: "validation_loss", "validation_accuracy", "epoch_loss" or
-        "epoch_accuracy". Lower losses and higher accuracies are better.
+        The column of `History` to watch: "validation_loss", "validation_accuracy", "epoch_loss",
+        "epoch_accuracy", or ``validation_<name>`` for one of the `metrics` of `fit`.
     patience : int
         Number of epochs without an improvement after which the run ends.
     min_delta : float
         Least difference that counts as an improvement.
+    mode : "min" or "max", optional
+        Whether lower or higher numbers are better. Needed for a metric that is a function; by default
+        lower losses and errors and higher accuracies and scores. NaN is never better.
     restore_best : bool
         Whether the model gets the parameters of the best epoch at the end of the run, whatever ends
         it. Else it keeps those of the last.
@@ -97,11 +103,26 @@ class EarlyStopping(Callback):
     _edits: int
     _parameters: Float32 | None
 
-    @spelled(restore_best_weights="restore_best", mode="known from the monitor")
+    @spelled(restore_best_weights="restore_best")
     def __init__(
-        self, monitor: str = "validation_loss", *, patience: int = 10, min_delta: float = 0.0, restore_best: bool = True
+        self,
+        monitor: str = "validation_loss",
+        *,
+        patience: int = 10,
+        min_delta: float = 0.0,
+        mode: str | None = None,
+        restore_best: bool = True,
     ) -> None:
-        self.monitor = one_of("monitor", monitor, MONITORED)
+        of_metric = isinstance(monitor, str) and monitor.startswith(VALIDATION)
+        self.monitor = monitor if of_metric else one_of("monitor", monitor, MONITORED)
+        name = self.monitor.removeprefix(VALIDATION)
+        if mode is None:
+            if self.monitor not in MONITORED and name not in METRICS:
+                raise ValueError(f'mode: expected "min" or "max" to say which {name} is better')
+            higher = METRICS[name].higher_is_better if name in METRICS else name.endswith("accuracy")
+            self.mode = "max" if higher else "min"
+        else:
+            self.mode = one_of("mode", mode, ("min", "max"))
         self.patience = whole("patience", patience)
         self.min_delta = real("min_delta", min_delta, "a number from 0 on", 0.0, np.inf)
         self.restore_best = truth("restore_best", restore_best)
@@ -113,12 +134,12 @@ class EarlyStopping(Callback):
 
     def on_epoch_end(self, progress: Progress) -> None:
         """Compare the epoch with the best one."""
-        model, column = progress.model, getattr(progress.history, self.monitor)
+        model, column = progress.model, progress.history[self.monitor]
         if model.graph.edits != self._edits:
             self._forget()
             self._edits = model.graph.edits
-        value = float(column[-1]) * (-1 if self.monitor.endswith("accuracy") else 1)
-        if self.best_epoch is None or value < self._best - self.min_delta:
+        value = float(column[-1]) * (-1 if self.mode == "max" else 1)
+        if self.best_epoch is None or np.isnan(self._best) or value < self._best - self.min_delta:
             self.best_epoch, self._best = progress.epoch, value
             self._parameters = model.graph.get_parameters() if self.restore_best else None
         elif progress.epoch - self.best_epoch >= self.patience:
@@ -136,7 +157,9 @@ class EarlyStopping(Callback):
         self._parameters = None
 
 
-def checked_callbacks(given: Any, *, validated: bool) -> list[Callback | Callable[[Progress], Any]]:
+def checked_callbacks(
+    given: Any, metrics: Sequence[str] = (), *, validated: bool
+) -> list[Callback | Callable[[Progress], Any]]:
     """The argument `callbacks` of `fit` as a list; TypeError or ValueError if it is something else."""
     if given is None:
         return []
@@ -152,6 +175,9 @@ def checked_callbacks(given: Any, *, validated: bool) -> list[Callback | Callabl
             raise ValueError(
                 f"callbacks: EarlyStopping watches {each.monitor}, which needs validation_data or validation_split"
             )
+        watched = each.monitor if isinstance(each, EarlyStopping) else MONITORED[0]
+        if watched not in MONITORED and (name := watched.removeprefix(VALIDATION)) not in metrics:
+            raise ValueError(f"callbacks: EarlyStopping watches {watched}, which needs {name} among the metrics of fit")
     return list(given)
 
 

@@ -36,12 +36,14 @@ from mlgraph.models.model import Model
 from mlgraph.models.model_file import ModelFileError, header_of, read, require, save
 from mlgraph.training.loop import RunState
 
-FORMAT = 5
+FORMAT = 6
 """Version of the part that a checkpoint adds to a model file."""
 
 HISTORY = {name: str(column.dtype) for name, column in vars(History()).items()}
 
 ARRAYS = {"first": "float32", "second": "float32", **{f"history_{name}": dtype for name, dtype in HISTORY.items()}}
+# The columns of the metrics, one after the other; their names are among the arguments.
+ARRAYS["metrics"] = "float64"
 
 
 class CheckpointError(ValueError):
@@ -236,6 +238,10 @@ class Checkpoint:
         for name, column in vars(history).items():
             length = wanted.get(name.split("_")[0], taken + step)
             require(len(column) == length, f"array history_{name}: expected {length} numbers, got {len(column)}")
+        names = self._arguments["metrics"]
+        metrics, size = arrays["metrics"], epoch * len(names)
+        require(len(metrics) == size, f"array metrics: expected {size} numbers, got {len(metrics)}")
+        history.add_metrics(names, metrics.reshape(len(names), epoch))
         epochs, n = self._arguments["epochs"], self._n
         seen = int(history.batch_examples[-1]) - epoch * n if step else 0
         good = (epoch < epochs and seen in range(step > 0, n + 1)) or (epoch, step) == (epochs, 0)
@@ -267,7 +273,10 @@ class Checkpoint:
             "seconds": state.seconds,
         }
         arrays: dict[str, npt.NDArray[Any]] = {name: np.zeros(0, dtype) for name, dtype in ARRAYS.items()}
-        arrays.update({f"history_{name}": column for name, column in vars(state.history).items()})
+        history = state.history
+        arrays.update({f"history_{name}": history[name] for name in HISTORY})
+        columns = [history[f"validation_{name}"] for name in history.metrics]
+        arrays["metrics"] = np.concatenate(columns) if columns else arrays["metrics"]
         previous = self.previous if self._undamaged else None  # a damaged file must not replace the good one before it
         try:
             with self._model.graph.lock:

@@ -20,11 +20,13 @@ from mlgraph.engine.steps import Course, Learning, Rates
 from mlgraph.graph.ops import PARAMETER
 from mlgraph.graph.randomness import checked_seed, seeded
 from mlgraph.models.history import History
+from mlgraph.models.metrics import Metrics
 from mlgraph.models.running import (
     as_arrays,
     engine_of,
     evaluate,
     execute,
+    outputs_of,
     read_with_targets,
     scaling_for,
     warn_of_bytes,
@@ -79,6 +81,7 @@ def fit(
     class_weight: Mapping[int, float] | str | None,
     validation_data: tuple[npt.ArrayLike, ...] | None,
     validation_split: float,
+    metrics: Sequence[str | Callable[..., float]] | None,
     shuffle: bool,
     seed: int | None,
     callbacks: Sequence[Callback | Callable[[Progress], Any]] | None,
@@ -91,6 +94,7 @@ def fit(
     n_threads: int | None,
 ) -> History:
     """Train a model. `Model.fit` documents the arguments."""
+    more = Metrics(metrics)
     given, y = as_arrays(x, y)
     weight, of_class = as_weights(sample_weight), as_class_weight(class_weight)
     given = ordered(given, model.columns)
@@ -127,7 +131,10 @@ def fit(
         raise ValueError("resume: set checkpoint to the file of the run to resume")
     checkpoint_every = real("checkpoint_every", checkpoint_every, "seconds from 0 on", 0, FLOAT32_MAX)
     checked_threads(n_threads)
-    called = checked_callbacks(callbacks, validated=validation_data is not None)
+    if more.names and validation_data is None:
+        raise ValueError("metrics: these are computed from validation_data or validation_split, which are missing")
+    more.check(model, objective._replace(weight=None), y)
+    called = checked_callbacks(callbacks, more.names, validated=validation_data is not None)
     verbose = truth("verbose", bool(verbose) if isinstance(verbose, int) else verbose)
 
     # Read the data.
@@ -138,9 +145,12 @@ def fit(
     held_out: list[Any] = []
     validate: Callable[[], dict[str, float]] | None = None
     if validation_data is not None:
-        held_out_examples, held_out_objective = _read_validation(model, validation_data, scaling, warned, n_threads)
+        held_out_examples, held_out_objective, held_out_y = _read_validation(
+            model, validation_data, scaling, warned, n_threads
+        )
+        more.check(model, held_out_objective, held_out_y)
         held_out = _recorded(held_out_examples, held_out_objective)
-        validate = partial(evaluate, model, held_out_examples, held_out_objective, n_threads)
+        validate = partial(_validate, model, held_out_examples, held_out_objective, n_threads, more, held_out_y)
 
     # Prepare the run.
     acting: ScheduleRunner | None = None
@@ -152,6 +162,7 @@ def fit(
     del raw, given, x  # free the floats if the examples are now bytes
     with model.graph.in_training():
         state = RunState(History())
+        state.history.add_metrics(more.names)
         keeper: Checkpoint | None = None
         # With the lock: another thread may edit the graph, or compile it and so move the parameters.
         with seeded(model.graph, seed) as run_seed:
@@ -168,6 +179,7 @@ def fit(
                     "optimizer": optimizer,
                     "on_nonfinite": on_nonfinite,
                     "sparsify": repr(sparsify),
+                    "metrics": more.names,
                 }
                 data = {"data": _recorded(examples, objective), "validation data": held_out}
                 keeper = Checkpoint(
@@ -235,17 +247,29 @@ def _recorded_rates(rates: Rates, sampled_rates: Float64) -> tuple[float, float]
 
 def _read_validation(
     model: Model, data: Any, scaling: Scaling, warned: str, n_threads: int | None
-) -> tuple[Examples, Objective]:
+) -> tuple[Examples, Objective, Any]:
     if not isinstance(data, tuple | list) or len(data) not in (2, 3):
         raise wrong("validation_data", "(x, y) or (x, y, sample_weight)", data, isinstance(data, tuple | list))
     what = "validation sample_weight"
     weight = as_weights(data[2], what) if len(data) == 3 else None
-    examples, objective = read_with_targets(model, data[0], data[1], "validation ", scaling)
+    x, y = as_arrays(data[0], data[1], "validation ")
+    examples, objective = read_with_targets(model, x, y, "validation ", scaling)
     objective = weighted(objective, len(examples), weight, what=what)
     warn_of_bytes(examples, "validation x", warned)
     examples = examples.in_bytes(n_threads)
     examples.check_trainable()
-    return examples, objective
+    return examples, objective, y
+
+
+def _validate(
+    model: Model, examples: Examples, objective: Objective, n_threads: int | None, metrics: Metrics, y: Any
+) -> dict[str, float]:
+    with model.graph.lock:
+        scores = evaluate(model, examples, objective, n_threads)
+        if not metrics.names:
+            return scores
+        outputs = outputs_of(model, examples, n_threads)
+    return scores | metrics.of(objective, outputs, y)
 
 
 def _split(

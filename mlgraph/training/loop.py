@@ -242,7 +242,7 @@ class _Stretch:
             return False
         begin = np.append(state.taken, self._taken + self.ends[first - self._epoch : last - self._epoch])
         scores = validate() if validate else {}
-        validation = {f"validation_{name}": scores.get(name, np.nan) for name in ("loss", "accuracy") if scores}
+        validation = {f"validation_{name}": value for name, value in ({"accuracy": np.nan} | scores).items() if scores}
         # Epochs that one call took together share its time in proportion to their cost.
         cost = self._cost[np.append(begin, state.taken + state.step) - self._taken]
         seconds = state.seconds * (np.diff(cost[:-1]) / (cost[-1] - cost[0]))

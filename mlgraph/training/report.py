@@ -66,5 +66,8 @@ def _results(history: History, i: int) -> str:
             parts.append(f"{what}loss {f'{losses[i]:#.4g}'.rstrip('.')}")
             if accuracies[i] == accuracies[i]:  # NaN where nothing is right or wrong
                 parts.append(f"{what}accuracy {100 * accuracies[i]:.1f} %")
+    for name in history.metrics:
+        value = history[f"validation_{name}"][i]
+        parts.append(f"validation {name} {f'{value:#.4g}'.rstrip('.')}")
     seconds = history.epoch_seconds[i]
     return ", ".join([*parts, f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"])

@@ -88,7 +88,7 @@ NEEDS = "checkpoint: needs: expected pairs of outputs and of ranges of nodes up 
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("format", 1, "checkpoint: format: expected 5, got 1; another version of mlgraph wrote it"),
+        ("format", 1, "checkpoint: format: expected 6, got 1; another version of mlgraph wrote it"),
         ("format", None, "a model, but not a checkpoint: its header has no entry for one"),
         ("arguments", [], "checkpoint: arguments or digests are missing"),
         ("models", [3], "checkpoint: models: expected a list of digests"),
