@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import pandas
 
 MOST_ROWS = 20
+
+
+def to_pandas(columns: Mapping[str, npt.NDArray[Any]]) -> pandas.DataFrame:
+    """A frame with copies of these columns; an ImportError names pandas if it is not installed."""
+    try:
+        import pandas
+    except ImportError as error:
+        raise ImportError(f"to_pandas needs pandas ({error}): pip install pandas") from None
+    return pandas.DataFrame({name: np.array(column) for name, column in columns.items()})
 
 
 def some_rows(n: int, row: Callable[[int], Sequence[Any]]) -> list[list[str]]:

@@ -15,6 +15,7 @@ import mlgraph_ext
 from mlgraph._support.array_types import Float32, Float64, Int64, UInt8
 from mlgraph._support.attributes import Declared
 from mlgraph._support.checks import StrOrBytesPath, shown
+from mlgraph._support.tables import to_pandas
 from mlgraph.engine.steps import Steps
 
 if TYPE_CHECKING:
@@ -214,14 +215,9 @@ class History(Declared, Mapping[str, npt.NDArray[Any]]):
         ImportError
             If pandas is not installed.
         """
-        try:
-            import pandas
-        except ImportError as error:
-            raise ImportError(f"to_pandas needs pandas ({error}): pip install pandas") from None
         epochs = {name: column for name, column in self.items() if name.startswith(("epoch_", "validation_"))}
         n = len(self.epoch_loss)
-        # Copies: the frame must not change with the arrays, or they with it.
-        return pandas.DataFrame({name: np.array(column) for name, column in epochs.items() if len(column) == n})
+        return to_pandas({name: column for name, column in epochs.items() if len(column) == n})
 
 
 _rooms: WeakKeyDictionary[History, dict[str, tuple[npt.NDArray[Any], int]]] = WeakKeyDictionary()

@@ -705,7 +705,9 @@ class Model(Freezable, Declared):
         Returns
         -------
         structured array, shape (neurons,)
-            It prints as a table, of its first and last rows if it is long. One row for each neuron:
+            It prints as a table, of its first and last rows if it is long. ``table["mean"]`` is a
+            column, ``table.keys()`` lists them, and ``table.to_pandas()`` is a frame. One row for each
+            neuron:
 
             layer, index, node : its layer, its index there and its id. The layer is -1 for a neuron
             of a network that is in no layer; in a model without layers it is the level.
@@ -825,7 +827,8 @@ class Model(Freezable, Declared):
         Returns
         -------
         structured array, shape (neurons,)
-            node : id of the neuron. loss, accuracy : without it; NaN for an output, and for the last way to one.
+            A table as that of `inspect`. node : id of the neuron. loss, accuracy : without it; NaN for an
+            output, and for the last way to one.
 
         Raises
         ------

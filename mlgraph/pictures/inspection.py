@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mlgraph._support import tables
 from mlgraph._support.array_types import Bool, Float64, Ids, Int32
+from mlgraph._support.attributes import hint
 from mlgraph.compiler.plan import Plan
 from mlgraph.engine.engine import Engine
 from mlgraph.engine.examples import Examples
@@ -26,6 +27,9 @@ from mlgraph.models.layer import Layer
 from mlgraph.models.model import Model
 from mlgraph.models.running import evaluate, read, read_with_targets
 from mlgraph_ext import _topology
+
+if TYPE_CHECKING:
+    import pandas
 
 COLUMNS = np.dtype(
     [
@@ -56,9 +60,30 @@ MOST_VALUES = 2**26
 
 
 class Table(np.ndarray[Any, np.dtype[Any]]):
-    """A structured array whose repr is a table. Its columns are plain arrays."""
+    """A structured array whose repr is a table, and a mapping from names to columns, which are plain arrays.
+
+    ``list(table)`` and ``len(table)`` are those of its rows; ``dict(table)`` has its columns.
+    """
+
+    def keys(self) -> tuple[str, ...]:
+        """Names of the columns."""
+        return self.dtype.names or ()
+
+    def items(self) -> list[tuple[str, npt.NDArray[Any]]]:
+        """Names and columns."""
+        return [(name, self[name]) for name in self.keys()]
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """A pandas frame of the same rows and columns; an ImportError if pandas is not installed."""
+        return tables.to_pandas(dict(self.items()))
+
+    def __contains__(self, name: Any) -> bool:
+        return name in self.keys() if isinstance(name, str) else super().__contains__(name)
 
     def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, str) and key not in self.keys():
+            end = hint(key, {}, self.keys())
+            raise KeyError(f"table: no column {key!r}{end}; columns: {', '.join(self.keys())}")
         found = super().__getitem__(key)
         return found.view(np.ndarray) if isinstance(found, Table) and found.dtype.names is None else found
 

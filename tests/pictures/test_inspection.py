@@ -277,6 +277,24 @@ def test_the_table_is_an_array():
     assert repr(table[:0]).startswith("layer") and table.reshape(-1, 1)._repr_html_() is None
 
 
+def test_the_table_is_a_mapping_of_its_columns():
+    for table in (network().inspect(X), (net := network()).ablation_table(net.layers[0], X, Y)):
+        assert tuple(table.keys()) == table.dtype.names and "loss" in table and "los" not in table
+        columns = dict(table)
+        assert list(columns) == [name for name, _ in table.items()]
+        np.testing.assert_array_equal(columns["loss"], table["loss"])
+        with pytest.raises(KeyError, match=r"table: no column 'los'; did you mean loss\?; columns: .*, accuracy"):
+            table["los"]
+
+
+def test_the_table_as_a_frame():
+    pytest.importorskip("pandas")
+    table = network().inspect(X)
+    frame = table.to_pandas()
+    assert tuple(frame.columns) == table.dtype.names and len(frame[frame["layer"] == 1]) == 16
+    assert frame["alive"].dtype == bool
+
+
 def test_dead_and_silent_neurons():
     net = network(activation="relu")
     net.layers[0][4].prune()
