@@ -184,15 +184,7 @@ def empty_answers(objective: Objective, n: int) -> UInt8 | None:
 
 def target_array(y: npt.ArrayLike, what: str) -> npt.NDArray[Any]:
     """Labels or targets as an array; a TypeError if they are not numbers."""
-    try:
-        return real_array(what, y, "astype(int) or astype(float)")
-    except TypeError:
-        if _are_strings(y):
-            hint = (
-                "np.unique(y, return_inverse=True) numbers them" if what == "y" else "number them in the same way as y"
-            )
-            raise TypeError(f"{what}: expected numbers, got strings; {hint}") from None
-        raise
+    return real_array(what, y, "astype(int) or astype(float)")
 
 
 def read_targets(
@@ -202,12 +194,18 @@ def read_targets(
     if are_none(y) and n:
         raise ValueError(f"{what}: expected labels or targets of {n} examples, got none")
     array = target_array(y, what)
+    if loss == "softmax_cross_entropy" and array.dtype.kind in "bui" and array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]  # a softmax has two outputs or more, so a single column has labels
     labelled = loss == "softmax_cross_entropy" or (loss in SQUARED and n_outputs > 1)
     if labelled and array.dtype.kind in "bui" and array.ndim == 1:
         if len(array) != n:
             raise ValueError(f"{what}: expected {n} labels, one for each example, got {len(array)}")
         if n and not (array.min() >= 0 and array.max() < n_outputs):
-            raise ValueError(f"{what}: expected labels from 0 to {n_outputs - 1}, got {array.min()} to {array.max()}")
+            found = len(np.unique(array))
+            hint = f"; {found} different labels need {found} outputs" if found > n_outputs else ""
+            raise ValueError(
+                f"{what}: expected labels from 0 to {n_outputs - 1}, got {array.min()} to {array.max()}{hint}"
+            )
         label = array.astype(np.int32)
         if loss == "softmax_cross_entropy":
             return label, None
@@ -216,10 +214,8 @@ def read_targets(
         return label, target
     if loss == "softmax_cross_entropy" and array.shape != (n, n_outputs):
         are_whole = array.dtype.kind != "f" or bool(np.isfinite(array).all() and (array == np.floor(array)).all())
-        how = {(n, 1): "y.ravel()", (n,): "y.astype(int)" if are_whole else None}
-        got = f"{array.dtype} of shape {array.shape}" + (
-            f"; {how[array.shape]} may be them" if how.get(array.shape) else ""
-        )
+        got = f"{array.dtype} of shape {array.shape}"
+        got += "; y.astype(int) may be them" if are_whole and array.shape in ((n,), (n, 1)) else ""
         raise ValueError(
             f"{what}: expected integer labels of shape ({n},) or targets of shape ({n}, {n_outputs}), got {got}"
         )
@@ -319,14 +315,6 @@ def _weights_of_classes(objective: Objective, class_weight: dict[Any, float] | s
     if unknown:
         raise ValueError(f"class_weight: expected labels from 0 to {n_classes - 1}, got {shown(unknown[0])}")
     return np.array([class_weight.get(i, 1.0) for i in range(n_classes)])[label]
-
-
-def _are_strings(y: Any) -> bool:
-    """Whether the first of these targets is a string."""
-    try:
-        return any(isinstance(label, str) for label in np.ravel(np.asarray(y, object))[:1])
-    except (RuntimeError, TypeError, ValueError):  # not convertible, not even to objects
-        return False
 
 
 def are_none(y: Any) -> bool:

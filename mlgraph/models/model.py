@@ -27,6 +27,7 @@ from mlgraph.graph.ids import ids_of
 from mlgraph.graph.ops import NEURON, PARAMETER
 from mlgraph.graph.topology import Topology, ancestors, levels_of
 from mlgraph.graph.views import Edge, Freezable, Neuron, Node, NodesLike, described, name_of
+from mlgraph.models.classes import Classes, checked_classes, n_classes_of
 from mlgraph.models.history import History
 from mlgraph.models.layer import Layer
 from mlgraph.models.metrics import Metrics
@@ -61,6 +62,13 @@ def _reading_of(graph: Graph) -> tuple[Scaling | None, tuple[str, ...] | None]:
         if each[0]
     }
     return found.popitem()[1] if len(found) == 1 else (None, None)
+
+
+def _classes_of(graph: Graph, n: int) -> Classes | None:
+    """The n classes of the models of a graph, if those of one are as many, and no other has others."""
+    models = [model for model in graph.models if isinstance(model, Model)]
+    found = {model.classes for model in models if model.classes and len(model.classes) == n}
+    return found.pop() if len(found) == 1 else None
 
 
 class Model(Freezable, Declared):
@@ -123,6 +131,7 @@ class Model(Freezable, Declared):
     _layers: list[Layer]
     _scaling: Scaling | None
     _columns: tuple[str, ...] | None
+    _classes: Classes | None
     needed_before: Bool
     engines: dict[tuple[int, ...], Engine]
     _counted: tuple[tuple[int, ...], int]
@@ -149,12 +158,13 @@ class Model(Freezable, Declared):
         with graph.lock:
             self._scaling, self._columns = _reading_of(graph)
             self._define([outputs] if isinstance(outputs, Node) else outputs, loss)
+            self._classes = _classes_of(graph, n_classes_of(self._loss, len(self.output_ids)))
 
     def _begin(self, graph: Graph) -> None:
         self.graph = graph
         self.history = History()
         self._layers = []  # only a `Network` has any
-        self._scaling = self._columns = None
+        self._scaling = self._columns = self._classes = None
         # Which nodes the model needed before an edit, recorded if the graph had other models then.
         self.needed_before = np.zeros(0, bool)
         # Compiled engines by the nodes that they compute.
@@ -175,6 +185,7 @@ class Model(Freezable, Declared):
                 )
         defined = define_loss(self.graph, ids, loss)
         self.output_ids, (self._loss, self.loss_ids, self.probability_ids) = ids, defined
+        self._classes = None  # of a network, other outputs mean something else
         self.graph.models.add(self)
 
     def __repr__(self) -> str:
@@ -226,6 +237,28 @@ class Model(Freezable, Declared):
         with self.graph.lock:
             self.graph.require_not_training("columns")
             self._columns = checked
+
+    @property
+    def classes(self) -> Classes | None:
+        """The labels that the outputs stand for, if they are not 0 to n - 1; else None.
+
+        The first `fit` with strings as labels decides on them: the different labels, sorted, as many
+        as there are outputs (two for one output with the binary cross-entropy). The very first
+        `fit` decides likewise on whole numbers that are not from 0 to n - 1, if there are n different
+        ones. From then on labels are given, and predicted, in this form; `predict_proba` has a
+        column for each class in this order. It may be assigned, but not during training.
+
+        A new model of a graph takes the classes of the graph's other models, if it has as many. Files
+        and copies keep them.
+        """
+        return self._classes
+
+    @classes.setter
+    def classes(self, classes: Iterable[str] | Iterable[int] | None) -> None:
+        checked = checked_classes(classes, n_classes_of(self._loss, len(self.output_ids)))
+        with self.graph.lock:
+            self.graph.require_not_training("classes")
+            self._classes = checked
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -408,7 +441,7 @@ class Model(Freezable, Declared):
             )
             other._restore(graph, outputs, self._loss, loss_nodes, probabilities)
             other._renumber(self, number)
-            other._scaling, other._columns = self._scaling, self._columns
+            other._scaling, other._columns, other._classes = self._scaling, self._columns, self._classes
             vars(other).update(deepcopy({name: value for name, value in vars(self).items() if name not in vars(other)}))
         return other
 
@@ -461,9 +494,9 @@ class Model(Freezable, Declared):
     def predict(self, x: npt.ArrayLike, *, n_threads: int | None = None) -> npt.NDArray[Any]:
         """The likeliest class of each example, int64 of shape (examples,); parameters as for `forward`.
 
-        With the binary cross-entropy, 1 where yes is likelier, else 0; without a cross-entropy,
-        what `forward` returns. Either has shape (examples,) for one output and (examples, outputs)
-        for several.
+        With the binary cross-entropy, 1 where yes is likelier, else 0. A model that has `classes`
+        returns these labels. Without a cross-entropy, what `forward` returns. Predictions have
+        shape (examples,) for classes and for one output, else (examples, outputs).
 
         Raises
         ------
@@ -489,7 +522,7 @@ class Model(Freezable, Declared):
             raise ValueError(
                 f"predict: expected outputs that are numbers, got nan for example {unclear}; forward shows them"
             )
-        return predicted
+        return predicted if self._classes is None else np.array(self._classes)[predicted]
 
     def evaluate(
         self,
@@ -867,7 +900,7 @@ class Model(Freezable, Declared):
         optimizer: str = "adam",
         standardize: bool = False,
         sample_weight: npt.ArrayLike | None = None,
-        class_weight: Mapping[int, float] | str | None = None,
+        class_weight: Mapping[Any, float] | str | None = None,
         validation_data: tuple[npt.ArrayLike, ...] | None = None,
         validation_split: float = 0.0,
         metrics: Sequence[str | Callable[..., float]] | None = None,
@@ -897,6 +930,9 @@ class Model(Freezable, Declared):
         y : array_like
             Labels, integers of shape (examples,), or targets of shape (examples, outputs). Targets
             are read unchanged, bytes too: if `x` and `y` are the same images, divide `y` by 255.
+            Shape (examples, 1) is read like (examples,).
+
+            Labels may also be strings, or other integers than 0 to outputs - 1: see `classes`.
 
             Softmax cross-entropy: a target is at least 0, the probability of a class or a weight for
             it. An example whose targets are all 0 counts, in accuracies, as one of the first class.
@@ -1226,7 +1262,7 @@ class Model(Freezable, Declared):
         """Take over the graph of another model of the same outputs, which must not be used afterwards."""
         note_needed_before(self.graph)  # as the interrupted run did, which began with this model
         self.graph.become(other.graph)
-        self._scaling, self._columns = other._scaling, other._columns
+        self._scaling, self._columns, self._classes = other._scaling, other._columns, other._classes
         for mine, theirs in zip(self._layers, other._layers, strict=True):
             mine.ids, mine.source_ids = theirs.ids, theirs.source_ids
 

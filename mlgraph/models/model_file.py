@@ -36,6 +36,7 @@ from mlgraph.graph.ops import CONSTANT, INPUT, NEURON, PARAMETER, WEIGHT
 from mlgraph.graph.randomness import generator_at, is_state, state_of
 from mlgraph.graph.storage import FROZEN, PANEL, extend, padded
 from mlgraph.graph.topology import runs, topological
+from mlgraph.models.classes import checked_classes, n_classes_of
 from mlgraph.models.layer import Layer
 from mlgraph.models.list_coding import expand, squeeze
 from mlgraph.models.model import Model
@@ -141,6 +142,7 @@ def header_of(model: Model) -> dict[str, Any]:
         "reads": layers[0].source_ids if layers else [],
         "scaling": to_json(model.scaling),
         "columns": model.columns,
+        "classes": model.classes,
         "random": state_of(model.graph.random),
         **({"differentiated": model.graph.differentiated.tolist()} if model.graph.differentiated else {}),
     }
@@ -303,8 +305,9 @@ def _model(header: Any, arrays: dict[str, npt.NDArray[Any]]) -> Model:
         are_inputs = len(set(reads)) == len(reads) and (graph.codes[reads] == INPUT).all()
         require(are_inputs, "header: reads: expected inputs, none of them twice")
         _add_layers(model, header.get("layers"))
-    model._scaling = _checked(header, "scaling", checked_scaling)  # files of before have neither
+    model._scaling = _checked(header, "scaling", checked_scaling)  # older files have none of the three
     model._columns = _checked(header, "columns", partial(checked_columns, most=graph.n_inputs))
+    model._classes = _checked(header, "classes", partial(checked_classes, n=n_classes_of(loss, len(outputs))))
     require(
         losses.loss_fits(graph, loss, outputs, loss_nodes, probabilities),
         "header: probabilities or loss_nodes do not belong to the outputs",

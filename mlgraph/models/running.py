@@ -17,7 +17,8 @@ from mlgraph._support.checks import level_outside
 from mlgraph.compiler.plan import Plan
 from mlgraph.engine.engine import Engine
 from mlgraph.engine.examples import BYTE, FLOAT, Examples
-from mlgraph.engine.losses import Objective, are_none, empty_answers, read_targets, target_array, with_targets
+from mlgraph.engine.losses import Objective, are_none, empty_answers, read_targets, with_targets
+from mlgraph.models.classes import Classes, label_array, n_classes_of, numbered
 from mlgraph.models.scaling import BYTES, UNSCALED, Data, Scaling, as_data, first_scaling, ordered, scaled
 
 if TYPE_CHECKING:
@@ -121,26 +122,35 @@ def warn_of_bytes(examples: Examples, what: str = "x", told: str = "") -> str:
 
 
 def as_arrays(x: npt.ArrayLike | Data, y: npt.ArrayLike, prefix: str = "") -> tuple[Data, npt.ArrayLike]:
-    """Data and targets as arrays of numbers; () and [] stay, which mean that there are no targets.
+    """Data and targets as arrays of numbers, labels maybe of strings; () and [] stay, which mean no targets.
 
     Call it before looking at a model: converting data may run a user's code, which may edit the graph.
     """
     data = as_data(x, f"{prefix}x")
-    return data, y if are_none(y) else target_array(y, f"{prefix}y")
+    return data, y if are_none(y) else label_array(y, f"{prefix}y")
 
 
 def read_with_targets(
-    model: Model, x: npt.ArrayLike | Data, y: npt.ArrayLike, prefix: str = "", scaling: Scaling | None = None
+    model: Model,
+    x: npt.ArrayLike | Data,
+    y: npt.ArrayLike,
+    prefix: str = "",
+    scaling: Scaling | None = None,
+    classes: Classes | None = None,
 ) -> tuple[Examples, Objective]:
     """Data, and the loss over them; errors put `prefix` before the names x and y.
 
-    The data are scaled as the model says, unless there is a `scaling`.
+    The data are scaled as the model says, unless there is a `scaling`; and so are labels read, unless there are
+    `classes`.
     """
     data, y = as_arrays(x, y, prefix)
     data = ordered(data, model.columns)
     scaling = scaling or scaling_for(model, data)
     array = scaled(data, scaling)
     with model.require_outputs():
+        if isinstance(y, np.ndarray):
+            n_classes = n_classes_of(model.loss, len(model.output_ids))
+            y = numbered(y, classes or model.classes, n_classes, f"{prefix}y")
         if model.loss != "node":
             examples = _examples(model, array, model.sinks, data.what)
             label, target = read_targets(model.loss, y, len(examples), len(model.output_ids), f"{prefix}y")

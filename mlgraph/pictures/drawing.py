@@ -21,7 +21,7 @@ from mlgraph._support.array_types import Int32
 from mlgraph._support.atomic_files import write_atomically
 from mlgraph._support.checks import StrOrBytesPath, real_array, shown, whole
 from mlgraph.engine.examples import unscaled
-from mlgraph.engine.losses import Objective, are_none, target_array
+from mlgraph.engine.losses import Objective, are_none
 from mlgraph.engine.trace import Trace, trace
 from mlgraph.graph import ops
 from mlgraph.graph.formula import formula
@@ -30,6 +30,7 @@ from mlgraph.graph.ids import id_of, ids_of, is_iterable
 from mlgraph.graph.ops import CONSTANT, INPUT, NEURON, PARAMETER, WEIGHT
 from mlgraph.graph.topology import ancestors, topological
 from mlgraph.graph.views import KIND_NAMES, Neuron, Node, name_of
+from mlgraph.models.classes import label_array
 from mlgraph.models.running import engine_of
 from mlgraph.pictures.softmaxes import find_softmaxes
 from mlgraph.pictures.svg import ADJOINT, COLOURS, VALUE, Box, Link, printable, to_svg
@@ -370,7 +371,7 @@ def draw_model(model: Model, x: npt.ArrayLike | None, y: npt.ArrayLike | None, l
     """Draw a model; `Model.draw` documents the parameters."""
     graph = model.graph
     x = None if x is None else real_array("x", x)  # first: the conversion may edit the graph
-    y = y if y is None or are_none(y) else target_array(y, "y")
+    y = y if y is None or are_none(y) else label_array(y, "y")
     drawn = [graph[i] for i in dict.fromkeys(model.probability_ids or model.sinks)]
     values: dict[int, float] = {}
     adjoints: dict[int, float] = {}

@@ -16,6 +16,7 @@ from mlgraph.engine.trace import trace
 from mlgraph.graph.ids import ids_of
 from mlgraph.graph.ops import NEURON
 from mlgraph.graph.views import Neuron, name_of
+from mlgraph.models.classes import label_array, numbered
 from mlgraph.models.network import Network
 from mlgraph.models.running import read
 from mlgraph.models.scaling import as_data
@@ -114,7 +115,7 @@ def neuron_portraits(net: Network, neurons: Sequence[Neuron], x: npt.ArrayLike, 
     n_classes = len(outputs)
     neurons = [Neuron(graph, i) for i in ids]
     values = net.trace(x, None, neurons).values
-    labels = integer_row("y", y)
+    labels = integer_row("y", y if net.classes is None else numbered(label_array(y, "y"), net.classes, n_classes, "y"))
     if len(labels) != len(values) or ((labels < 0) | (labels >= n_classes)).any():
         raise ValueError(f"y: expected {len(values)} classes from 0 to {n_classes - 1}, one for each example")
     counts = np.maximum(np.bincount(labels, minlength=n_classes), 1)

@@ -9,7 +9,7 @@ is what `fit` calls.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, fields
 from functools import partial
@@ -164,6 +164,7 @@ class ScheduleRunner:
         y: Any,
         width: int,
         objective: Objective,
+        classes: Sequence[str | int] | None,
         epochs: int,
         n_threads: int | None,
     ) -> None:
@@ -184,7 +185,8 @@ class ScheduleRunner:
         self._x = x
         self._n_threads = n_threads
         label, target = objective.label, objective.target
-        self._y: Any = y if objective.loss == "node" else target if label is None else label
+        as_given = objective.loss == "node" or classes is not None
+        self._y: Any = y if as_given else target if label is None else label
 
     def begin(self, seed: int) -> None:
         """Begin the run, whose seed is drawn after all arguments are checked."""

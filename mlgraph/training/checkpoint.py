@@ -338,8 +338,8 @@ def _digest(arrays: Sequence[npt.NDArray[Any] | None]) -> str:
 
 def _model_digest(model: Model) -> str:
     """A digest of a model. It does not depend on where numbers are stored, on names, or on the generator."""
-    # The first run sets the scaling and the columns, and data have their own digest.
-    apart = ("format", "names", "scaling", "columns", "random")
+    # The first run sets the scaling, the columns and the classes, and data have their own digest.
+    apart = ("format", "names", "scaling", "columns", "classes", "random")
     text = json.dumps({name: value for name, value in header_of(model).items() if name not in apart})
     graph, codes = model.graph, model.graph.codes
     start, counts, pool = graph.topology()

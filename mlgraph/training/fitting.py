@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -19,6 +20,7 @@ from mlgraph.engine.losses import Objective, are_none, as_class_weight, as_weigh
 from mlgraph.engine.steps import Course, Learning, Rates
 from mlgraph.graph.ops import PARAMETER
 from mlgraph.graph.randomness import checked_seed, seeded
+from mlgraph.models.classes import Classes, by_number, first_classes, n_classes_of
 from mlgraph.models.history import History
 from mlgraph.models.metrics import Metrics
 from mlgraph.models.running import (
@@ -78,7 +80,7 @@ def fit(
     optimizer: str,
     standardize: bool,
     sample_weight: npt.ArrayLike | None,
-    class_weight: Mapping[int, float] | str | None,
+    class_weight: Mapping[Any, float] | str | None,
     validation_data: tuple[npt.ArrayLike, ...] | None,
     validation_split: float,
     metrics: Sequence[str | Callable[..., float]] | None,
@@ -98,15 +100,20 @@ def fit(
     given, y = as_arrays(x, y)
     weight, of_class = as_weights(sample_weight), as_class_weight(class_weight)
     given = ordered(given, model.columns)
+    classes = model.classes
+    if classes is None and isinstance(y, np.ndarray):
+        n_classes = n_classes_of(model.loss, len(model.output_ids))
+        classes = first_classes(y, n_classes, may_count=model.scaling is None)
+    of_class = by_number(of_class, classes)
     if real("validation_split", validation_split, "a number from 0 to below 1", 0.0, BELOW_1):
         if validation_data is not None:
             raise ValueError("validation_split: expected 0 where there are validation_data")
-        every, objective = read_with_targets(model, given, y)  # refuses y of another length
+        every, objective = read_with_targets(model, given, y, classes=classes)  # refuses y of another length
         weighted(objective, len(every), weight)
         given, y, weight, held = _split(given, y, weight, validation_split)
         validation_data = cast("Any", held)
     scaling = _scaling_for(model, given, truth("standardize", standardize), targets_in_x=are_none(y))
-    raw, objective = read_with_targets(model, given, y, scaling=scaling)
+    raw, objective = read_with_targets(model, given, y, scaling=scaling, classes=classes)
     objective = weighted(objective, len(raw), weight, of_class)
 
     # Check the arguments.
@@ -146,7 +153,7 @@ def fit(
     validate: Callable[[], dict[str, float]] | None = None
     if validation_data is not None:
         held_out_examples, held_out_objective, held_out_y = _read_validation(
-            model, validation_data, scaling, warned, n_threads
+            model, validation_data, scaling, classes, warned, n_threads
         )
         more.check(model, held_out_objective, held_out_y)
         held_out = _recorded(held_out_examples, held_out_objective)
@@ -156,7 +163,7 @@ def fit(
     acting: ScheduleRunner | None = None
     if sparsify is not None:
         acting = ScheduleRunner(
-            sparsify, model, given.array, y, raw.array.shape[1], objective, course.epochs, n_threads
+            sparsify, model, given.array, y, raw.array.shape[1], objective, classes, course.epochs, n_threads
         )
     columns = given.columns
     del raw, given, x  # free the floats if the examples are now bytes
@@ -181,7 +188,8 @@ def fit(
                     "sparsify": repr(sparsify),
                     "metrics": more.names,
                 }
-                data = {"data": _recorded(examples, objective), "validation data": held_out}
+                named = [] if classes is None else [np.frombuffer(json.dumps(classes).encode(), np.uint8)]
+                data = {"data": _recorded(examples, objective) + named, "validation data": held_out}
                 keeper = Checkpoint(
                     checkpoint, checkpoint_every, model, len(examples), state, arguments, data, run_seed
                 )
@@ -192,7 +200,7 @@ def fit(
             if acting:
                 acting.begin(run_seed)
             model.history = state.history
-            model._scaling, model._columns = scaling, model.columns or columns
+            model._scaling, model._columns, model._classes = scaling, model.columns or columns, classes
         few = takes_few(sizes, len(examples))
         learning = Learning(objective, optimizer, (momentum, 0.999, 1e-8), run_seed, few, n_threads)
         options = Options(course, learning, wants_each_step(called))
@@ -246,14 +254,14 @@ def _recorded_rates(rates: Rates, sampled_rates: Float64) -> tuple[float, float]
 
 
 def _read_validation(
-    model: Model, data: Any, scaling: Scaling, warned: str, n_threads: int | None
+    model: Model, data: Any, scaling: Scaling, classes: Classes | None, warned: str, n_threads: int | None
 ) -> tuple[Examples, Objective, Any]:
     if not isinstance(data, tuple | list) or len(data) not in (2, 3):
         raise wrong("validation_data", "(x, y) or (x, y, sample_weight)", data, isinstance(data, tuple | list))
     what = "validation sample_weight"
     weight = as_weights(data[2], what) if len(data) == 3 else None
     x, y = as_arrays(data[0], data[1], "validation ")
-    examples, objective = read_with_targets(model, x, y, "validation ", scaling)
+    examples, objective = read_with_targets(model, x, y, "validation ", scaling, classes)
     objective = weighted(objective, len(examples), weight, what=what)
     warn_of_bytes(examples, "validation x", warned)
     examples = examples.in_bytes(n_threads)

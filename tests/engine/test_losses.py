@@ -235,15 +235,16 @@ def test_an_example_with_nan_outputs_is_not_right(last):
         ("softmax", -ONE_HOT, "expected targets of at least 0, got -1.0 in example 0, output "),
         ("softmax", ONE_HOT * 0 + 3e38, "expected targets .*sum .*float32 can hold, got inf in example 0"),
         ("softmax", ONE_HOT * 1e39, r"expected finite numbers that float32 can hold, got 1e\+39 in example 0, output"),
-        ("softmax", ANSWERS[:, :1], r"expected integer labels .* of shape \(90, 1\); y.ravel\(\) may be them$"),
+        ("softmax", ANSWERS[:, :1] / 1, r"expected integer labels .* of shape \(90, 1\); y.astype\(int\) may be them$"),
         ("softmax", LABELS / 1, r"expected integer labels .* float64 of shape \(90,\); y.astype\(int\) may be them$"),
         ("softmax", SOFT[:, :2], r"expected integer labels .* or targets of shape \(90, 3\), got .* \(90, 2\)$"),
         ("softmax", LABELS[:-1], "expected 90 labels, one for each example, got 89"),
-        ("softmax", LABELS + 1, "expected labels from 0 to 2, got 1 to 3"),
-        ("softmax", LABELS - 1, "expected labels from 0 to 2, got -1 to 1"),
+        ("softmax", LABELS % 2 + 2, "expected labels from 0 to 2, got 2 to 3"),
+        ("softmax", LABELS % 2 - 1, "expected labels from 0 to 2, got -1 to 0"),
+        ("softmax", np.arange(90) % 5, "expected labels from 0 to 2, got 0 to 4; 5 different labels need 5 outputs$"),
         ("softmax", np.full(90, 2**63, np.uint64), "expected labels from 0 to 2, got 9223"),
         ("softmax", (), "expected labels or targets of 90 examples, got none"),
-        ("softmax", ["a", "b"] * 45, r"expected numbers, got strings; np.unique\(y, return_inverse=True\)"),
+        ("softmax", ["a", "b"] * 45, "(expected 3 different labels, .*got 2, |expected numbers, got strings; )"),
         ("softmax", [np.zeros((2, 1)), np.zeros((2, 2))], "expected .*, got rows of different lengths$"),
         ("identity", LABELS / 1, r"expected shape \(90, 3\), got \(90,\)"),
         ("identity", SOFT * 1j, "expected numbers, got an array of complex128"),
@@ -264,7 +265,7 @@ def test_refused_targets(last, y, message):
 def test_targets_of_one_output_and_of_a_validation_are_named():
     with pytest.raises(ValueError, match=r"^y: expected shape \(90,\) or \(90, 1\), got \(89,\)$"):
         network("identity", 1).evaluate(X, LABELS[:89])
-    with pytest.raises(TypeError, match=r"^validation y: .* strings; number them in the same way as y$"):
+    with pytest.raises(TypeError, match=r"^validation y: .* strings; the labels of y are numbers$"):
         network("softmax").fit(X, LABELS, validation_data=(X[:2], ["a", "b"]))
 
 
