@@ -6,6 +6,7 @@ with it.
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -172,13 +173,30 @@ def any_array(what: str, value: Any) -> npt.NDArray[Any]:
         raise TypeError(f"{what}: expected an array of numbers, got {got}") from None
 
 
+def dense(what: str, sparse: Any) -> npt.NDArray[Any]:
+    """A matrix of scipy.sparse as an array: of its dtype if that is uint8 or float32, else of float32."""
+    try:
+        if sparse.dtype.kind in "iuf" and sparse.dtype not in (np.uint8, np.float32):
+            with np.errstate(over="ignore", under="ignore"):  # what float32 cannot hold is infinite, or zero
+                sparse = sparse.astype(np.float32)  # before it is dense: half the memory of float64
+        return np.asarray(sparse.toarray())
+    except MemoryError:
+        size = sparse.dtype.itemsize * math.prod(sparse.shape) / 1e9
+        raise MemoryError(
+            f"{what}: the sparse matrix of shape {sparse.shape} takes {size:.3g} GB as an array; pass fewer rows at a "
+            "time, or fewer columns"
+        ) from None
+
+
 def real_array(what: str, value: npt.ArrayLike, cast: str = "astype(float)") -> npt.NDArray[Any]:
     """`value` as an array of real numbers, of any dtype; else a TypeError.
 
-    For an array of objects, the error suggests the conversion `cast`, or names the first column
-    that has no numbers.
+    A matrix of scipy.sparse becomes a dense array. For an array of objects, the error suggests the
+    conversion `cast`, or names the first column that has no numbers.
     """
     array = any_array(what, value)
+    if array.dtype == object and not array.ndim and hasattr(value, "tocsr"):  # numpy takes scipy.sparse for one object
+        array = value = dense(what, value)
     if type(value) is not np.ndarray:  # a plain array has no mask
         rows = value if isinstance(value, list | tuple) else [value]
         if any(isinstance(one, np.ma.MaskedArray) and np.ma.is_masked(one) for one in (array, *rows)):

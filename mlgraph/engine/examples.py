@@ -53,10 +53,9 @@ class Examples:
     def __init__(self, x: npt.ArrayLike, n_inputs: int, what: str = "x") -> None:
         array = real_array(what, x)
         if array.ndim != 2 or array.shape[1] != n_inputs:
-            hint = "; a single example is [x]" if array.shape == (n_inputs,) else ""
-            if array.ndim > 2 and math.prod(array.shape[1:]) == n_inputs:
-                hint = f"; {what}.reshape(len({what}), -1) has that shape"
-            raise ValueError(f"{what}: expected shape (examples, {n_inputs}), got {array.shape}{hint}")
+            raise ValueError(
+                f"{what}: expected shape (examples, {n_inputs}), got {array.shape}{_way(array, n_inputs, what)}"
+            )
         self._type = array.dtype
         if array.dtype not in (BYTE, FLOAT):
             with np.errstate(over="ignore", under="ignore"):  # numbers out of float32's range become infinite or zero
@@ -165,6 +164,19 @@ class Examples:
         before = self._read[1] if self._read and self._read[0] == key else 0
         self._read = key, before + n
         return before >= NARROW_AFTER * len(self)
+
+
+def _way(array: npt.NDArray[Any], n_inputs: int, what: str) -> str:
+    """How to write data of another shape, for the end of an error message; "" if that is not clear."""
+    if array.ndim > 2 and math.prod(array.shape[1:]) == n_inputs:
+        return f"; {what}.reshape(len({what}), -1) has that shape"
+    if array.ndim == 1 and array.size == n_inputs:
+        return f"; one example is {what}[None] or [{what}]"
+    if array.ndim <= 1 and n_inputs == 1:
+        return f"; examples of one number are np.reshape({what}, (-1, 1))"
+    if array.ndim == 2 and array.size == n_inputs:
+        return f"; one example is {what}.reshape(1, -1)"
+    return ""
 
 
 def unscaled(x: npt.ArrayLike, n_inputs: int) -> Examples:

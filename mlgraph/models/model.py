@@ -924,7 +924,8 @@ class Model(Freezable, Declared):
         Parameters
         ----------
         x : array_like, shape (examples, inputs)
-            Read as `scaling` and `columns` say; the first run decides on them. Trailing columns that
+            Read as `scaling` and `columns` say; the first run decides on them. Numbers, a frame, or a
+            matrix of scipy.sparse, which is converted to a dense array. Trailing columns that
             are not needed may be missing, as for `Model.forward`. Data must be finite. Do not change
             `x` during the run: it may be read in place.
         y : array_like

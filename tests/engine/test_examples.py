@@ -91,7 +91,8 @@ MASKED = np.ma.array(X, mask=X > 100)
     ("x", "error", "message"),
     [
         (X[:, 1:], ValueError, r"expected shape \(examples, 12\), got \(200, 11\)"),
-        (X[0], ValueError, r"expected shape \(examples, 12\), got \(12,\); a single example is \[x\]"),
+        (X[0], ValueError, r"expected shape \(examples, 12\), got \(12,\); one example is x\[None\] or \[x\]$"),
+        (X[0].reshape(3, 4), ValueError, r"expected .*, got \(3, 4\); one example is x.reshape\(1, -1\)$"),
         (X.reshape(-1, 3, 4), ValueError, r"expected .*, got \(200, 3, 4\); x.reshape\(len\(x\), -1\) has that shape"),
         (X[0, 1:], ValueError, r"expected shape \(examples, 12\), got \(11,\)$"),
         (X.astype(str), TypeError, "expected numbers, got an array of <U3"),
@@ -107,6 +108,49 @@ def test_refused_data(trained, x, error, message):
     for method in (trained.fit, trained.evaluate):
         with pytest.raises(error, match=f"^x: {message}"):
             method(x, Y)
+
+
+@pytest.mark.parametrize("x", [np.arange(5.0), 3.0])
+def test_numbers_for_a_model_of_one_input(x):
+    net = mlgraph.Network(1, seed=0)
+    net.add_layer(1)
+    with pytest.raises(ValueError, match=r"^x: .*; examples of one number are np.reshape\(x, \(-1, 1\)\)$"):
+        net.predict(x)
+    assert net.predict(np.reshape(x, (-1, 1))).shape == (np.size(x),)
+
+
+# --- sparse matrices ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["csr_array", "csr_matrix", "csc_array", "coo_array", "lil_matrix", "dok_array"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64, np.int64, bool])
+def test_sparse_matrices(form, dtype):
+    sparse = pytest.importorskip("scipy.sparse")
+    x = (X if dtype == np.uint8 else X % 200).astype(dtype)
+    rows, nets = getattr(sparse, form)(x), []
+    for given in (x, rows):
+        net = network()
+        net.fit(given, Y, epochs=2, seed=0, learning_rate=1e-3, validation_data=(given, Y))
+        nets.append(net)
+    assert bits(nets[0]) == bits(nets[1]) and nets[0].scaling == nets[1].scaling
+    net = nets[1]
+    for read in (net.predict, net.forward, lambda x: net.trace(x).values, lambda x: net.inspect(x, Y).tobytes()):
+        np.testing.assert_array_equal(read(rows), read(x))
+    assert net.evaluate(rows, Y) == net.evaluate(x, Y)
+    function = net.graph.compile(net.outputs)
+    np.testing.assert_array_equal(function(rows), function(x))
+
+
+def test_sparse_matrices_that_are_refused():
+    sparse = pytest.importorskip("scipy.sparse")
+    net = network()
+    for x, error, message in (
+        (sparse.csr_array(X[:, 1:]), ValueError, r"x: expected shape \(examples, 12\), got \(200, 11\)"),
+        (sparse.csr_array(X * 1j), TypeError, "x: expected numbers, got an array of complex128"),
+        (sparse.csr_array((8, 2**45)), MemoryError, "x: the sparse matrix of .* takes .* GB as an array; pass fewer"),
+    ):
+        with pytest.raises(error, match=f"^{message}"):
+            net.predict(x)
 
 
 @pytest.mark.parametrize(
