@@ -225,6 +225,10 @@ class Graph(NodeTable):
             neurons that are cut off; nothing has been added.
         """
         given = None if weights is None else real_array("weights", weights)
+        if isinstance(sources, list | tuple) and not sources:
+            raise ValueError(
+                "sources: expected at least one node, got none; a constant that is trained is g.add_parameter(value)"
+            )
         ids = ids_of_sources(self, sources).tolist()
         code = neuron_code(activation)
         w = None if given is None else float_array("weights", given, (len(ids),))

@@ -31,7 +31,7 @@ def trained():
         (lambda g, x: g.add_constant("3"), TypeError, "value: expected a number, got str"),
         (lambda g, x: g.add_constant(True), TypeError, "value: expected a number, got bool"),
         (lambda g, x: g.add_parameter(1e39), ValueError, "value: expected a number that float32 can hold"),
-        (lambda g, x: g.add_neuron([]), ValueError, "sources: expected at least one node, got none"),
+        (lambda g, x: g.add_neuron([]), ValueError, "got none; a constant that is trained is g.add_parameter"),
         (lambda g, x: g.add_neuron([x, x]), ValueError, "sources: node n0 is given twice"),
         (lambda g, x: g.add_neuron([x, 1.0]), TypeError, "sources: expected nodes, got float"),
         (lambda g, x: g.add_neuron({x}), TypeError, "sources: expected a sequence of nodes, got set"),
