@@ -1,2 +1,175 @@
-// Not yet written.
-export function begin(root) {}
+// The bar above: the run, its options, its figures, the last edit, and what went wrong.
+
+import { act, edit, h, on, select, store } from "./api.js";
+
+const RATES = [0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1];
+const BATCHES = [1, 4, 8, 16, 32, 64, 128, 256, 512, 1024];
+const DROPOUTS = [0, 0.1, 0.2, 0.3, 0.5, 0.7];
+const PACES = [[null, "full speed"], [1000, "1,000 steps a second"], [100, "100 steps a second"], [10, "10 steps a second"],
+  [1, "1 step a second"]];
+
+const KEYS = [
+  [" ", "Space", "play or pause", () => toggle()],
+  ["s", "S", "one step", () => act("run", { do: "step" })],
+  ["e", "E", "one epoch", () => act("run", { do: "epoch" })],
+  ["z", "Z", "undo the last edit", () => edit("undo")],
+  ["Z", "Shift + Z", "redo it", () => edit("redo")],
+];
+
+export const percent = (share) => (share === null || share === undefined ? "–" : `${(100 * share).toFixed(2)} %`);
+const whole = (n) => Math.round(n).toLocaleString("en");
+const short = (n) => (n === null || n === undefined ? "–" : n >= 100 ? whole(n) : Number(n.toPrecision(3)).toString());
+
+const toggle = () => act("run", { do: store.state?.status === "running" ? "pause" : "play" });
+
+function button(name, text, title, action, kind = "") {
+  return h("button", { type: "button", "data-testid": name, class: kind, title, onclick: action }, text);
+}
+
+// A select whose value follows the state; `values` are [value, text].
+function choice(label, name, values, change) {
+  const options = values.map(([value, text]) => h("option", { value: String(value) }, text));
+  const field = h("select", { "data-testid": name, onchange: (event) => change(event.target.value) }, ...options);
+  const set = (value) => {
+    if (document.activeElement === field) return;
+    const text = String(value);
+    if (![...field.options].some((option) => option.value === text)) field.append(h("option", { value: text }, short(value)));
+    field.value = text;
+  };
+  return [h("label", { class: "field" }, h("span", {}, label), field), set];
+}
+
+function figure(label, name, kind = "") {
+  const value = h("dd", name ? { "data-testid": name } : {}, "–");
+  return [h("div", { class: kind }, h("dt", {}, label), value), (text) => (value.textContent = text)];
+}
+
+export function begin(root) {
+  const play = button("play", "▶ Train", "Train (space)", () => act("run", { do: "play" }), "primary");
+  const pause = button("pause", "❚❚ Pause", "Pause (space)", () => act("run", { do: "pause" }), "primary");
+  const step = button("step", "Step", "Take one step: learn from one batch (S)", () => act("run", { do: "step" }));
+  const epoch = button("epoch", "Epoch", "Learn from all training examples once (E)", () => act("run", { do: "epoch" }));
+  const reset = button("reset", "Start over", "The weights as they were at the beginning; the data stay",
+    () => act("run", { do: "reset" }));
+  const undo = button("undo", "Undo", "Undo the last edit (Z)", () => edit("undo"));
+  const redo = button("redo", "Redo", "Redo (Shift + Z)", () => edit("redo"));
+  const help = h("dialog", {},
+    h("h2", {}, "Keys"),
+    ...KEYS.map(([, key, what]) => h("p", {}, h("kbd", {}, key), ` ${what}`)),
+    h("p", {}, h("kbd", {}, "+"), " ", h("kbd", {}, "–"), " ", h("kbd", {}, "0"), " zoom the network, when it has the focus"),
+    h("form", { method: "dialog" }, h("button", { class: "primary" }, "Close")));
+  const keys = button("keys", "Keys", "Keyboard shortcuts", () => help.showModal());
+
+  const option = (name) => (value) => act("options", { [name]: name === "optimizer" ? value : Number(value) });
+  const [rate, setRate] = choice("learning rate", "learning-rate", RATES.map((v) => [v, v]), option("learning_rate"));
+  const [batch, setBatch] = choice("batch", "batch-size", BATCHES.map((v) => [v, v]), option("batch_size"));
+  const [optimizer, setOptimizer] = choice("optimizer", "optimizer", [["adam", "Adam"], ["sgd", "SGD"]], option("optimizer"));
+  const [momentum, setMomentum] = choice("momentum", "momentum", [0, 0.5, 0.9, 0.99].map((v) => [v, v]), option("momentum"));
+  const [dropout, setDropout] = choice("dropout", "dropout", DROPOUTS.map((v) => [v, `${100 * v} %`]), async (value) => {
+    for (let layer = 0; layer < store.state.layers.length - 1; layer++) {
+      if (!(await edit("set-dropout", { layer, value: Number(value) }))) return;
+    }
+  });
+  const [pace, setPace] = choice("pace", "pace", PACES.map(([v, text]) => [v, text]),
+    (value) => act("run", { do: "pace", steps_per_second: value === "null" ? null : Number(value) }));
+
+  const [testBox, setTest] = figure("test accuracy", "test-accuracy", "main");
+  const [testLossBox, setTestLoss] = figure("test loss", "test-loss");
+  const [lossBox, setLoss] = figure("training loss", "loss");
+  const [accuracyBox, setAccuracy] = figure("training accuracy", "accuracy");
+  const [stepBox, setStep] = figure("step", "step-number");
+  const [epochBox, setEpoch] = figure("epoch", "epoch-number");
+  const [edgesBox, setEdges] = figure("edges", "n-edges");
+  const [speedBox, setSpeed] = figure("examples a second", "speed");
+  const [timeBox, setTime] = figure("ms an epoch", "epoch-time");
+  const edited = h("div", { class: "told", role: "status", "data-testid": "last-edit" });
+  const trouble = h("div", { class: "trouble", role: "alert", "data-testid": "trouble", hidden: true });
+
+  root.append(
+    h("div", { class: "bar" }, play, pause, step, epoch, reset, rate, batch, optimizer, momentum, dropout, pace, undo, redo, keys),
+    h("dl", { class: "figures" }, testBox, testLossBox, accuracyBox, lossBox, stepBox, epochBox, edgesBox, speedBox, timeBox),
+    edited, trouble, help);
+
+  document.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, select, textarea, button, dialog")) return;
+    const key = KEYS.find(([name]) => name === event.key);
+    if (!key) return;
+    event.preventDefault();
+    key[3]();
+  });
+
+  let shownFailure = null;
+  on("state", (state) => {
+    const running = state.status === "running";
+    play.hidden = running;
+    pause.hidden = !running;
+    step.disabled = epoch.disabled = running;
+    setRate(state.options.learning_rate);
+    setBatch(state.options.batch_size);
+    setOptimizer(state.options.optimizer);
+    setMomentum(state.options.momentum);
+    const hidden = state.layers.slice(0, -1);
+    dropout.hidden = hidden.length === 0;
+    setDropout(hidden[0]?.dropout ?? 0);
+    setPace(state.pace);
+    const classes = state.data.classes !== null;
+    testBox.hidden = accuracyBox.hidden = !classes;
+    testLossBox.className = classes ? "" : "main";
+    setTest(percent(state.test_accuracy));
+    setTestLoss(short(state.test_loss));
+    setLoss(short(state.loss));
+    setAccuracy(percent(state.accuracy));
+    setStep(whole(state.step));
+    setEpoch(whole(state.epoch));
+    setEdges(String(state.n_edges));
+    setSpeed(running ? whole(state.examples_per_second) : "–");
+    setTime(state.epoch_seconds === null ? "–" : short(1000 * state.epoch_seconds));
+    undo.disabled = state.undo === null;
+    undo.title = state.undo === null ? "There is no edit to undo" : `Undo: ${plain(state.undo)} (Z)`;
+    redo.disabled = state.redo === null;
+    redo.title = state.redo === null ? "There is nothing to redo" : `Redo: ${plain(state.redo)} (Shift + Z)`;
+    showEdit(edited, state);
+    const failure = JSON.stringify(state.failure);
+    if (failure !== shownFailure) showFailure(trouble, state.failure);
+    shownFailure = failure;
+  });
+}
+
+// "cut <layer 0 neuron 7>" without the brackets of a repr.
+const plain = (text) => text.replace(/[<>]/g, "");
+
+function showEdit(root, { last_edit: last, data }) {
+  root.hidden = last === null;
+  if (last === null) return;
+  const name = data.classes ? "accuracy" : "loss";
+  const text = data.classes ? percent : short;
+  const { before, after } = last;
+  const worse = data.classes ? after[name] < before[name] : after[name] > before[name];
+  const change = after[name] === before[name] ? "" : worse ? "worse" : "better";
+  root.replaceChildren(
+    h("span", { class: "note" }, "Last edit:"), h("span", {}, plain(last.what)),
+    h("span", {}, `test ${name} ${text(before[name])} → `, h("b", { class: change }, text(after[name]))),
+    h("span", { class: "note" }, `${before.n_edges.toLocaleString("en")} → ${after.n_edges.toLocaleString("en")} edges`));
+}
+
+function showFailure(root, failure) {
+  root.hidden = failure === null;
+  if (failure === null) return;
+  const again = (text, title, how) => h("button", { type: "button", title, onclick: how }, text);
+  const rows = [h("p", {}, h("strong", {}, "Training stopped. "), failure.text)];
+  if (failure.node >= 0 || failure.sweep) {
+    rows.push(h("p", { class: "note" }, "No weight holds such a number: they are as before the step. What now?"));
+    rows.push(h("div", { class: "row" },
+      failure.node >= 0 &&
+        again("Show the neuron", "Open the node where it began", () => select({ node: failure.node })),
+      again("Disconnect it", "Go on; cut each neuron out of the network where a number overflows",
+        () => act("run", { do: "play", on_nonfinite: "disconnect" })),
+      again("Skip such examples", "Go on; leave out each example for which a number overflows",
+        () => act("run", { do: "play", on_nonfinite: "skip" })),
+      again("Half the learning rate", "Go on with half the learning rate", async () => {
+        const half = store.state.options.learning_rate / 2;
+        if (await act("options", { learning_rate: half })) await act("run", { do: "play" });
+      })));
+  }
+  root.replaceChildren(...rows);
+}
