@@ -301,7 +301,7 @@ def _weights_of_classes(objective: Objective, class_weight: dict[Any, float] | s
     label, target, n_classes = objective.label, objective.target, len(objective.nodes) - 1
     if label is None and target is not None and np.isin(target, (0, 1)).all():
         # Labels in other forms: the answers to one question, or 1 for the class and 0 for the others.
-        if objective.loss == "binary_cross_entropy" and n_classes == 1:
+        if objective.loss in ("binary_cross_entropy", *SQUARED) and n_classes == 1:
             label, n_classes = target[:, 0].astype(np.int32), 2
         elif objective.loss == "softmax_cross_entropy" and (target.sum(axis=1) == 1).all():
             label = target.argmax(axis=1).astype(np.int32)

@@ -14,6 +14,7 @@ from mlgraph._support.array_types import Float32, Float64
 from mlgraph._support.attributes import hint
 from mlgraph._support.checks import shown
 from mlgraph.engine.losses import SQUARED, Objective, are_none
+from mlgraph.models.classes import Classes
 
 Answers = npt.NDArray[Any]
 
@@ -144,8 +145,11 @@ class Metrics:
             if len(np.ravel(y)) != len(y) * n:
                 raise ValueError(f"metrics: expected a target for each of {n} outputs, got y of shape {np.shape(y)}")
 
-    def of(self, objective: Objective, outputs: Float32, y: Any) -> dict[str, float]:
-        """The metrics of predictions: of the model's outputs, where the targets are those of the objective, or y."""
+    def of(self, objective: Objective, outputs: Float32, y: Any, classes: Classes | None) -> dict[str, float]:
+        """The metrics of predictions: of the model's outputs, where the targets are those of the objective, or y.
+
+        Functions get labels, if the model has `classes`.
+        """
         if not self._metrics:
             return {}
         true, predicted = _answers(objective, y, outputs.shape), _predictions(objective.loss, outputs)
@@ -164,7 +168,8 @@ class Metrics:
                     found[name] = float(METRICS[one].function(true, predicted, values, weight))
                 continue
             options = {} if weight is None else {"sample_weight": weight.copy()}
-            result = one(true.copy(), predicted.copy(), **options)  # it may write into its arguments
+            given = (true, predicted) if classes is None else (np.array(classes)[true], np.array(classes)[predicted])
+            result = one(*(array.copy() for array in given), **options)  # it may write into its arguments
             if not isinstance(result, Real):
                 raise TypeError(f"metrics: expected a number from {name}, got {shown(result)}")
             found[name] = float(result)

@@ -593,7 +593,7 @@ class Model(Freezable, Declared):
             if not more.names:
                 return scores
             outputs = outputs_of(self, examples, n_threads)
-        return scores | more.of(objective, outputs, y)  # without the lock, which a function need not know
+        return scores | more.of(objective, outputs, y, self.classes)  # without the lock, which a function need not know
 
     def gradients(self, x: npt.ArrayLike, y: npt.ArrayLike = (), *, n_threads: int | None = None) -> Gradients:
         """Derivatives of the mean loss over the examples with respect to the inputs of each and to all parameters.

@@ -277,7 +277,7 @@ def _validate(
         if not metrics.names:
             return scores
         outputs = outputs_of(model, examples, n_threads)
-    return scores | metrics.of(objective, outputs, y)
+    return scores | metrics.of(objective, outputs, y, model.classes)
 
 
 def _split(

@@ -175,3 +175,21 @@ def test_what_fit_refuses_before_it_changes_anything():
         net.fit(FLOATS, TARGETS, validation_data=weights, metrics=[unweighted])
     np.testing.assert_array_equal(net.graph.get_parameters(), before)
     assert "validation_accuracy" in network().fit(X, Y, epochs=1, metrics=["accuracy"])
+
+
+def test_functions_get_the_labels_that_predict_returns():
+    words, seen = np.array(["no", "yes"]), []
+
+    def exact(y_true, y_pred):
+        seen.append((y_true, y_pred))
+        return float((y_true == y_pred).mean())
+
+    net = mlgraph.Network(2, seed=0)
+    net.add_layer(2, "softmax")
+    x = np.array([[0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
+    y = words[[0, 1, 1]]
+    history = net.fit(x, y, epochs=2, validation_data=(x, y), metrics=[exact])
+    np.testing.assert_array_equal(history.validation_accuracy, history["validation_exact"])
+    assert net.evaluate(x, y, metrics=[exact])["exact"] == (net.predict(x) == y).mean()
+    np.testing.assert_array_equal(seen[-1][0], y)
+    np.testing.assert_array_equal(seen[-1][1], net.predict(x))

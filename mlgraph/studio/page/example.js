@@ -1,2 +1,286 @@
-// Not yet written.
-export function begin(root) {}
+// One example: draw a digit, pick a test example or type numbers; the answer, why, and what a patched neuron changes.
+
+import { complain, get, h, on, post, select, store, tell } from "./api.js";
+import { bars, nameOf, picture, thumbnail } from "./neuron.js";
+import { percent } from "./run.js";
+
+const SIZE = 224; // of the canvas to draw on, in CSS pixels
+const PAGE = 12; // thumbnails at a time
+
+const short = (v) => (v === null || v === undefined ? "–" : Number(v.toPrecision(3)).toString());
+
+// Strokes on a canvas become an image as MNIST's are: the ink fits into 20 x 20, its centre of mass is the middle.
+export function centred(canvas, [height, width]) {
+  const c = canvas.getContext("2d");
+  const { data } = c.getImageData(0, 0, canvas.width, canvas.height);
+  const ink = (x, y) => data[4 * (y * canvas.width + x) + 3];
+  let left = canvas.width, right = -1, top = canvas.height, bottom = -1;
+  for (let y = 0; y < canvas.height; y++) for (let x = 0; x < canvas.width; x++) {
+    if (ink(x, y) < 32) continue;
+    [left, right, top, bottom] = [Math.min(left, x), Math.max(right, x), Math.min(top, y), Math.max(bottom, y)];
+  }
+  if (right < 0) return null;
+  const [w, k] = [right - left + 1, bottom - top + 1];
+  const scale = Math.min((width * 20) / 28 / w, (height * 20) / 28 / k);
+  const small = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
+  const place = (dx, dy) => {
+    small.clearRect(0, 0, width, height);
+    small.imageSmoothingQuality = "high";
+    small.drawImage(canvas, left, top, w, k, dx, dy, w * scale, k * scale);
+    return Array.from(small.getImageData(0, 0, width, height).data.filter((_, i) => i % 4 === 3));
+  };
+  const first = place((width - w * scale) / 2, (height - k * scale) / 2);
+  let mass = 0, sx = 0, sy = 0;
+  first.forEach((v, i) => { mass += v; sx += v * (i % width); sy += v * Math.floor(i / width); });
+  return place((width - w * scale) / 2 + (width - 1) / 2 - sx / mass, (height - k * scale) / 2 + (height - 1) / 2 - sy / mass);
+}
+
+export function begin(root) {
+  let given = null; // {x} or {index}: what is shown
+  let label = null; // the class to ask why for
+  let patch = null; // {node, value, name, from, to}
+  let busy = false, again = false, first = 0, wrong = false;
+
+  const source = h("div", {});
+  const answer = h("div", { "aria-live": "polite" });
+  const choice = h("div", {});
+  root.append(h("h2", {}, "One example"), source, answer, choice);
+
+  async function ask() {
+    if (!given) return;
+    if (busy) {
+      again = true;
+      return;
+    }
+    busy = true;
+    try {
+      const body = { ...given, ...(label === null ? {} : { label }) };
+      const plain = await post("example", body);
+      const patched = patch ? await post("example", { ...given, patch: { [patch.node]: patch.value } }) : null;
+      if (given) show(plain, patched);
+    } catch (error) {
+      complain(error);
+    } finally {
+      await new Promise((done) => setTimeout(done, 80));
+      busy = false;
+      if (again) {
+        again = false;
+        ask();
+      }
+    }
+  }
+
+  function clear() {
+    given = null;
+    label = null;
+    answer.replaceChildren();
+    tell("example", null);
+  }
+
+  function show(found, patched) {
+    const { data, layers } = store.state;
+    const shown = patched ?? found;
+    tell("example", shown);
+    const parts = [];
+    const text = Array.isArray(shown.answer) ? shown.answer.map(short).join(", ") : String(shown.answer);
+    parts.push(h("p", {}, "The network says ", h("b", { "data-testid": "prediction", class: "said" }, text),
+      patched ? h("span", { class: "note" }, ` with the patch, ${found.answer} without`) : ""));
+    if (found.probabilities && data.classes && data.classes.length <= 60) {
+      const names = shown.probabilities.length === data.classes.length ? data.classes : [data.classes[1] ?? "yes"];
+      parts.push(bars(names, shown.probabilities, "probabilities"));
+    }
+    if (data.classes) {
+      const why = h("select", { "aria-label": "why", onchange: (event) => {
+        label = event.target.value === "" ? null : event.target.value;
+        ask();
+      } }, h("option", { value: "" }, "–"), ...data.classes.map((name) => h("option", { selected: name === label }, name)));
+      parts.push(h("label", { class: "field", style: "margin-top: 8px" }, h("span", {}, "What would make it say"), why));
+    }
+    if (found.adjoints) {
+      if (data.image) {
+        const size = data.image;
+        parts.push(h("div", { class: "row" }, picture(found.input_adjoints.map((v) => -(v ?? 0)), size, 140),
+          h("p", { class: "note", style: "flex: 1; min-width: 120px" }, `More ink on blue, less on red would make it say ${label}.`)));
+      }
+      const strongest = Object.entries(found.adjoints).filter(([, v]) => v)
+        .sort((a, b) => Math.abs(b[1]) - Math.abs(a[1])).slice(0, 8);
+      parts.push(h("p", { class: "note" }, "The nodes that matter most, with the derivative of the loss:"),
+        h("div", { class: "row" }, ...strongest.map(([node, v]) =>
+          h("button", { onclick: () => select({ node: Number(node) }) }, `${nameOfNode(Number(node))}: ${short(v)}`))));
+    }
+    const neuron = store.selected;
+    if (layers.length && neuron) parts.push(patcher(found, neuron));
+    if (root.contains(document.activeElement) && document.activeElement.type === "range") {
+      // Keep the slider that is being dragged.
+      const old = answer.querySelector(".patch");
+      const fresh = parts.at(-1);
+      if (old && fresh?.classList?.contains("patch")) {
+        for (const node of [...answer.children]) if (node !== old) node.remove();
+        for (const part of parts.slice(0, -1)) answer.insertBefore(part, old);
+        old.querySelector("output").textContent = patch ? short(patch.value) : "";
+        return;
+      }
+    }
+    answer.replaceChildren(...parts);
+  }
+
+  function patcher(found, place) {
+    const value = found.values[place.node];
+    if (value === undefined) return h("span", {});
+    if (patch && patch.node !== place.node) patch = null;
+    const reach = Math.max(1, 2 * Math.abs(value), Math.abs(patch?.value ?? 0));
+    const slider = h("input", { type: "range", min: -reach, max: reach, step: reach / 200, value: patch?.value ?? value, "data-testid": "patch",
+      "aria-label": `value of ${nameOf(place)}`, style: "flex: 1",
+      oninput: (event) => {
+        patch = { node: place.node, value: Number(event.target.value) };
+        ask();
+      } });
+    return h("div", { class: "patch" },
+      h("p", { class: "note" }, `What if ${nameOfNode(place.node)} had another value than ${short(value)}?`),
+      h("div", { class: "row" }, slider, h("output", { class: "number" }, patch ? short(patch.value) : ""),
+        h("button", { disabled: !patch, onclick: () => { patch = null; document.activeElement.blur(); ask(); } }, "As it is")));
+  }
+
+  function nameOfNode(node) {
+    return names[node] ?? `node ${node}`;
+  }
+  let names = {};
+
+  async function rename() {
+    try {
+      const { neurons } = await get("network");
+      names = Object.fromEntries(Object.entries(neurons).map(([id, { name }]) => [id, name]));
+    } catch {
+      names = {};
+    }
+  }
+
+  // --- where the example comes from ---------------------------------------------------------------
+
+  function drawing(image) {
+    const canvas = h("canvas", { width: SIZE, height: SIZE, class: "draw", "data-testid": "draw-canvas", tabindex: "0",
+      "aria-label": "Draw a digit here" });
+    const c = canvas.getContext("2d", { willReadFrequently: true });
+    c.lineCap = c.lineJoin = "round";
+    c.lineWidth = SIZE / 13;
+    c.strokeStyle = c.fillStyle = "#14181c";
+    let last = null;
+    const at = (event) => {
+      const box = canvas.getBoundingClientRect();
+      return [((event.clientX - box.left) * SIZE) / box.width, ((event.clientY - box.top) * SIZE) / box.height];
+    };
+    const stroke = (event) => {
+      const now = at(event);
+      c.beginPath();
+      c.moveTo(...(last ?? now));
+      c.lineTo(now[0] + 0.01, now[1]);
+      c.stroke();
+      last = now;
+      const x = centred(canvas, image);
+      if (!x) return;
+      given = { x };
+      ask();
+    };
+    canvas.addEventListener("pointerdown", (event) => {
+      canvas.setPointerCapture(event.pointerId);
+      if (!given?.x || canvas.dataset.empty) label = null;
+      delete canvas.dataset.empty;
+      last = null;
+      stroke(event);
+    });
+    canvas.addEventListener("pointermove", (event) => { if (last) stroke(event); });
+    for (const name of ["pointerup", "pointercancel"]) canvas.addEventListener(name, () => (last = null));
+    const wipe = () => {
+      c.clearRect(0, 0, SIZE, SIZE);
+      canvas.dataset.empty = "1";
+    };
+    wipe();
+    return [h("div", { class: "row" }, canvas,
+      h("div", {}, h("p", { class: "note" }, "Draw, and watch the answer."),
+        h("button", { "data-testid": "clear", onclick: () => { wipe(); clear(); } }, "Clear"))), wipe];
+  }
+
+  function numbers(columns) {
+    const fields = columns.map((name) => h("input", { type: "number", step: "any", value: "0", "aria-label": name, oninput: typed }));
+    function typed() {
+      const x = fields.map((field) => Number(field.value));
+      if (x.every(Number.isFinite)) {
+        given = { x };
+        ask();
+      }
+    }
+    on("shown-row", (row) => fields.forEach((field, i) => { if (document.activeElement !== field) field.value = short(row[i]); }));
+    return h("details", { open: columns.length <= 12 }, h("summary", {}, "Type the numbers"),
+      h("div", { class: "numbers" }, ...columns.map((name, i) => h("label", { class: "field" }, h("span", {}, name), fields[i]))));
+  }
+
+  let wipe = () => {};
+  function build(state) {
+    clear();
+    first = 0;
+    const { image, columns } = state.data;
+    source.replaceChildren();
+    wipe = () => {};
+    if (image) {
+      const [part, erase] = drawing(image);
+      wipe = erase;
+      source.append(part);
+    } else if (columns) source.append(numbers(columns));
+    page();
+    rename();
+  }
+
+  async function page() {
+    if (root.hidden) return;
+    let found;
+    try {
+      found = await get("examples", { first, count: PAGE, wrong: wrong ? 1 : 0 });
+    } catch (error) {
+      complain(error);
+      return;
+    }
+    const { image, classes } = store.state.data;
+    const only = h("label", { class: "field" },
+      h("input", { type: "checkbox", checked: wrong, onchange: (event) => { wrong = event.target.checked; first = 0; page(); } }), "wrong answers only");
+    choice.replaceChildren(
+      h("h2", {}, "Test examples"),
+      h("div", { class: "row" },
+        h("button", { disabled: first === 0, onclick: () => { first = Math.max(0, first - PAGE); page(); } }, "←"),
+        h("span", { class: "number note" }, found.of ? `${first + 1} to ${Math.min(first + PAGE, found.of)} of ${found.of.toLocaleString("en")}` : "none"),
+        h("button", { disabled: first + PAGE >= found.of, onclick: () => { first += PAGE; page(); } }, "→"),
+        classes && only),
+      h("div", { class: image ? "grid" : "row" }, ...found.examples.map((one) => h("button", {
+        class: "example", "aria-label": `test example ${one.index}: ${one.label}, the network says ${one.says}`,
+        title: `${one.label}; the network says ${one.says}`, onclick: () => open(one.index),
+      }, one.pixels ? thumbnail(one.pixels, image) : `${one.label}`,
+        h("span", { class: classes && one.says !== one.label ? "worse caption" : "caption" }, `${Array.isArray(one.says) ? one.says.map(short) : one.says}`)))));
+  }
+
+  async function open(index) {
+    wipe();
+    given = { index };
+    label = null;
+    document.getElementById("tab-example").click();
+    await ask();
+    root.parentElement.scrollTop = 0;
+  }
+
+  on("open-example", open);
+  on("selected", () => { patch = null; });
+  let known = "";
+  on("version", (state) => {
+    const key = JSON.stringify([state.data.name, state.data.n_test, state.data.image, state.data.columns, state.data.classes]);
+    if (key !== known) build(state);
+    else rename();
+    known = key;
+    ask();
+  });
+  on("step", () => { if (!root.hidden) ask(); });
+  new MutationObserver(() => {
+    if (root.hidden) tell("example", null);
+    else {
+      page();
+      ask();
+    }
+  }).observe(root, { attributeFilter: ["hidden"] });
+}
