@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mlgraph.graph.arrays import Edges
+from mlgraph.graph.graph import Graph
 from mlgraph.graph.ops import INPUT, NEURON
 from mlgraph.graph.topology import topological
 from mlgraph.graph.views import Neuron, Node, name_of
@@ -30,7 +32,9 @@ def network(session: Session) -> dict[str, Any]:
         columns : list of lists of ids. image : height and width of the inputs, or None.
         neurons : a dict by id: status and name. Statuses are "ok", "cut", "frozen", "dead" (never
         positive, or always the same, over the test examples), "dormant" (hardly any) and "nan".
-        edges : for graphs without layers, source, target and weight of each edge.
+            activation and bias are those of a neuron, or the kind of an operation.
+        edges : source, target and weight of each edge that no layer's `weights` have: for graphs
+            without layers all, else those that jump. None if they are very many.
     """
     model, data = session.model, session.data
     graph = model.graph
@@ -43,8 +47,15 @@ def network(session: Session) -> dict[str, Any]:
         else:
             inputs = list(graph.input_ids)
             columns = _levels(session)
+        edges = graph.edges()
+        if model.layers:
+            edges = _beside_layers(graph, inputs, columns, edges)
         neurons = {
-            i: {"status": status.get(i, "ok") if alive[i] else "cut", "name": name_of(graph, i, short=True)}
+            i: {
+                "status": status.get(i, "ok") if alive[i] else "cut",
+                "name": name_of(graph, i, short=True),
+                **_activation(graph[i]),
+            }
             for column in columns
             for i in column
         }
@@ -57,21 +68,41 @@ def network(session: Session) -> dict[str, Any]:
             "image": data.image,
             "edges": None,
         }
-        if not model.layers:
-            edges = graph.edges()
-            if len(edges.source) <= MOST_EDGES:
-                found["edges"] = {
-                    "source": edges.source.tolist(),
-                    "target": edges.target.tolist(),
-                    "weight": json_ready(edges.weight),
-                }
-                more = [
-                    (s.id, n) for column in columns for n in column if graph._code[n] < NEURON for s in graph[n].sources
-                ]
-                found["edges"]["source"] += [s for s, _ in more]
-                found["edges"]["target"] += [n for _, n in more]
-                found["edges"]["weight"] += [None] * len(more)
+        if len(edges.source) <= MOST_EDGES:
+            found["edges"] = {
+                "source": edges.source.tolist(),
+                "target": edges.target.tolist(),
+                "weight": json_ready(edges.weight),
+            }
+            more = [
+                (s.id, n) for column in columns for n in column if graph._code[n] < NEURON for s in graph[n].sources
+            ]
+            found["edges"]["source"] += [s for s, _ in more]
+            found["edges"]["target"] += [n for _, n in more]
+            found["edges"]["weight"] += [None] * len(more)
     return found
+
+
+def _activation(node: Node) -> dict[str, Any]:
+    """What a neuron computes from its sum, for a line of text."""
+    if not isinstance(node, Neuron):
+        return {"activation": node.kind, "bias": None}
+    return {"activation": node.activation, "bias": None if node.bias is None else finite(node.bias)}
+
+
+def _beside_layers(graph: Graph, inputs: list[int], columns: list[list[int]], edges: Edges) -> Edges:
+    """The edges that `weights` of no layer has; neurons of no layer join the column after their last source."""
+    outside, source, target = -2, edges.source, edges.target
+    at = np.full(len(graph), outside)
+    at[inputs] = -1
+    for number, column in enumerate(columns):
+        at[column] = number
+    beside = (at[source] != at[target] - 1) | (at[target] == outside)
+    for node in np.unique(target[at[target] == outside]).tolist():
+        number = min(len(columns) - 1, 1 + max(0, int(at[source[target == node]].max())))
+        columns[number].append(node)
+        at[node] = number
+    return Edges(source[beside], target[beside], edges.weight[beside])
 
 
 def _levels(session: Session) -> list[list[int]]:
