@@ -87,7 +87,7 @@ export function begin(root) {
       patched ? h("span", { class: "note" }, ` with the patch, ${found.answer} without`) : ""));
     if (found.probabilities && data.classes && data.classes.length <= 60) {
       const names = shown.probabilities.length === data.classes.length ? data.classes : [data.classes[1] ?? "yes"];
-      parts.push(bars(names, shown.probabilities, "probabilities"));
+      parts.push(bars(names, shown.probabilities, "probabilities", (p) => `${(100 * p).toFixed(1)} %`));
     }
     if (data.classes) {
       const why = h("select", { "aria-label": "why", onchange: (event) => {

@@ -40,16 +40,16 @@ export function rgb(text) {
 }
 
 // Bars to the right (positive) and the left (negative) of a middle line, one for each name.
-export function bars(names, values, title) {
+export function bars(names, values, title, text = short) {
   const most = Math.max(...values.map((v) => Math.abs(v ?? 0))) || 1;
   const negative = values.some((v) => v < 0);
-  return h("div", { class: "bars", role: "img", "aria-label": `${title}: ${names.map((n, i) => `${n} ${short(values[i])}`).join(", ")}` },
+  return h("div", { class: "bars", role: "img", "aria-label": `${title}: ${names.map((n, i) => `${n} ${text(values[i])}`).join(", ")}` },
     ...names.flatMap((name, i) => {
       const v = values[i] ?? 0;
       const width = (Math.abs(v) / most) * (negative ? 50 : 100);
       const left = negative ? (v < 0 ? 50 - width : 50) : 0;
       const style = `left: ${left}%; width: ${width}%; background: var(--${v < 0 ? "negative" : "positive"})`;
-      return [h("span", {}, name), h("div", {}, h("i", { style })), h("span", { class: "number" }, short(values[i]))];
+      return [h("span", {}, name), h("div", {}, h("i", { style })), h("span", { class: "number" }, text(values[i]))];
     }));
 }
 
