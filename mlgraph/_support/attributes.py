@@ -49,7 +49,10 @@ class Hinting:
     if not TYPE_CHECKING:  # type checkers would take every name as defined
 
         def __getattr__(self, name):
-            # Python calls this only if it found no such attribute, and adds the most similar name to the error.
+            # Python calls this if it found no such attribute, or if a property raised an AttributeError.
+            if hasattr(type(self), name):
+                return object.__getattribute__(self, name)
+            # Python adds the most similar name to the error.
             message = f"{type(self).__name__!r} object has no attribute {name!r}{hint(name, self._elsewhere)}"
             raise AttributeError(message, name=name, obj=self)
 

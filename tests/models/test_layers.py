@@ -369,7 +369,7 @@ def test_a_function_of_first_weights_may_add_a_layer_itself():
 
 def test_a_layer_of_gelu_says_what_to_write():
     net = mlgraph.Network(3, seed=0)
-    with pytest.raises(ValueError, match=r"one of identity, .*gelu', which is .* Model on mlgraph\.gelu\(neuron\)"):
+    with pytest.raises(ValueError, match=r"one of identity, .*gelu'.*, which is .* Model on mlgraph\.gelu\(neuron\)"):
         net.add_layer(4, "gelu")
     g = mlgraph.Graph(seed=0)
     hidden = [mlgraph.gelu(g[i]) for i in g.add_neurons(g.add_inputs(3), n=16)]

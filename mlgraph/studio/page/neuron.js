@@ -53,6 +53,12 @@ export function bars(names, values, title, text = short) {
     }));
 }
 
+// Which examples a figure is of: the server looks at the first 2,000 test examples.
+const sample = () => {
+  const n = store.state.data.n_test;
+  return n > 2000 ? "(the first 2,000 test examples)" : "";
+};
+
 export const nameOf = (place) =>
   place.layer === undefined ? place.name : `layer ${place.layer} neuron ${place.neuron}`;
 
@@ -130,8 +136,8 @@ function controls(place) {
     onchange: (event) => edit("set-activation", { node, value: event.target.value }) },
     ...[...new Set([...ACTIVATIONS, place.activation])].map((name) => h("option", { selected: name === place.activation }, name)));
   const loss = place.ablation;
-  const cost = loss?.accuracy ? `Without it, ${percent(loss.accuracy.with)} become ${percent(loss.accuracy.without)}.`
-    : loss?.loss ? `Without it, a loss of ${short(loss.loss.with)} becomes ${short(loss.loss.without)}.`
+  const cost = loss?.accuracy ? `Accuracy ${percent(loss.accuracy.with)} with it, ${percent(loss.accuracy.without)} without it ${sample()}.`
+    : loss?.loss ? `Loss ${short(loss.loss.with)} with it, ${short(loss.loss.without)} without it ${sample()}.`
     : "It cannot be cut: an output needs it.";
   return [
     h("p", { "data-testid": "ablation" }, cost),
