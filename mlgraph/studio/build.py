@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 
 from mlgraph._support.checks import one_of, share, whole
+from mlgraph.graph.graph import Graph
+from mlgraph.graph.views import Node
 from mlgraph.models.model import Model
 from mlgraph.models.network import Network
 from mlgraph.sparsity.gradual_pruning import GradualPruning
@@ -24,10 +26,12 @@ SCHEDULES = {"gradual": GradualPruning, "SET": SET, "RigL": RigL}
 def network(data: Data, hidden: list[int], activation: str = "leaky_relu", seed: int = 0) -> Network:
     """A network for the data: softmax for classes, a linear layer for numbers."""
     net = Network(data.x.shape[1], seed=seed)
+    # The default weights are too small to learn a spiral from two coordinates.
+    init = "glorot_normal" if data.is_plane else None
     for size in hidden:
-        net.add_layer(size, activation)
+        net.add_layer(size, activation, init=init)
     if data.classes is not None:
-        net.add_layer(len(data.classes), "softmax")
+        net.add_layer(len(data.classes), "softmax", init=init)
     else:
         net.add_layer(data.y.shape[1], "identity")
     if data.standardize:
@@ -36,19 +40,16 @@ def network(data: Data, hidden: list[int], activation: str = "leaky_relu", seed:
     return net
 
 
-def scene_nan() -> tuple[Model, Data]:
-    """The network of README that overflows: one neuron, cubed."""
-    from mlgraph.graph.graph import Graph
-
-    rng = np.random.default_rng(0)
-    x = rng.uniform(-1, 1, (400, 2)).astype(np.float32)
-    y = (x[:, :1] + 0.5 * x[:, 1:]) ** 3
-    graph = Graph(seed=0)
-    a, b = graph.add_inputs(2)
-    hidden = [graph.add_neuron([a, b], "tanh") for _ in range(4)]
-    cubed = graph.add_neuron([a, b]) ** 3
-    out = graph.add_neuron([*hidden, cubed])
-    return Model(graph, out), sources.arrays(x, 1000 * y, name="a cubed neuron", columns=["x", "y"])
+def overflowing(seed: int = 0) -> tuple[Model, Data]:
+    """MNIST learnt by 32 hidden neurons, one of them cubed: at a rate of 0.2 it overflows (docs/nonfinite.md)."""
+    data, graph = sources.mnist(), Graph(seed=seed)
+    pixels = graph.add_inputs(data.x.shape[1])
+    hidden: list[Node] = [graph[i] for i in graph.add_neurons(pixels, "leaky_relu", n=31, biases=0.0)]
+    hidden.append(graph.add_neuron(pixels) ** 3)
+    outputs = [graph[i] for i in graph.add_neurons(hidden, n=10, biases=0.0)]
+    model = Model(graph, outputs, loss="softmax_cross_entropy")
+    model.scaling = "bytes"
+    return model, data
 
 
 def new(session: Session, given: dict[str, Any]) -> None:
@@ -70,8 +71,8 @@ def new(session: Session, given: dict[str, Any]) -> None:
     seed = whole("seed", given.get("seed", 0), 0)
     name = given.get("data", "keep")
     if name == "overflow":
-        session.replace(*scene_nan())
-        session.run.change(learning_rate=1.0, optimizer="sgd")
+        session.replace(*overflowing())
+        session.run.change(learning_rate=0.2, optimizer="sgd", batch_size=128)
         return
     if "points" in given:
         data = _points(given["points"])
@@ -86,6 +87,8 @@ def new(session: Session, given: dict[str, Any]) -> None:
         hidden = [8, 8] if data.is_plane else [32]
     activation = given.get("activation", "tanh" if data.is_plane else "leaky_relu")
     session.replace(network(data, hidden, activation, seed), data)
+    if data.is_plane:
+        session.run.change(learning_rate=0.01)
 
 
 def _points(given: Any) -> Data:

@@ -141,7 +141,7 @@ def _xor(rng: np.random.Generator, n: int) -> tuple[Any, Any]:
 def _spiral(rng: np.random.Generator, n: int) -> tuple[Any, Any]:
     label = np.arange(n) % 2
     t = np.sqrt(rng.uniform(0, 1, n))
-    angle = 1.75 * t * 2 * np.pi + np.pi * label
+    angle = 1.25 * t * 2 * np.pi + np.pi * label
     return np.column_stack([t * np.sin(angle), t * np.cos(angle)]) + rng.normal(0, 0.015, (n, 2)), label
 
 

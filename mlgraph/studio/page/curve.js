@@ -69,8 +69,9 @@ export function begin(root) {
     c.textAlign = "left";
     c.fillText("training loss", 6, 11);
     c.textAlign = "center";
-    for (let i = 0; i <= 4; i++) {
-      const s = Math.round(from + ((to - from) * i) / 4);
+    const parts = Math.min(4, to - from);
+    for (let i = 0; i <= parts; i++) {
+      const s = Math.round(from + ((to - from) * i) / parts);
       c.fillText(`${i === 0 ? "step " : ""}${s.toLocaleString("en")}`, Math.max(30, x(s)), TOP + height + 17);
     }
 

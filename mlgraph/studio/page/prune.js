@@ -37,7 +37,10 @@ export function begin(root) {
   }
   slider.addEventListener("input", () => (number.value = slider.value));
   slider.addEventListener("change", cut);
-  number.addEventListener("change", () => { slider.value = number.value; cut(); });
+  number.addEventListener("change", () => {
+    slider.value = number.value;
+    cut();
+  });
 
   root.append(
     h("h2", {}, "Cut edges"),

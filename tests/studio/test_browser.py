@@ -1,0 +1,171 @@
+"""Stories of the studio's page, in a real Chromium: what someone does with it, and what they see."""
+
+import math
+import shutil
+import time
+
+import numpy as np
+import pytest
+
+import mlgraph
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="needs pip install 'mlgraph[browser]'")
+pytest.importorskip("starlette", reason="needs pip install 'mlgraph[studio]'")
+chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+if chromium is None:
+    pytest.skip("no chromium is installed", allow_module_level=True)
+
+from mlgraph.studio import build, data  # noqa: E402
+from mlgraph.studio.session import Session  # noqa: E402
+from mlgraph.studio.studio import Studio  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def mnist():
+    return data.mnist()
+
+
+@pytest.fixture
+def opened(browser):
+    """Opens a session in a page; a message of the console, or an error, fails the test."""
+    studios, complaints = [], []
+
+    def open_session(session):
+        studios.append(Studio(session))
+        page = browser.new_page(viewport={"width": 1280, "height": 800})
+        # The browser tells each refusal, too.
+        page.on("console", lambda message: "status of 422" in message.text or complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto(studios[-1].url)
+        until(lambda: at(page, "n-edges").count() and at(page, "n-edges").inner_text() != "–")
+        return page
+
+    yield open_session
+    for studio in studios:
+        studio.close()
+    assert not complaints
+
+
+def at(page, name):
+    return page.locator(f"[data-testid={name}]")
+
+
+def number(page, name):
+    return float(at(page, name).inner_text().replace(",", "").removesuffix("%"))
+
+
+def until(condition, seconds=30):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it took too long"
+        time.sleep(0.05)
+
+
+def trained(page, accuracy):
+    at(page, "play").click()
+    until(lambda: at(page, "test-accuracy").inner_text() != "–" and number(page, "test-accuracy") >= accuracy)
+
+
+def test_train_cut_the_most_valuable_neuron_and_undo(opened, mnist):
+    session = Session(build.network(mnist, [32]), mnist)
+    page = opened(session)
+    trained(page, 95)
+    table = session.model.ablation_table(session.model.layers[0], mnist.test_x, mnist.test_y)
+    index = int(np.nanargmax(table["loss"]))
+    at(page, f"neuron-0-{index}").click()
+    at(page, "cut-neuron").wait_for()
+    edges = number(page, "n-edges")
+    at(page, "cut-neuron").click()  # while it trains
+    at(page, "last-edit").wait_for()
+    until(lambda: number(page, "n-edges") == edges - 784 - 10)
+    assert session.run.status == "running"
+    told = session.last_edit
+    assert told["after"]["accuracy"] < told["before"]["accuracy"] - 0.002
+    for moment in ("before", "after"):
+        assert f"{100 * told[moment]['accuracy']:.2f} %" in at(page, "last-edit").inner_text()
+    at(page, "undo").click()
+    until(lambda: number(page, "n-edges") == edges)
+    at(page, "pause").click()
+    until(lambda: session.run.status == "paused")
+
+
+def test_draw_a_3_and_read_3(opened, mnist):
+    page = opened(Session(build.network(mnist, [32]), mnist))
+    trained(page, 96)
+    at(page, "pause").click()
+    at(page, "tab-example").click()
+    box = at(page, "draw-canvas").bounding_box()
+    for middle, begin, end in ((0.3, -150, 90), (0.66, -90, 150)):
+        for angle in range(begin, end + 1, 15):
+            x = box["x"] + box["width"] * (0.45 + 0.18 * math.cos(math.radians(angle)))
+            y = box["y"] + box["height"] * (middle + 0.18 * math.sin(math.radians(angle)))
+            page.mouse.move(x, y, steps=3)
+            if angle == begin:
+                page.mouse.down()
+        page.mouse.up()
+    until(lambda: at(page, "prediction").count() and at(page, "prediction").inner_text() == "3")
+
+
+def test_slide_to_95_percent_sparsity_and_train_on(opened, mnist):
+    page = opened(Session(build.network(mnist, [32]), mnist))
+    trained(page, 95)
+    at(page, "pause").click()
+    at(page, "tab-prune").click()
+    slider = at(page, "sparsity")
+    slider.focus()
+    slider.evaluate("s => { s.value = 95; s.dispatchEvent(new Event('input')); s.dispatchEvent(new Event('change')); }")
+    until(lambda: number(page, "n-edges") <= 25408 * 0.05 + 1)
+    until(lambda: number(page, "test-accuracy") < 80)
+    trained(page, 85)
+    assert number(page, "n-edges") <= 25408 * 0.05 + 1
+
+
+def test_a_neuron_that_overflows_is_named_and_disconnected(opened, mnist):
+    session = Session(build.network(mnist, [32]), mnist)
+    page = opened(session)
+    at(page, "tab-data").click()
+    at(page, "data-overflow").click()
+    until(lambda: not session.model.layers)
+    at(page, "play").click()
+    at(page, "trouble").wait_for()
+    node = session.run.failure["node"]
+    assert f"n{node}" in at(page, "trouble").inner_text()
+    assert session.run.failure["sweep"]
+    page.get_by_role("button", name="Disconnect it").click()
+    at(page, "trouble").wait_for(state="hidden")
+    until(lambda: number(page, "n-edges") < 25408 and number(page, "test-accuracy") > 90)
+    assert session.run.failure is None and np.isfinite(session.model.graph.get_parameters()).all()
+
+
+def test_two_windows_agree_and_a_closed_one_ends_nothing(opened, browser, mnist):
+    session = Session(build.network(mnist, [32]), mnist)
+    first = opened(session)
+    second = browser.new_page()
+    second.goto(first.url)
+    at(second, "play").click()
+    at(first, "pause").wait_for()
+    second.close()
+    until(lambda: session.run.epochs > 1)
+    assert session.run.status == "running"
+
+
+def test_what_is_refused_says_why_in_the_page(opened):
+    x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    net = mlgraph.Network(3, seed=0)
+    net.add_layer(2, "tanh")
+    net.add_layer(1)
+    page = opened(Session(net, data.arrays(x, x[:, 0])))
+    at(page, "tab-prune").click()
+    field = page.get_by_label("sparsity in percent").nth(1)
+    field.fill("120")
+    field.press("Enter")
+    at(page, "error").wait_for()
+    assert "sparsity: expected a number from 0 to below 1, got 1.2" in at(page, "error").inner_text()
