@@ -25,6 +25,9 @@ S = TypeVar("S", bound="Shared")
 class _Trainer:
     """A token: a graph is being trained for as long as its token is alive."""
 
+    def __init__(self, keeps_options: bool = False) -> None:
+        self.keeps_options = keeps_options
+
 
 class Shared(Declared):
     """Base class of `Graph`: an object that several threads may use."""
@@ -63,16 +66,22 @@ class Shared(Declared):
         if self.is_training:
             raise RuntimeError(f"{what}: not possible while the network is being trained")
 
+    def require_open_options(self, what: str) -> None:
+        """Raise a RuntimeError that begins with `what` if a run trains the graph that keeps its options."""
+        trainer = self._training()
+        if trainer is not None and trainer.keeps_options:
+            raise RuntimeError(f"{what}: not possible during a run with a checkpoint, which would be resumed without")
+
     @contextmanager
-    def in_training(self) -> Iterator[None]:
-        """Mark the graph as being trained during a ``with`` block.
+    def in_training(self, *, keeps_options: bool = False) -> Iterator[None]:
+        """Mark the graph as being trained during a ``with`` block, perhaps by a run that keeps its options.
 
         Raises
         ------
         RuntimeError
             If the graph is being trained already.
         """
-        trainer = _Trainer()
+        trainer = _Trainer(keeps_options)
         try:
             with self.lock:
                 if self.is_training:

@@ -83,8 +83,8 @@ class Layer(Freezable, Declared):
     def dropout(self) -> float:
         """Share of its neurons dropped in training.
 
-        May be assigned, as in `Network.add_layer`; while the network is being trained that is a
-        RuntimeError.
+        May be assigned, as in `Network.add_layer`, also while the network is being trained: it holds
+        from the next step on. During a run with a checkpoint that is a RuntimeError.
         """
         return self._dropout
 
@@ -103,7 +103,7 @@ class Layer(Freezable, Declared):
 
     def _assign(self, name: str, value: float) -> None:
         with self.graph.lock:
-            self.graph.require_not_training(name)
+            self.graph.require_open_options(name)
             for model in self.graph.models:
                 model.engines.clear()  # their plans have the old value
             setattr(self, f"_{name}", value)

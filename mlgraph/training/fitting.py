@@ -167,7 +167,7 @@ def fit(
         )
     columns = given.columns
     del raw, given, x  # free the floats if the examples are now bytes
-    with model.graph.in_training():
+    with model.graph.in_training(keeps_options=checkpoint is not None):
         state = RunState(History())
         state.history.add_metrics(more.names)
         keeper: Checkpoint | None = None
