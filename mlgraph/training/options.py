@@ -88,7 +88,8 @@ class Options:
         learning = learning._replace(optimizer=name, hyper=(of_momentum, *learning.hyper[1:]))
         each_step = self.each_step if each_step is None else truth("each_step", each_step)
         if name != self.learning.optimizer:
-            begin_state(model, name)
+            with model.graph.lock:  # another thread may edit the graph
+                begin_state(model, name)
             self.began = step
         self.course, self.learning, self.each_step, self.changed = course, learning, each_step, True
 
