@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -28,21 +29,23 @@ class Curve:
         self._entries = np.empty((4, MOST), np.float32)
         self._used = 0
         self._rest = np.empty((2, 0), np.float32)  # losses and accuracies of steps that fill no entry yet
+        self._lock = threading.Lock()
 
     def extend(self, losses: Any, accuracies: Any) -> None:
         """Add the losses and accuracies of the next steps."""
         new = np.stack([np.asarray(losses, np.float32), np.asarray(accuracies, np.float32)])
-        self.steps += new.shape[1]
-        self._rest = np.concatenate([self._rest, new], axis=1)
-        while self._rest.shape[1] >= self.stride:
-            n = min(self._rest.shape[1] // self.stride, MOST - self._used)
-            if n == 0:
-                self._halve()
-                continue
-            whole = self._rest[:, : n * self.stride].reshape(2, n, self.stride)
-            loss, accuracy = whole
-            self._append(loss.min(1), loss.mean(1), loss.max(1), accuracy.mean(1))
-            self._rest = self._rest[:, n * self.stride :]
+        with self._lock:
+            self.steps += new.shape[1]
+            self._rest = np.concatenate([self._rest, new], axis=1)
+            while self._rest.shape[1] >= self.stride:
+                n = min(self._rest.shape[1] // self.stride, MOST - self._used)
+                if n == 0:
+                    self._halve()
+                    continue
+                whole = self._rest[:, : n * self.stride].reshape(2, n, self.stride)
+                loss, accuracy = whole
+                self._append(loss.min(1), loss.mean(1), loss.max(1), accuracy.mean(1))
+                self._rest = self._rest[:, n * self.stride :]
 
     def columns(self, first: int, last: int, pixels: int) -> dict[str, list[Any]]:
         """What `pixels` columns of a picture of steps `first` to `last` show.
@@ -52,15 +55,17 @@ class Curve:
         dict
             step : the first step of each column; low, mean, high : of the loss; accuracy : mean.
         """
-        begin, end = max(0, first // self.stride), min(self._used, -(-last // self.stride))
-        part = self._entries[:, begin:end]
+        with self._lock:
+            stride = self.stride
+            begin, end = max(0, first // stride), min(self._used, -(-last // stride))
+            part = self._entries[:, begin:end].copy()
         n = part.shape[1]
         if n == 0:
             return {name: [] for name in ("step", "low", "mean", "high", "accuracy")}
         at = np.unique(np.linspace(0, n, min(n, pixels) + 1).astype(np.int64))[:-1]
         size = np.diff(np.append(at, n))
         return {
-            "step": ((begin + at) * self.stride).tolist(),
+            "step": ((begin + at) * stride).tolist(),
             "low": listed(np.minimum.reduceat(part[0], at)),
             "mean": listed(np.add.reduceat(part[1], at, dtype=np.float64) / size),
             "high": listed(np.maximum.reduceat(part[2], at)),

@@ -181,7 +181,10 @@ def table(content: bytes, name: str, target: str | None = None) -> Data:
         dialect: Any = csv.Sniffer().sniff(text[:4096], ",;\t")
     except csv.Error:
         dialect = csv.excel
-    rows = [row for row in csv.reader(io.StringIO(text), dialect) if row]
+    try:
+        rows = [row for row in csv.reader(io.StringIO(text), dialect) if row]
+    except csv.Error as error:
+        raise DataProblem(f"{name}: {error}") from None
     if len(rows) < 3:
         raise DataProblem(f"{name}: expected a header and at least two rows, got {len(rows)} rows")
     header, body = [cell.strip() for cell in rows[0]], rows[1:]

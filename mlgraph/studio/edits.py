@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -107,15 +106,24 @@ def _freeze(session: Session, value: bool, node: Any = None, layer: Any = None) 
     value = truth("value", value)
     if (node is None) == (layer is None):
         raise ValueError("freeze: expected either node or layer")
-    what = session.neuron(node) if layer is None else session.layer(layer)
+    what: Any = session.neuron(node) if layer is None else session.layer(layer)
     name = repr(what) if layer is None else f"layer {layer}"
-    _assign(session, f"{'freeze' if value else 'thaw'} {name}", what, "frozen", value)
+    neurons = [what] if layer is None else what.neurons
+
+    def assign(values: list[bool]) -> None:
+        for neuron, frozen in zip(neurons, values, strict=True):
+            neuron.frozen = frozen
+
+    with session.editing(f"{'freeze' if value else 'thaw'} {name}") as how:
+        old, new = [neuron.frozen for neuron in neurons], [value] * len(neurons)
+        assign(new)
+        how += [lambda: assign(old), lambda: assign(new)]
 
 
 def _assign(session: Session, what: str, thing: Any, name: str, value: Any) -> None:
     """Assign an attribute that the graph's own undo does not know."""
-    old = getattr(thing, name)
     with session.editing(what) as how:
+        old = getattr(thing, name)
         setattr(thing, name, value)
         how += [lambda: setattr(thing, name, old), lambda: setattr(thing, name, value)]
 
@@ -144,19 +152,23 @@ def _prune(session: Session, sparsity: float, by: str = "path") -> None:
     of, sparsity = session.model, share("sparsity", sparsity)
     data, graph = session.data, session.model.graph
     sample = (data.x[:4096], data.y[:4096]) if by == "saliency" else None
-    # A slider goes both ways: what was cut by the slider before returns first.
-    with graph.lock:
-        at_top = bool(session._undo) and session._undo[-1][0].startswith("sparsity") and not session._redo
-        if at_top and sparsity < of.sparsity:
-            before = copy.copy(session._undo)
-            session.undo()
-            session._redo = []
-            if sparsity <= of.sparsity:
-                session.version += 1
-                return
-            assert len(before) == len(session._undo) + 1
-        with session.editing(f"sparsity {sparsity:.0%}"):
-            of.prune(sparsity=sparsity, by=by, data=sample)
+    # A slider goes both ways: what it cut before returns first.
+    with session.lock, graph.lock:
+        session.notice()
+        before, n, last = {**session.test(fresh=True), "n_edges": of.n_edges}, 0, session.last_edit
+        try:
+            while sparsity < of.sparsity and (session.can_undo or "").startswith("sparsity"):
+                session.undo()
+                n += 1
+            if not n or sparsity > of.sparsity:
+                with session.editing(f"sparsity {sparsity:.0%}"):
+                    of.prune(sparsity=sparsity, by=by, data=sample)
+        except BaseException:
+            for _ in range(n):
+                session.redo()
+            session.last_edit = last
+            raise
+        session.last_edit = {**(session.last_edit or {}), "before": before}
 
 
 def _undo(session: Session) -> None:

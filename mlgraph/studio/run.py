@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +22,10 @@ if TYPE_CHECKING:
     from mlgraph.studio.data import Data
 
 MOST_STEPS = 4_000_000
-"""A run of `fit` ends after about so many steps, because its history takes 48 bytes a step; play begins another."""
+"""A run of `fit` ends after about so many steps, because its history takes 48 bytes a step; then another begins."""
+
+POLITE_SECONDS = 0.3
+"""Longest time that the training thread waits at once for other threads to use the graph."""
 
 OPTIONS: dict[str, Any] = {
     "learning_rate": 0.003,
@@ -65,10 +69,12 @@ class Run(Callback):
         self.pace: float | None = None
         self._wake = threading.Condition()
         self._thread: threading.Thread | None = None
+        self._goes_on = False  # whether there is a thread that will look at commands again
         self._steps_left: int | None = 0
         self._epochs_left: int | None = None
         self._changes: dict[str, Any] = {}
-        self._stop = self._waiting = False
+        self._stop = self._waiting = self._is_new = False
+        self._guests = 0
         self._seen, self._each_step = 0, True
         self._next = 0.0
         self._recent: deque[tuple[float, int, int]] = deque(maxlen=400)
@@ -77,16 +83,18 @@ class Run(Callback):
 
     def play(self, *, steps: int | None = None, epochs: int | None = None, fit: dict[str, Any] | None = None) -> None:
         """Go on, or begin; pause after so many steps or epochs. `fit` are arguments of `Model.fit`."""
+        if self._stop:
+            self.end()  # a thread that is about to end does not go on
         with self._wake:
             self._steps_left, self._epochs_left = steps, epochs
             self.failure = None
             self._recent.clear()
-            if not self.is_alive:
-                self._stop, self._seen, self._each_step = False, 0, True
-                self._thread = threading.Thread(
-                    target=self._train, args=(fit or {},), name="mlgraph studio", daemon=True
-                )
-                self._thread.start()
+            self._stop = self._waiting = False
+            self._is_new = self._goes_on
+            if not self._goes_on:
+                thread = threading.Thread(target=self._train, args=(fit or {},), name="mlgraph studio", daemon=True)
+                thread.start()
+                self._thread, self._goes_on = thread, True
             self._wake.notify_all()
 
     def pause(self) -> None:
@@ -96,25 +104,40 @@ class Run(Callback):
             self._wake.notify_all()
 
     def end(self) -> None:
-        """End the run, and wait for its thread."""
+        """End the run, and wait for its thread. The caller must not hold the lock of the graph."""
         with self._wake:
-            self._stop = True
+            self._stop, thread = True, self._thread
             self._wake.notify_all()
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
 
     def change(self, **given: Any) -> None:
         """Change options, now or for the next run; an error changes nothing."""
-        options = {**self.options, **given}
-        _, sampled = checked_rates(options["learning_rate"])
-        checked_sizes(options["batch_size"])
-        checked_optimizer(options["optimizer"], options["momentum"])
-        checked_decay(options["weight_decay"], float(sampled.max()))
         with self._wake:
+            options = {**self.options, **given}
+            _, sampled = checked_rates(options["learning_rate"])
+            checked_sizes(options["batch_size"])
+            checked_optimizer(options["optimizer"], options["momentum"])
+            checked_decay(options["weight_decay"], float(sampled.max()))
             self.options = options
-            if self.is_alive:
+            if self._goes_on:
                 self._changes |= given
             self._wake.notify_all()
+
+    @contextmanager
+    def gives_way(self) -> Iterator[None]:
+        """Let the training thread wait between two steps, for a short time, until a block is over.
+
+        Locks are not fair: without this, a thread that waits for the graph could wait for many steps.
+        """
+        with self._wake:
+            self._guests += 1
+        try:
+            yield
+        finally:
+            with self._wake:
+                self._guests -= 1
+                self._wake.notify_all()
 
     def set_pace(self, steps_per_second: float | None) -> None:
         """Take at most so many steps a second; None for as many as possible."""
@@ -125,16 +148,17 @@ class Run(Callback):
     @property
     def is_alive(self) -> bool:
         """Whether a run has begun and not ended; it may be paused."""
-        return self._thread is not None and self._thread.is_alive()
+        return self._goes_on
 
     @property
     def status(self) -> str:
         """See the class."""
-        if self.failure is not None:
-            return "failed"
-        if not self.is_alive:
-            return "idle"
-        return "paused" if self._is_paused else "running"
+        with self._wake:
+            if self.failure is not None:
+                return "failed"
+            if not self._goes_on:
+                return "idle"
+            return "paused" if self._is_paused else "running"
 
     @property
     def speed(self) -> tuple[float, float]:
@@ -148,32 +172,37 @@ class Run(Callback):
 
     def wait_until_paused(self, seconds: float = 60.0) -> bool:
         """Wait until the run is paused or has ended; return whether it is."""
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            if not self.is_alive or self._waiting:
-                return True
-            time.sleep(0.005)
-        return False
+        with self._wake:
+            return self._wake.wait_for(lambda: not self._goes_on or self._waiting, seconds)
 
     # --- the training thread ----------------------------------------------------------------------
 
     def _train(self, fit: dict[str, Any]) -> None:
-        data, options = self._data, self.options
-        n = len(data.x)
+        failure = None
         try:
-            per_epoch = -(-n // min(checked_sizes(options["batch_size"])))
-            given = {"epochs": max(1, MOST_STEPS // per_epoch), **options, **fit}
-            self._model.fit(data.x, data.y, validation_data=(data.test_x, data.test_y), callbacks=[self], **given)
+            self._fit(fit)
         except NonFiniteError as error:
-            self.failure = {"text": str(error), "sweep": error.sweep, "node": error.node, "example": error.example}
+            failure = {"text": str(error), "sweep": error.sweep, "node": error.node, "example": error.example}
         except Exception as error:
-            self.failure = {"text": f"{type(error).__name__}: {error}", "sweep": "", "node": -1, "example": -1}
+            failure = {"text": f"{type(error).__name__}: {error}", "sweep": "", "node": -1, "example": -1}
         finally:
             with self._wake:
+                self.failure = failure
                 self._changes.clear()
-                self._waiting = False
-                if self._steps_left is None and self._epochs_left is None:
-                    self._steps_left = 0
+                self._steps_left, self._epochs_left = 0, None
+                self._waiting = self._goes_on = False
+                self._wake.notify_all()
+
+    def _fit(self, fit: dict[str, Any]) -> None:
+        data = self._data
+        given = {"validation_data": (data.test_x, data.test_y), "callbacks": [self], **fit}
+        while True:
+            self._seen, self._each_step, options = 0, True, self.options
+            per_epoch = -(-len(data.x) // min(checked_sizes(options["batch_size"])))
+            epochs = {"epochs": max(1, MOST_STEPS // per_epoch)}
+            self._model.fit(data.x, data.y, **{**epochs, **options, **given})
+            if self._stop or "epochs" in fit:
+                return
 
     def on_step_end(self, progress: Progress) -> None:
         """Record what happened since the last call, and wait while the run is paused or ahead of its pace."""
@@ -189,11 +218,11 @@ class Run(Callback):
         now = time.monotonic()
         self._recent.append((now, self.steps, self.examples))
         with self._wake:
-            if self._steps_left is not None:
+            if self._steps_left is not None and not self._is_new:  # else these steps were taken before the command
                 self._steps_left = max(0, self._steps_left - fresh)
             if self.pace is not None:
                 self._next = max(self._next, now - 0.5) + fresh / self.pace
-            self._wait(progress)
+        self._wait(progress)
         if seen > 2 * MOST_STEPS:
             raise StopIteration
 
@@ -210,27 +239,36 @@ class Run(Callback):
         with self._wake:
             if self._epochs_left is not None:
                 self._epochs_left = max(0, self._epochs_left - 1)
-            self._wait(progress)
+        self._wait(progress)
 
     @property
     def _is_paused(self) -> bool:
         return self._steps_left == 0 or self._epochs_left == 0
 
     def _wait(self, progress: Progress) -> None:
-        """Let the commands take effect; with the lock."""
+        """Let the commands take effect."""
+        polite_until = time.monotonic() + POLITE_SECONDS
         while True:
-            if self._stop:
-                raise StopIteration
-            if self._changes:
+            with self._wake:
+                if self._stop:
+                    raise StopIteration
+                now = time.monotonic()
+                delay = 0.0 if self.pace is None else self._next - now
+                if self._guests and delay <= 0:
+                    delay = polite_until - now
+                goes_on = not self._is_paused and delay <= 0
                 changes, self._changes = self._changes, {}
-                progress.change(**changes)
-            delay = 0.0 if self.pace is None else self._next - time.monotonic()
-            self._waiting = self._is_paused
-            if not self._is_paused and delay <= 0:
-                break
-            self._wake.wait(None if self._is_paused else delay)
-        self._waiting = False
-        each_step = self.pace is not None or self._steps_left is not None
-        if each_step != self._each_step:
-            progress.change(each_step=each_step)
-            self._each_step = each_step
+                each_step = self.pace is not None or self._steps_left is not None
+                if goes_on and each_step != self._each_step:
+                    self._each_step = changes["each_step"] = each_step
+                if not changes and not goes_on:
+                    self._waiting, self._is_new = self._is_paused, False
+                    self._wake.notify_all()
+                    self._wake.wait(None if self._is_paused else delay)
+                    continue
+                if goes_on:
+                    self._waiting = self._is_new = False
+            if changes:
+                progress.change(**changes)  # without the lock, because it takes that of the graph
+            if goes_on:
+                return

@@ -30,6 +30,7 @@ from __future__ import annotations
 
 import hmac
 import json
+import math
 import secrets
 import tempfile
 from collections.abc import Awaitable, Callable
@@ -39,10 +40,10 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
-from mlgraph._support.checks import one_of, real, whole
+from mlgraph._support.checks import one_of, real, shown, whole
 from mlgraph.studio import build, views
 from mlgraph.studio.data import MOST_BYTES
 from mlgraph.studio.edits import edit
@@ -53,6 +54,9 @@ PAGE = Path(__file__).parent / "page"
 
 MOST_JSON = 2**20
 """Largest body of a request but an upload, in bytes."""
+
+MOST_ERROR = 500
+"""Largest number of characters of an error."""
 
 TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
@@ -100,11 +104,17 @@ def application(session: Session, token: str, hosts: set[str]) -> Starlette:
 
 
 async def _not_found(request: Request, error: Any) -> Response:
-    return _answer({"error": f"there is no {request.method} {request.url.path}"}, error.status_code)
+    return _error(f"there is no {request.method} {request.url.path}", error.status_code)
 
 
 def _answer(value: Any, status: int = 200) -> Response:
-    return JSONResponse(value, status, headers=HEADERS)
+    content = json.dumps(value, allow_nan=False)  # in ASCII: names may have half of a surrogate pair
+    return Response(content, status, headers=HEADERS, media_type="application/json")
+
+
+def _error(text: str, status: int) -> Response:
+    text = " ".join(text.split())
+    return _answer({"error": text if len(text) <= MOST_ERROR else f"{text[: MOST_ERROR - 3]}..."}, status)
 
 
 def _guarded(
@@ -119,9 +129,9 @@ def _guarded(
                     raise Refused(403, "the token is missing or wrong: open the address that the studio printed")
             return await handler(request)
         except Refused as refused:
-            return _answer({"error": refused.text}, refused.status)
+            return _error(refused.text, refused.status)
         except (ValueError, TypeError, IndexError, RuntimeError) as error:
-            return _answer({"error": str(error)}, 422)
+            return _error(str(error), 422)
         except ClientDisconnect:
             return Response(status_code=400)
 
@@ -151,9 +161,19 @@ async def _body(request: Request, most: int) -> bytes:
     return bytes(found)
 
 
+def _refuse(name: str) -> Any:
+    raise ValueError(name)
+
+
+def _finite(text: str) -> float:
+    """A number of JSON; ValueError for one such as 1e999, which Python reads as infinity."""
+    value = float(text)
+    return value if math.isfinite(value) else _refuse(text)
+
+
 async def _json(request: Request) -> dict[str, Any]:
     try:
-        value = json.loads(await _body(request, MOST_JSON))
+        value = json.loads(await _body(request, MOST_JSON), parse_constant=_refuse, parse_float=_finite)
     except (ValueError, RecursionError):
         raise Refused(400, "the body is no JSON") from None
     if not isinstance(value, dict):
@@ -206,9 +226,10 @@ class Api:
 
     async def file_of_page(self, request: Request) -> Response:
         """A file of the page."""
-        path = PAGE / request.path_params["name"]
-        if path.parent != PAGE or path.suffix not in TYPES or not path.is_file():
-            raise Refused(404, f"the page has no {request.path_params['name'][:80]}")
+        name = request.path_params["name"]
+        path = next((path for path in PAGE.iterdir() if path.name == name and path.suffix in TYPES), None)
+        if path is None:
+            raise Refused(404, f"the page has no {shown(name)}")
         return FileResponse(path, headers=HEADERS, media_type=TYPES[path.suffix])
 
     async def state(self, request: Request) -> Response:
@@ -217,6 +238,27 @@ class Api:
 
     async def _state(self) -> Response:
         return _answer(await run_in_threadpool(self._session.state))
+
+    async def _change(self, function: Callable[..., None], *args: Any) -> Response:
+        """Call a function that changes the session; the new state is the answer."""
+        await run_in_threadpool(function, self._session, *args)
+        return await self._state()
+
+    async def _look(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call a function that uses the graph, and may take its time."""
+        session = self._session
+
+        def look() -> Any:
+            run = session.run
+            try:
+                with run.gives_way():
+                    return function(session, *args)
+            except Exception:
+                if run is not session.run:
+                    raise Refused(409, "another network came meanwhile: ask again") from None
+                raise
+
+        return await run_in_threadpool(look)
 
     async def curve(self, request: Request) -> Response:
         """The losses."""
@@ -232,12 +274,12 @@ class Api:
 
     async def network(self, request: Request) -> Response:
         """The nodes to draw."""
-        return _answer(await run_in_threadpool(views.network, self._session))
+        return _answer(await self._look(views.network))
 
     async def weights(self, request: Request) -> Response:
         """The weights of a layer."""
         number = _number(request, "layer", 0, 0, 10**6)
-        return _bytes(*await run_in_threadpool(views.weights, self._session, number))
+        return _bytes(*await self._look(views.weights, number))
 
     async def neuron(self, request: Request) -> Response:
         """One neuron."""
@@ -245,18 +287,18 @@ class Api:
             node: Any = _number(request, "node", 0, 0, 2**31)
         else:
             node = {name: _number(request, name, 0, 0, 2**31) for name in ("layer", "neuron")}
-        return _answer(await run_in_threadpool(views.neuron, self._session, node))
+        return _answer(await self._look(views.neuron, node))
 
     async def examples(self, request: Request) -> Response:
         """Test examples."""
         first, count = _number(request, "first", 0, 0, 2**31), _number(request, "count", 20, 1, 100)
         wrong = bool(_number(request, "wrong", 0, 0, 1))
-        return _answer(await run_in_threadpool(views.examples, self._session, first, count, wrong))
+        return _answer(await self._look(views.examples, first, count, wrong))
 
     async def example(self, request: Request) -> Response:
         """One example."""
         given = await _json(request)
-        return _answer(await run_in_threadpool(views.example, self._session, given))
+        return _answer(await self._look(views.example, given))
 
     async def plane(self, request: Request) -> Response:
         """Values over the plane."""
@@ -265,51 +307,44 @@ class Api:
         if not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
             raise Refused(400, "nodes: expected ids, separated by commas")
         side = _number(request, "side", 48, 4, 128)
-        return _bytes(*await run_in_threadpool(views.plane, self._session, [int(part) for part in parts], side))
+        return _bytes(*await self._look(views.plane, [int(part) for part in parts], side))
 
     async def points(self, request: Request) -> Response:
         """The points of the plane."""
-        return _answer(await run_in_threadpool(views.points, self._session))
+        return _answer(await self._look(views.points))
 
     async def run(self, request: Request) -> Response:
         """A command of the run."""
         given = await _json(request)
-        await run_in_threadpool(_command, self._session, given)
-        return await self._state()
+        return await self._change(_command, given)
 
     async def options(self, request: Request) -> Response:
         """Options of the run."""
         given = await _json(request)
-        unknown = sorted(set(given) - set(OPTIONS))
-        if unknown:
-            raise Refused(422, f"options: expected {', '.join(OPTIONS)}; got {unknown[0][:80]!r}")
-        await run_in_threadpool(lambda: self._session.run.change(**given))
-        return await self._state()
+        return await self._change(_change_options, given)
 
     async def edit(self, request: Request) -> Response:
         """An edit."""
         given = await _json(request)
-        await run_in_threadpool(edit, self._session, given)
+        await self._look(edit, given)
         return await self._state()
 
     async def new(self, request: Request) -> Response:
         """Other data, or another network."""
         given = await _json(request)
-        await run_in_threadpool(build.new, self._session, given)
-        return await self._state()
+        return await self._change(build.new, given)
 
     async def upload(self, request: Request) -> Response:
         """Data from a file."""
         name = request.query_params.get("name", "data.csv")[:200]
         target = request.query_params.get("target")
         content = await _body(request, MOST_BYTES)
-        await run_in_threadpool(build.upload, self._session, content, name, target)
-        return await self._state()
+        return await self._change(build.upload, content, name, target)
 
     async def file(self, request: Request) -> Response:
         """A file to take away."""
         name = one_of("file", request.path_params["name"], ("model.npz", "model.c", "network.svg"))
-        content, media_type = await run_in_threadpool(_file, self._session, name)
+        content, media_type = await self._look(_file, name)
         disposition = {"Content-Disposition": f'attachment; filename="{name}"'}
         return Response(content, headers={**HEADERS, **disposition}, media_type=media_type)
 
@@ -336,23 +371,35 @@ def _command(session: Session, given: dict[str, Any]) -> None:
     do = one_of("do", given.get("do"), tuple(COMMANDS))
     unknown = sorted(set(given) - {"do", *COMMANDS[do]})
     if unknown:
-        raise ValueError(f"{do}: there is no {unknown[0][:80]!r}")
-    run = session.run
-    if do == "play":
-        build.play(session, **{name: given[name] for name in COMMANDS[do] if name in given})
-    elif do == "pause":
-        run.pause()
-        run.wait_until_paused(10)
-    elif do == "step":
-        run.play(steps=whole("steps", given.get("steps", 1), 1, 10**6))
+        raise ValueError(f"{do}: there is no {shown(unknown[0])}")
+    with session.lock:  # so that the run is not replaced meanwhile
+        session.require_open()
+        run = session.run
+        if do == "play":
+            build.play(session, **{name: given[name] for name in COMMANDS[do] if name in given})
+        elif do == "pause":
+            run.pause()
+        elif do == "step":
+            run.play(steps=whole("steps", given.get("steps", 1), 1, 10**6))
+        elif do == "epoch":
+            run.play(epochs=1)
+        elif do == "reset":
+            session.reset()
+        else:
+            pace = given.get("steps_per_second")
+            run.set_pace(
+                None if pace is None else real("steps_per_second", pace, "a number from 0.1 to 10^6", 0.1, 1e6)
+            )
+    if do in ("pause", "step"):
         run.wait_until_paused(2)
-    elif do == "epoch":
-        run.play(epochs=1)
-    elif do == "reset":
-        session.reset()
-    else:
-        pace = given.get("steps_per_second")
-        run.set_pace(None if pace is None else real("steps_per_second", pace, "a number from 0.1 to 10^6", 0.1, 1e6))
+
+
+def _change_options(session: Session, given: dict[str, Any]) -> None:
+    unknown = sorted(set(given) - set(OPTIONS))
+    if unknown:
+        raise ValueError(f"options: expected {', '.join(OPTIONS)}; got {shown(unknown[0])}")
+    with session.lock:
+        session.run.change(**given)
 
 
 def _file(session: Session, name: str) -> tuple[bytes, str]:

@@ -1,17 +1,22 @@
-"""One network, its data and its run: what all windows of a studio share."""
+"""One network, its data and its run: what all windows of a studio share.
+
+Locks are acquired in this order: that of the session, that of the graph, then one of the run or of its
+curve, never two of these. The training thread never acquires that of the session, so a thread that holds it
+may wait until training ends. A thread that holds the lock of the graph must not.
+"""
 
 from __future__ import annotations
 
 import copy
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from mlgraph._support.checks import shown, whole
 from mlgraph.graph.views import Edge, Neuron, Node
 from mlgraph.models.model import Model
 from mlgraph.models.network import Network
@@ -25,6 +30,17 @@ SECONDS_BETWEEN_TESTS = 0.3
 """While a run goes on and its epochs are long, the network is tested at most this often."""
 
 MOST_UNDO = 1000
+
+BY_OTHERS = "edits by the run or from Python"
+
+
+class Entry(NamedTuple):
+    """An edit that can be taken back; n is the number of edits of the graph in it."""
+
+    what: str
+    undo: Callable[[], None]
+    redo: Callable[[], None]
+    n: int = 0
 
 
 class Session:
@@ -42,51 +58,70 @@ class Session:
     def __init__(self, model: Model, data: Data, options: dict[str, Any] | None = None) -> None:
         self.lock = threading.RLock()
         self.version = 0
+        self.is_closed = False
         self._options = {**OPTIONS, **(options or {})}
-        self._speed_of_epoch: deque[float] = deque(maxlen=8)
         self.replace(model, data)
 
     def replace(self, model: Model, data: Data) -> None:
         """Begin with another network and other data."""
+        # Before anything changes, an error if they do not fit each other.
+        model.evaluate(data.test_x[:SAMPLE], data.test_y[:SAMPLE])
+        initial = copy.deepcopy(model)
         with self.lock:
-            old = getattr(self, "run", None)
+            self.require_open()
+            old: Run | None = getattr(self, "run", None)
             if old is not None:
                 old.end()
                 self._options = old.options
-            self.model, self.data = model, data
-            self._initial = copy.deepcopy(model)
+            self.model, self.data, self._initial = model, data, initial
             self._begin()
 
     def reset(self) -> None:
         """Back to the start: the network as it was when the session began, or before the first step."""
         with self.lock:
+            self.require_open()
             self.run.end()
             self._options = self.run.options
             model = copy.deepcopy(self._initial)
             if type(model) is type(self.model) and len(model.layers) == len(self.model.layers):
-                self.model.become(model)  # the caller's model stays the one that the page shows
+                with self.model.graph.lock:
+                    self.model.become(model)  # the caller's model stays the one that the page shows
+                    for mine, theirs in zip(self.model.layers, model.layers, strict=True):
+                        mine.dropout, mine.weight_dropout = theirs.dropout, theirs.weight_dropout
+                    self.model.history = model.history
             else:
                 self.model = model
             self._begin()
 
     def _begin(self) -> None:
+        before: Run | None = getattr(self, "run", None)
         self.run = Run(self.model, self.data, self._options, self._tested_by_fit)
+        if before is not None:
+            self.run.set_pace(before.pace)
         self.version += 1
-        self._undo: list[tuple[str, Callable[[], None], Callable[[], None]]] = []
-        self._redo: list[tuple[str, Callable[[], None], Callable[[], None]]] = []
-        self._test: dict[str, float] = {}
-        self._test_at: tuple[Any, ...] = ()
-        self._test_time = 0.0
+        self._undo: list[Entry] = []
+        self._redo: list[Entry] = []
+        self._known = self.model.graph.last_edit
+        self._shape: tuple[tuple[int, int], dict[str, Any]] | None = None
+        self._tested: tuple[dict[str, float], tuple[Any, ...], float] = {}, (), 0.0
         self.last_edit: dict[str, Any] | None = None
 
+    def require_open(self) -> None:
+        """RuntimeError if the studio has been closed: nothing may begin to train any more."""
+        if self.is_closed:
+            raise RuntimeError("the studio was closed")
+
     def close(self) -> None:
-        """End the run."""
-        self.run.end()
+        """End the run; none begins after it."""
+        with self.lock:
+            self.is_closed = True
+            self.run.end()
 
     # --- tests ------------------------------------------------------------------------------------
 
     def _tested_by_fit(self, scores: dict[str, float]) -> None:
-        self._test, self._test_at, self._test_time = dict(scores), self._now, time.monotonic()
+        # An edit may have come since, so these may not be the results of the present network.
+        self._tested = dict(scores), (), time.monotonic()
 
     @property
     def _now(self) -> tuple[Any, ...]:
@@ -96,17 +131,17 @@ class Session:
 
     def test(self, *, fresh: bool = False) -> dict[str, float]:
         """Loss and accuracy on the test examples, not older than a fraction of a second unless epochs tell."""
-        now = time.monotonic()
+        scores, at, when = self._tested
         if not fresh:
-            if self._test_at == self._now:
-                return self._test
+            if at == self._now:
+                return scores
             running = self.run.status == "running"
-            if running and self._test and (self.run.pace is None or now - self._test_time < SECONDS_BETWEEN_TESTS):
-                return self._test  # the next epoch tests it
+            if running and scores and (self.run.pace is None or time.monotonic() - when < SECONDS_BETWEEN_TESTS):
+                return scores  # the next epoch tests it
         at = self._now
         scores = self.model.evaluate(self.data.test_x, self.data.test_y)
-        self._test, self._test_at, self._test_time = dict(scores), at, time.monotonic()
-        return self._test
+        self._tested = scores, at, time.monotonic()
+        return scores
 
     # --- edits ------------------------------------------------------------------------------------
 
@@ -116,18 +151,19 @@ class Session:
 
         The block may append two functions, for undo and redo; by default they are those of the graph.
         """
-        graph = self.model.graph
-        with graph.lock, self.lock:
+        with self.lock, self.model.graph.lock:
+            self.notice()
             before = self.test(fresh=True)
             edges, steps = self.model.n_edges, self.run.steps
             how: list[Any] = []
             yield how
-            undo, redo = how or (self.model.undo, self.model.redo)
-            self._undo = [*self._undo[-MOST_UNDO:], (what, undo, redo)]
-            self._redo = []
+            n = self._n_new_edits()
+            if how or n:
+                self._add(Entry(what, *how) if how else self._of_graph(what, n or 0))
             self._edited(what, before, edges, steps)
 
     def _edited(self, what: str, before: dict[str, float], edges: int, steps: int) -> None:
+        self._known = self.model.graph.last_edit
         self.version += 1
         after = self.test(fresh=True)
         self.last_edit = {
@@ -137,56 +173,83 @@ class Session:
             "after": {**after, "n_edges": self.model.n_edges},
         }
 
+    def _of_graph(self, what: str, n: int) -> Entry:
+        """The entry of the graph's last n edits."""
+        graph = self.model.graph
+        return Entry(what, lambda: _repeat(n, graph.undo, graph.redo), lambda: _repeat(n, graph.redo, graph.undo), n)
+
+    def _add(self, entry: Entry) -> None:
+        self._undo = [*self._undo[-MOST_UNDO:], entry]
+        self._redo = []
+
+    def _n_new_edits(self) -> int | None:
+        """Number of edits of the graph since the last that is known; None if that was undone or forgotten."""
+        n, edit = 0, self.model.graph.last_edit
+        while edit is not self._known:
+            if edit is None:
+                return None
+            n, edit = n + 1, edit.previous
+        return n
+
+    def notice(self) -> None:
+        """Remember the edits that others made since the last one: a schedule, `on_nonfinite`, or Python.
+
+        They come before what is undone next, as the graph itself can only undo its last edit.
+        """
+        n = self._n_new_edits()
+        if n is None:
+            self._undo, self._redo = [], []
+        elif n:
+            if self._undo and self._undo[-1].what == BY_OTHERS:
+                n += self._undo.pop().n
+            self._add(self._of_graph(BY_OTHERS, n))
+        self._known = self.model.graph.last_edit
+
     def undo(self) -> None:
         """Take back the last edit."""
-        self._step_back(self._undo, self._redo, "undo", 1)
+        self._step_back("undo")
 
     def redo(self) -> None:
         """Make the last undone edit again."""
-        self._step_back(self._redo, self._undo, "redo", 2)
+        self._step_back("redo")
 
-    def _step_back(self, taken: list[Any], given: list[Any], who: str, at: int) -> None:
-        with self.model.graph.lock, self.lock:
+    def _step_back(self, who: str) -> None:
+        with self.lock, self.model.graph.lock:
+            self.notice()
+            taken, given = (self._undo, self._redo) if who == "undo" else (self._redo, self._undo)
             if not taken:
                 raise ValueError(f"{who}: there is nothing to {who}")
             before, edges = self.test(fresh=True), self.model.n_edges
-            taken[-1][at]()
-            entry = taken.pop()
-            given.append(entry)
-            self._edited(f"{who}: {entry[0]}", before, edges, self.run.steps)
+            entry = taken[-1]
+            (entry.undo if who == "undo" else entry.redo)()
+            given.append(taken.pop())
+            self._edited(f"{who}: {entry.what}", before, edges, self.run.steps)
 
     @property
     def can_undo(self) -> str | None:
         """What `undo` would take back."""
-        return self._undo[-1][0] if self._undo else None
+        return self._undo[-1].what if self._undo else None
 
     @property
     def can_redo(self) -> str | None:
         """What `redo` would make again."""
-        return self._redo[-1][0] if self._redo else None
+        return self._redo[-1].what if self._redo else None
 
     # --- nodes ------------------------------------------------------------------------------------
 
     def node(self, given: Any, what: str = "node") -> Node:
         """The node of a reference: an id, {"layer": 0, "neuron": 7} or {"input": 3}."""
         graph = self.model.graph
-        if isinstance(given, int) and not isinstance(given, bool):
-            if not 0 <= given < len(graph):
-                raise ValueError(f"{what}: there is no node {given}")
-            return graph[given]
+        if isinstance(given, int):
+            return graph[whole(what, given, 0, len(graph) - 1)]
         if isinstance(given, dict) and set(given) == {"layer", "neuron"}:
             layer = self.layer(given["layer"])
-            neuron = given["neuron"]
-            if not isinstance(neuron, int) or isinstance(neuron, bool) or not 0 <= neuron < layer.size:
-                raise ValueError(f"{what}: layer {given['layer']} has neurons 0 to {layer.size - 1}, got {neuron!r}")
-            found: Neuron = layer[neuron]
+            found: Neuron = layer[whole(f"{what}: neuron", given["neuron"], 0, layer.size - 1)]
             return found
         if isinstance(given, dict) and set(given) == {"input"}:
-            inputs = graph.inputs
-            if not isinstance(given["input"], int) or not 0 <= given["input"] < len(inputs):
-                raise ValueError(f"{what}: the network has inputs 0 to {len(inputs) - 1}, got {given['input']!r}")
-            return inputs[given["input"]]
-        raise ValueError(f'{what}: expected an id, {{"layer": ..., "neuron": ...}} or {{"input": ...}}, got {given!r}')
+            return graph.inputs[whole(f"{what}: input", given["input"], 0, graph.n_inputs - 1)]
+        expected = 'an id, {"layer": ..., "neuron": ...} or {"input": ...}'
+        raise ValueError(f"{what}: expected {expected}, got {shown(given)}")
 
     def neuron(self, given: Any, what: str = "neuron") -> Neuron:
         """The neuron of a reference."""
@@ -202,34 +265,20 @@ class Session:
     def layer(self, number: Any) -> Any:
         """A layer by its number."""
         layers = self.model.layers
-        if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < len(layers):
-            expected = f"0 to {len(layers) - 1}" if layers else "none: the network has no layers"
-            raise ValueError(f"layer: expected {expected}, got {number!r}")
-        return layers[number]
+        if not layers:
+            raise ValueError("layer: the network has no layers")
+        return layers[whole("layer", number, 0, len(layers) - 1)]
 
     # --- state ------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
         """What every window shows."""
-        run, model, data = self.run, self.model, self.data
         with self.lock:
+            run, model, data = self.run, self.model, self.data
             graph = model.graph
             test = self.test()
             steps_per_second, examples_per_second = run.speed
-            with graph.lock:
-                alive = graph.alive()
-                layers = [
-                    {
-                        "size": layer.size,
-                        "activation": layer.activation,
-                        "dropout": layer.dropout,
-                        "alive": int(np.count_nonzero(alive[layer.ids])),
-                        "frozen": layer.frozen,
-                    }
-                    for layer in model.layers
-                ]
-                n_edges = model.n_edges
-                sparsity = model.sparsity
+            shape = self._shape_of(running=run.status == "running")
             return {
                 "version": self.version,
                 "edits": graph.edits,
@@ -241,10 +290,7 @@ class Session:
                 "accuracy": finite(run.accuracy),
                 "test_loss": finite(test.get("loss")),
                 "test_accuracy": finite(test.get("accuracy")),
-                "n_edges": n_edges,
-                "n_parameters": model.n_parameters,
-                "sparsity": sparsity,
-                "layers": layers,
+                **shape,
                 "steps_per_second": steps_per_second,
                 "examples_per_second": examples_per_second,
                 "epoch_seconds": finite(model.history.epoch_seconds[-1]) if len(model.history.epoch_seconds) else None,
@@ -265,6 +311,39 @@ class Session:
                 },
                 "is_network": isinstance(model, Network),
             }
+
+    def _shape_of(self, *, running: bool) -> dict[str, Any]:
+        """What edits change; while training goes on it is kept until then, and the lock of the graph is left alone."""
+        model, graph = self.model, self.model.graph
+        if running and self._shape is not None and self._shape[0] == (graph.edits, self.version):
+            return self._shape[1]
+        with graph.lock:
+            self.notice()
+            alive = graph.alive()
+            layers = [
+                {
+                    "size": layer.size,
+                    "activation": layer.activation,
+                    "dropout": layer.dropout,
+                    "alive": int(np.count_nonzero(alive[layer.ids])),
+                    "frozen": layer.frozen,
+                }
+                for layer in model.layers
+            ]
+            counts = {"n_edges": model.n_edges, "n_parameters": model.n_parameters, "sparsity": model.sparsity}
+            self._shape = (graph.edits, self.version), {**counts, "layers": layers}
+        return self._shape[1]
+
+
+def _repeat(n: int, step: Callable[[], None], back: Callable[[], None]) -> None:
+    """Take n steps or, if one raises an error, none."""
+    for done in range(n):
+        try:
+            step()
+        except Exception:
+            for _ in range(done):
+                back()
+            raise
 
 
 def finite(value: Any) -> float | None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mlgraph._support.checks import FLOAT32_MAX, shown
 from mlgraph.graph.arrays import Edges
 from mlgraph.graph.graph import Graph
 from mlgraph.graph.ops import INPUT, NEURON
@@ -195,10 +196,11 @@ def neuron(session: Session, given: Any) -> dict[str, Any]:
             return found
         sample = data.test_x[:SAMPLE]
         values = model.trace(sample, None, [node]).values[:, 0]
-        counts, ends = np.histogram(values, 24)
+        usual = values[np.isfinite(values)].astype(np.float64)  # a network that overflows has others
+        counts, ends = np.histogram(usual, 24)
         top = np.argsort(-values, kind="stable")[:12]
         found["histogram"] = {"counts": counts.tolist(), "from": float(ends[0]), "to": float(ends[-1])}
-        found["mean"] = float(values.mean())
+        found["mean"] = finite(usual.mean()) if len(usual) == len(values) else None
         found["excites"] = [_example(session, int(i), float(values[i])) for i in top]
         found["ablation"] = _ablation(session, node)
         if isinstance(node, Neuron) and isinstance(model, Network) and data.classes and data.test_y.ndim == 1:
@@ -253,7 +255,7 @@ def _example(session: Session, index: int, value: float | None = None) -> dict[s
     data = session.data
     row, target = data.test_x[index], data.test_y[index]
     label = data.classes[int(target)] if data.classes and np.ndim(target) == 0 else json_ready(np.ravel(target)[:8])
-    found: dict[str, Any] = {"index": index, "label": label, "value": value}
+    found: dict[str, Any] = {"index": index, "label": label, "value": finite(value)}
     if data.image:
         found["pixels"] = pixels(session, row)
     elif len(row) <= 64:
@@ -307,7 +309,7 @@ def example(session: Session, given: Any) -> dict[str, Any]:
     if "index" in given:
         index = given["index"]
         if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < len(data.test_x):
-            raise ValueError(f"index: expected 0 to {len(data.test_x) - 1}, got {index!r}")
+            raise ValueError(f"index: expected 0 to {len(data.test_x) - 1}, got {shown(index)}")
         row = data.test_x[index : index + 1]
     else:
         x = given["x"]
@@ -338,7 +340,7 @@ def example(session: Session, given: Any) -> dict[str, Any]:
             found["probabilities"] = json_ready(model.predict_proba(row)[0])
         if label is not None:
             if data.classes is None or label not in data.classes:
-                raise ValueError(f"label: expected one of {data.classes}, got {label!r}")
+                raise ValueError(f"label: expected one of {shown(data.classes)}, got {shown(label)}")
             target = np.array([data.classes.index(label)])
             if len(model.outputs) == 1:
                 target = target[:, None].astype(np.float32)
@@ -406,4 +408,5 @@ def points(session: Session) -> dict[str, Any]:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and bool(np.isfinite(value))
+    """Whether a value of JSON is a number that float32 can hold."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= FLOAT32_MAX
