@@ -27,7 +27,7 @@ cdef struct Instruction:
     int64_t transposed   # dense: where a tile keeps its sums of entries and its transposed deltas
     int64_t halves       # dense: 2 if entries are summed separately for two halves of the columns, else 1
     int64_t stream       # number of the random stream
-    int64_t drop         # a neuron is dropped with probability drop / 2**32
+    int64_t drop         # a neuron, or an operation that is its activation, is dropped with probability drop / 2**32
     int64_t keep         # an edge is kept with probability keep / 2**bits
     int64_t bits         # 0 if all edges are kept
     int64_t mask         # where a tile keeps the mask of its edges

@@ -79,6 +79,8 @@ cdef void forward(const SweepArgs* r, int64_t step, Tile* tile, int64_t tiles, f
             out = values + ins.dst * LANES
             if ins.kind == OPERATION:
                 op_forward(<int>ins.op, ins.size, ins.arity, r.index + ins.args, values, ins.dst)
+                if r.training and ins.drop:
+                    drop_neurons(kept_of(r, ins, tile[i].place), kept_share(ins), ins.size, out)
             elif ins.kind == CONSTANT or ins.kind == PARAMETER:
                 for k in range(ins.size):
                     fill(out + k * LANES, (r.constants if ins.kind == CONSTANT else r.optimizer.parameters)[ins.weights + k])
@@ -173,6 +175,8 @@ cdef void backward(const SweepArgs* r, int64_t step, Tile* tile, int64_t tiles, 
             adjoints = memory_of(r, tile + i) + r.adjoints_at
             delta = adjoints + ins.dst * LANES
             if ins.kind == OPERATION and propagate:
+                if r.training and ins.drop:    # an activation of neurons, whose derivative reads only its argument
+                    drop_neurons(kept_of(r, ins, tile[i].place), kept_share(ins), ins.size, delta)
                 op_adjoint(<int>ins.op, ins.size, ins.arity, r.index + ins.args, memory_of(r, tile + i) + r.values_at,
                            adjoints, ins.dst)
             elif ins.kind == PARAMETER:

@@ -91,12 +91,15 @@ def _keys(graph: Graph, low: Lowered, nodes: Int32, dropout: Dropout) -> tuple[I
     kind = low.like[nodes].astype(np.int64)
     shape = low.topology.counts[nodes].astype(np.int64)
     detail = low.part[nodes].astype(np.int64)
+    for i, (ids, drop, _) in enumerate(dropout):
+        if drop:  # activations that are operations of their own
+            detail[np.isin(nodes, ids)] = 4 * (i + 1)
     at = np.flatnonzero(kind >= NEURON)
     neurons = nodes[at]
     if len(neurons) == 0:
         return kind, shape, detail, nodes
     for i, (ids, _, _) in enumerate(dropout):
-        detail[at[np.isin(neurons, ids)]] = 4 * (i + 1)
+        detail[at[np.isin(low.owners(neurons), ids)]] = 4 * (i + 1)
     number = low.fused[neurons]
     fused = number >= 0
     has_bias = np.zeros(len(neurons), bool)

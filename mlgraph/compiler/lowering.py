@@ -7,6 +7,9 @@ their numbers; a node that was dropped is missing from `Lowered.order`.
 Neurons of which weight nodes read a weight are written out as sums of products. Their weights and
 biases become parameter nodes, which weight nodes can share, so that all derivatives with respect to
 a weight are added before it is updated.
+
+The weighted sum of a neuron becomes a node of its own, an identity neuron, if the derivative of its
+activation needs it (gelu, silu, softplus). The activation is then an operation.
 """
 
 from __future__ import annotations
@@ -77,6 +80,11 @@ class Lowered(NamedTuple):
     part: npt.NDArray[np.int8]
     owner: Int32
 
+    def owners(self, nodes: Int32) -> Int32:
+        """The nodes, those that were added replaced by their neurons."""
+        n = len(self.code) - len(self.owner)
+        return np.where(nodes < n, nodes, self.owner[np.maximum(nodes - n, 0)]) if len(self.owner) else nodes
+
 
 OF_BIASED, OF_UNBIASED, BIAS = 1, 2, 3
 """Values of `Lowered.part`."""
@@ -92,7 +100,7 @@ def lower(graph: Graph, outputs: Int32, given: Int32 | None = None, *, split: bo
         their sources are not needed.
     split : bool
         Whether every node keeps its own value and adjoint. Nodes are then neither merged nor fused,
-        and the weighted sum of a neuron with an activation becomes a node of its own, numbered
+        and the weighted sum of every neuron with an activation becomes a node of its own, numbered
         after all others.
 
     Raises
@@ -121,10 +129,14 @@ def lower(graph: Graph, outputs: Int32, given: Int32 | None = None, *, split: bo
     missing = order[(code[order] == INPUT) & (data[order] < 0)]
     if len(missing):
         raise ValueError(f"inputs: the outputs need {name_of(graph, int(missing[0]))}, which is not among the inputs")
-    if split:
-        return _split(graph, low, outputs)
-    low = _merge(graph, low)
-    return _fuse(graph, low, low.same[outputs])
+    if not split:
+        low = _merge(graph, low)
+        outputs = low.same[outputs]
+        low = _fuse(graph, low, outputs)
+    active = low.order[low.code[low.order] > NEURON]
+    if not split:
+        active = active[~ops.is_in_place(low.code[active] - NEURON)]
+    return _split(graph, low, outputs, np.sort(active)) if split or len(active) else low
 
 
 def _write_out(graph: Graph, low: Lowered, outputs: Int32) -> tuple[Lowered, Int32]:
@@ -189,10 +201,9 @@ def _write_out(graph: Graph, low: Lowered, outputs: Int32) -> tuple[Lowered, Int
     ), outputs
 
 
-def _split(graph: Graph, low: Lowered, outputs: Int32) -> Lowered:
-    """Make the weighted sum of each neuron that has an activation a node of its own."""
+def _split(graph: Graph, low: Lowered, outputs: Int32, active: Int32) -> Lowered:
+    """Make the weighted sums of neurons nodes of their own, in the order of their neurons `active`."""
     code, (start, count, pool) = low.code, low.topology
-    active = np.sort(low.order[code[low.order] > NEURON])  # sorted: the sums need the order of their neurons
     sums = len(code) + np.arange(len(active))
     like = np.concatenate([code, code[active]])
     code = np.concatenate([code, np.full(len(active), NEURON, np.int16)])
@@ -207,7 +218,7 @@ def _split(graph: Graph, low: Lowered, outputs: Int32) -> Lowered:
     level = np.concatenate([level, level[active]])
     level[active] += 1
     _, order = topological(graph, topology, outputs)
-    same, fused = np.append(low.same, sums.astype(np.int32)), np.full(len(code), -1, np.int32)
+    same, fused = np.append(low.same, sums.astype(np.int32)), np.append(low.fused, np.full(len(active), -1, np.int32))
     owner = np.append(low.owner, active)
     return Lowered(code, like, topology, data, level, order, same, fused, low.begin, low.weight, low.bias, part, owner)
 
@@ -244,7 +255,7 @@ def _fuse(graph: Graph, low: Lowered, outputs: Int32) -> Lowered:
     source, weight = source[: begin[-1]], weight[: begin[-1]]
     fused[root] = np.arange(found)
     # An activation that is the only reader of a fused sum becomes the neuron's activation.
-    active = order[(code[order] > 0) & ops.is_activation(code[order])]
+    active = order[(code[order] > 0) & ops.is_in_place(code[order])]
     inner = topology.pool[topology.start[active]]
     fits = (fused[inner] >= 0) & (readers[inner] == 1) & (is_output[inner] == 0)
     active, inner = active[fits], inner[fits]

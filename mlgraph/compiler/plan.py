@@ -172,6 +172,7 @@ class Plan:
         self.work = ROW_WORK * len(arguments)
         self.read_slots, self.edge_scale = (0, 0), 1.0
         self._add_trained(graph, low, groups, wants, dropout, off_loss)
+        self._drop_operations(low, groups, dropout)
 
         self.index = np.concatenate([*self._index, np.zeros(1, np.int32)])
         added = self._reader < 0
@@ -272,7 +273,9 @@ class Plan:
         if len(read):
             begin, end = self.read_slots if self.read_slots[1] else (len(self.node), 0)
             self.read_slots = min(begin, int(read.min())), max(end, int(read.max()) + 1)
-        drop, keep, bits = _dropout_of(first, dropout)
+        drop, keep, bits = _dropout_of(int(low.owners(members[:1])[0]), dropout)
+        if first >= self._n_nodes:
+            drop = 0  # the activation of such a sum drops it
         width = padded(n)  # of a dense block, including padding
         n_weights = width * arity if shared else len(sources)
         wanted = wants[sources] > 0
@@ -326,6 +329,25 @@ class Plan:
             self.edge_scale = max(self.edge_scale, 2.0**bits / keep)
             self.n_masked += padded(n_weights)
         return instruction
+
+    def _drop_operations(self, low: Lowered, groups: Groups, dropout: Dropout) -> None:
+        """Add the dropout of neurons whose activations are operations of their own."""
+        heads = groups.nodes[groups.first]
+        for ids, neurons, _ in dropout:
+            at = ops.is_operation(low.code[heads]) & np.isin(heads, ids) if neurons else []
+            for i in np.flatnonzero(at).tolist():
+                ins = Instruction(*self.program[i].tolist())
+                drop = _dropout_of(int(heads[i]), dropout)[0]
+                self.program[i] = ins._replace(stream=i, drop=drop, kept=self.n_extra)
+                self.n_extra += -(-ins.size // 64) * 2
+
+    def sum_slots(self, nodes: Int32) -> Int32:
+        """Slots of the weighted sums of neurons whose activations are operations; -1 for other nodes."""
+        sums = np.full(len(self.slot) + 1, -1, np.int32)
+        for ins in self.instructions:
+            if ins.kind == KINDS["operation"] and ins.arity == 1:
+                sums[self.node[ins.dst : ins.dst + ins.size]] = self.index[ins.args : ins.args + ins.size]
+        return sums[nodes]
 
     def graph_node(self, slot: int) -> int:
         """The node of the graph that a slot belongs to: for one that the compiler added, its neuron."""

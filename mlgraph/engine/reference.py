@@ -38,7 +38,7 @@ def forward(
     values = np.zeros((plan.n_slots, len(data)))
     values[: len(plan.input_column)] = data.T[plan.input_column]
     for i, ins in enumerate(plan.instructions):
-        out = values[ins.dst : ins.dst + ins.size]
+        out, drop = values[ins.dst : ins.dst + ins.size], (dropped or {}).get(i, Dropped())
         if ins.kind == KINDS["constant"]:
             out[:] = plan.constants[ins.weights : ins.weights + ins.size, None]
         elif ins.kind == KINDS["parameter"]:
@@ -47,15 +47,14 @@ def forward(
             op = ops.BY_CODE[ins.op]
             for y, arguments in zip(out, arguments_of(plan, ins), strict=True):
                 y[:] = op.value(values[arguments]) if op.arity < 0 else op.value(*values[arguments])
+            _scale(out, drop)
         else:
-            drop = (dropped or {}).get(i, Dropped())
             bias = p[ins.bias : ins.bias + ins.size] if ins.bias >= 0 else np.zeros(ins.size)
             for n in range(ins.size):
                 sources, at = neuron(plan, ins, n)
                 z = bias[n] + _weights(p, drop, ins, at) @ values[sources]
                 out[n] = ops.BY_CODE[ins.op].value(z)
-                if drop.neurons is not None:
-                    out[n] = out[n] * drop.neurons[n] if drop.neurons[n] else 0.0
+            _scale(out, drop)
     return values
 
 
@@ -78,11 +77,12 @@ def backward(
     p = np.asarray(parameters, np.float64)
     gradient = np.zeros(len(p))
     for i, ins in reversed([*enumerate(plan.instructions)]):
-        d = adjoints[ins.dst : ins.dst + ins.size]
+        d, drop = adjoints[ins.dst : ins.dst + ins.size], (dropped or {}).get(i, Dropped())
         if ins.kind == KINDS["parameter"]:
             gradient[ins.weights : ins.weights + ins.size] = d.sum(axis=1)
         elif ins.kind == KINDS["operation"] and ins.propagate:
             op = ops.BY_CODE[ins.op]
+            _scale(d, drop)
             for n, arguments in enumerate(arguments_of(plan, ins)):
                 y, a = values[ins.dst + n], values[arguments]
                 partials = op.derivatives(y, a) if op.arity < 0 else op.derivatives(y, *a)
@@ -90,7 +90,6 @@ def backward(
                     term = d[n] * partial
                     adjoints[argument] += np.where(partial == 0, 0, term) if op.name in CHOICES else term
         elif ins.kind in OF_NEURONS:
-            drop = (dropped or {}).get(i, Dropped())
             for n in range(ins.size):
                 sources, at = neuron(plan, ins, n)
                 y, scale = values[ins.dst + n], 1.0 if drop.neurons is None else drop.neurons[n]
@@ -195,8 +194,6 @@ def step(
 
 def draw(ins: Instruction, seed: int, number: int, tile: int) -> Dropped:
     """Dropout of an instruction at step `number`, in one tile (``_dropout.pxi``)."""
-    if ins.kind not in OF_NEURONS:
-        return Dropped()
     edges: Float64 | None = None
     neurons: Float64 | None = None
     step_key = _random(np.uint64(seed), number)
@@ -259,6 +256,12 @@ def neuron(plan: Plan, ins: Instruction, n: int) -> tuple[Int32, Int64]:
     rows = plan.rows(ins)
     a, b = rows.begin[n : n + 2]
     return rows.source[a:b], ins.weights + np.arange(a, b)
+
+
+def _scale(out: Float64, drop: Dropped) -> None:
+    """Scale rows for dropout, in place; dropped ones become 0."""
+    for n, scale in enumerate(() if drop.neurons is None else drop.neurons):
+        out[n] = out[n] * scale if scale else 0.0
 
 
 def _weights(p: Float64, drop: Dropped, ins: Instruction, at: Int64) -> Float64:

@@ -47,8 +47,10 @@ class Trace:
         adjoints: Float32 | None,
         codes: npt.NDArray[np.int16],
         edits: int,
+        sums: dict[int, Float32],
     ) -> None:
         self._graph, self.nodes, self.values, self.adjoints = graph, nodes, values, adjoints
+        self._sums = sums  # of the neurons whose derivative needs the weighted sum; 0 for others of such activations
         self._codes, self._edits = codes, edits  # as traced: activations may change later, and new nodes may reuse ids
 
     def __len__(self) -> int:
@@ -98,7 +100,13 @@ class Trace:
         columns = [self._column_of(i) for i in ids_of(self._graph, "nodes", nodes)]
         adjoints = None if self.adjoints is None else self.adjoints[:, columns]
         return Trace(
-            self._graph, self.nodes[columns], self.values[:, columns], adjoints, self._codes[columns], self._edits
+            self._graph,
+            self.nodes[columns],
+            self.values[:, columns],
+            adjoints,
+            self._codes[columns],
+            self._edits,
+            self._sums,
         )
 
     def deltas(self) -> Float32:
@@ -120,9 +128,12 @@ class Trace:
             derivatives, at = ops.BY_CODE[activation - NEURON].derivatives, np.flatnonzero(code == activation)
             for first in range(0, len(out), CHUNK):
                 some = slice(first, first + CHUNK), at
-                y = self.values[some]
+                y = z = self.values[some]
+                if not ops.is_in_place(activation - NEURON):
+                    zero = np.zeros(len(out), np.float32)
+                    z = np.column_stack([self._sums.get(node, zero)[some[0]] for node in self.nodes[at].tolist()])
                 with np.errstate(under="ignore"):
-                    out[some] *= derivatives(y, y)[0].astype(np.float32)
+                    out[some] *= derivatives(y, z)[0].astype(np.float32)
         return out
 
     @cached_property
@@ -191,9 +202,15 @@ def trace(
     if kept is None:
         plan = engine.plan
         kept = np.sort(plan.node[(plan.node < len(graph))][len(plan.input_column) :])
+    code = graph.codes[kept]
+    slots = engine.plan.sum_slots(kept) if (code > NEURON).any() else np.full(len(kept), -1)
+    summed = np.flatnonzero(backward & (slots >= 0) & ~ops.is_in_place(code - NEURON))
+    wanted = np.append(kept, engine.plan.node[slots[summed]])
     _, values, adjoints = engine.compute(
-        examples, objective=objective or NOTHING, values=kept, adjoints=kept if backward else (), n_threads=n_threads
+        examples, objective=objective or NOTHING, values=wanted, adjoints=kept if backward else (), n_threads=n_threads
     )
+    sums = dict(zip(kept[summed].tolist(), values[:, len(kept) :].T, strict=True))
+    values = values[:, : len(kept)]
     if objective and objective.loss != "cotangent":
         adjoints *= np.float32(len(examples))  # the sweep differentiates the mean over the batch
-    return Trace(graph, kept, values, adjoints if backward else None, graph.codes[kept], graph.edits)
+    return Trace(graph, kept, values, adjoints if backward else None, code, graph.edits, sums)

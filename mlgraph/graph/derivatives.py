@@ -34,7 +34,7 @@ from mlgraph.graph.ids import ids_of, is_iterable
 from mlgraph.graph.nodes import adds_nodes
 from mlgraph.graph.ops import BY_CODE, CONSTANT, LEAK, NEURON, OPS, WEIGHT
 from mlgraph.graph.topology import topological
-from mlgraph.graph.views import Edge, Neuron, Node
+from mlgraph.graph.views import Edge, Neuron, Node, name_of
 
 __all__ = ["grad"]
 
@@ -321,7 +321,13 @@ class _Walk:
     def _neuron(self, node: int, adjoint: Term, found: dict[Key, list[Term]]) -> None:
         make, sources = self.make, self.graph._source_list(node)
         activation = BY_CODE[self.graph._code[node] - NEURON].name
-        (delta,) = _RULES[activation](make, adjoint, node, [node], [True])
+        if activation in ("gelu", "silu"):
+            raise ValueError(
+                f"grad: the derivative of {name_of(self.graph, node)} needs its weighted sum, which is not a node;"
+                f" make it an identity neuron, and use mlgraph.{activation}(neuron) in its place"
+            )
+        rule = _softplus_of_output if activation == "softplus" else _RULES[activation]
+        (delta,) = rule(make, adjoint, node, [node], [True])
         assert delta is not None
         found[node, BIAS].append(delta)
         for source in sources:
@@ -368,6 +374,11 @@ def _gelu(m: _Maker, y: int, x: int) -> Term:
     below = m.op("mul", 0.5, m.op("erf", m.op("mul", _rounded(math.sqrt(0.5)), x)))
     density = m.op("mul", _rounded(1 / math.sqrt(2 * math.pi)), m.op("mul", x, _gaussian(m, 0.5, x)))
     return Term(1.0, m.op("sum", 0.5, below, density))
+
+
+def _softplus_of_output(m: _Maker, d: Term, y: int, x: list[int], wanted: list[bool]) -> list[Term]:
+    """The rule of softplus neurons: 1 - exp(-y)."""
+    return [m.times(d, Term(-1.0, m.op("expm1", m.op("neg", y))))]
 
 
 def _silu(m: _Maker, y: int, x: int) -> Term:

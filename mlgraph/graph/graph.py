@@ -206,8 +206,8 @@ class Graph(NodeTable):
         sources : sequence of Node, or array of their ids
             At least one node of this graph; none twice.
         activation : str
-            identity, relu, leaky_relu, elu, sigmoid or tanh. For other activations, apply functions
-            to an identity neuron, as in ``mlgraph.gelu(neuron)``.
+            identity, relu, leaky_relu, elu, gelu, silu, softplus, sigmoid or tanh. For other
+            functions, apply them to an identity neuron, as in ``mlgraph.sin(neuron)``.
         weights : array_like, shape (len(sources),), optional
             By default drawn from the graph's own generator, as in `Network.add_layer`: normally
             distributed with variance 1 / (3 fan-in).

@@ -224,8 +224,11 @@ BY_CODE: tuple[Op, ...] = tuple(
 OPS: dict[str, Op] = {op.name: op for op in BY_CODE}
 """All ops by name."""
 
-ACTIVATIONS: tuple[str, ...] = ("identity", "relu", "leaky_relu", "sigmoid", "tanh", "elu")
-"""Names of the ops that a neuron may apply to its weighted sum: those whose derivatives need only y."""
+IN_PLACE: tuple[str, ...] = ("identity", "relu", "leaky_relu", "sigmoid", "tanh", "elu")
+"""Names of the activations whose derivatives need only y: the kernels of neurons overwrite the weighted sum with y."""
+
+ACTIVATIONS: tuple[str, ...] = (*IN_PLACE, "gelu", "silu", "softplus")
+"""Names of the ops that a neuron may apply to its weighted sum. The compiler makes operations of those not in place."""
 
 WEIGHT, INPUT, CONSTANT, PARAMETER, NEURON = 99, 100, 101, 102, 103
 """Codes of nodes that are not operations; the code of a neuron is NEURON plus that of its activation.
@@ -235,11 +238,17 @@ The value of a WEIGHT node is the weight of an edge, or 0 where there is none; i
 
 
 _ACTIVATION_CODES = [OPS[name].code for name in ACTIVATIONS]
+_IN_PLACE_CODES = _ACTIVATION_CODES[: len(IN_PLACE)]
 
 
 def is_activation(code: Any) -> Any:
     """Whether these are codes of activations."""
     return np.isin(code, _ACTIVATION_CODES)
+
+
+def is_in_place(code: Any) -> Any:
+    """Whether these are codes of activations that the kernels of neurons apply."""
+    return np.isin(code, _IN_PLACE_CODES)
 
 
 def is_operation(code: Any) -> Any:

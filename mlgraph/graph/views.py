@@ -31,18 +31,7 @@ _ADD, _SUB, _MUL, _DIV, _POW, _NEG, _ABS = (ops.OPS[n].code for n in ("add", "su
 
 def neuron_code(activation: Any, what: str = "activation") -> int:
     """The code of neurons with this activation; a TypeError or ValueError that begins with `what` if it is unknown."""
-    return NEURON + ops.OPS[checked_activation(what, activation, ops.ACTIVATIONS)].code
-
-
-def checked_activation(what: str, activation: Any, names: tuple[str, ...]) -> str:
-    """`one_of`, whose error says what to write for gelu, silu and softplus, which are functions of nodes."""
-    try:
-        return one_of(what, activation, names)
-    except ValueError as error:
-        if activation not in ("gelu", "silu", "softplus"):
-            raise
-        hint = f"make identity neurons and build a Model on mlgraph.{activation}(neuron) of each"
-        raise ValueError(f"{error}, which is a function of nodes: {hint}") from None
+    return NEURON + ops.OPS[one_of(what, activation, ops.ACTIVATIONS)].code
 
 
 def place_of(graph: Graph, node: int) -> tuple[int, int] | None:

@@ -18,7 +18,7 @@ from mlgraph.graph import ops
 from mlgraph.graph.arrays import Edges
 from mlgraph.graph.graph import Graph
 from mlgraph.graph.initializers import called, checked_init, draw
-from mlgraph.graph.views import Neuron, checked_activation
+from mlgraph.graph.views import Neuron
 from mlgraph.models.layer import Layer, dropout_of
 from mlgraph.models.model import Model
 
@@ -107,9 +107,9 @@ class Network(Model):
         ----------
         size : int
         activation : str, optional
-            identity, relu, leaky_relu (of slope 0.01 below 0), elu, sigmoid, tanh or softmax. By
-            default leaky_relu for a hidden layer and identity for the last one: a layer is the last
-            one until another is added.
+            identity, relu, leaky_relu (of slope 0.01 below 0), elu, gelu, silu, softplus, sigmoid,
+            tanh or softmax. By default leaky_relu for a hidden layer and identity for the last one:
+            a layer is the last one until another is added.
         dropout : float
             Share of the neurons dropped in training (inverted dropout: the others are scaled up).
             They are chosen anew for each step, or for each 128 examples of a larger step.
@@ -142,9 +142,7 @@ class Network(Model):
             neurons whose values become probabilities are to be dropped.
         """
         size, chosen = whole("size", size), activation is not None
-        activation = (
-            checked_activation("activation", activation, (*ops.ACTIVATIONS, "softmax")) if chosen else "identity"
-        )
+        activation = one_of("activation", activation, (*ops.ACTIVATIONS, "softmax")) if chosen else "identity"
         fitting = {"softmax": CROSS_ENTROPIES[:1], "sigmoid": (*SQUARED, CROSS_ENTROPIES[1])}
         fits = fitting.get(activation, SQUARED)
         wanted = dict(zip(CROSS_ENTROPIES, fitting, strict=True)).get(str(loss), activation)

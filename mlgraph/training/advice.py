@@ -26,7 +26,15 @@ WIDE = 10
 
 LOWER_RATE = "a lower learning rate may help"
 
-BOUNDS = {"relu": (0, np.inf), "elu": (-1, np.inf), "sigmoid": (0, 1), "tanh": (-1, 1)}
+BOUNDS = {
+    "relu": (0, np.inf),
+    "elu": (-1, np.inf),
+    "gelu": (-0.17, np.inf),
+    "silu": (-0.2785, np.inf),
+    "softplus": (0, np.inf),
+    "sigmoid": (0, 1),
+    "tanh": (-1, 1),
+}
 """Lowest and highest output of the activations that do not reach all numbers."""
 
 

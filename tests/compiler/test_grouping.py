@@ -8,7 +8,7 @@ import mlgraph
 from mlgraph.compiler.grouping import DENSE_AMONG_OTHERS, DENSE_FROM
 from mlgraph.compiler.plan import Plan
 from mlgraph.engine.examples import Examples
-from mlgraph.graph.ops import ACTIVATIONS
+from mlgraph.graph.ops import IN_PLACE
 from mlgraph.models.running import engine_of
 
 
@@ -35,7 +35,7 @@ def test_blocks_share_activation_bias_and_order_of_sources():
     assert sorted(kinds(plan_of(*made[:20], *neurons(g, x[:2], 4)))) == [("dense", 20), ("rows", 4)]
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("activation", IN_PLACE)
 def test_neurons_of_another_kind_do_not_count_for_a_block(activation):
     g = mlgraph.Graph(seed=0)
     x = g.add_inputs(6)

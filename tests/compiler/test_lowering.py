@@ -122,7 +122,7 @@ def test_sums_of_products_with_parameters_of_their_own_become_neurons(nodes, neu
 def test_activations_become_part_of_the_neuron(name):
     g = mlgraph.Graph()
     f = g.compile(g.add_operation(name, written(g, g.add_inputs(2), [0.25, 0.5])))
-    assert len(f.engine(False).plan.instructions) == (1 if name in ops.ACTIVATIONS[1:] else 2)
+    assert len(f.engine(False).plan.instructions) == (1 if name in ops.IN_PLACE[1:] else 2)
     np.testing.assert_allclose(f([[1.0, 1.0]])[0], ops.OPS[name].value(np.array([0.75])), rtol=1e-6)
 
 

@@ -34,7 +34,7 @@ def assert_in_bounds(plan, n_parameters):
             assert ins.n_weights == ins.size and ins.bias == -1
             parameters.append((ins.weights, ins.size))
         else:
-            assert 0 <= ins.op < len(ops.ACTIVATIONS)
+            assert ops.is_in_place(ins.op)
             is_dense = ins.kind == KINDS["dense"]
             sources, width = (sources_of_block, padded(ins.size)) if is_dense else (sources_of_rows, ins.size)
             assert_within(sources(plan, ins), 0, n_inputs if ins.reads_data else ins.dst)
