@@ -5,38 +5,47 @@ const HEIGHT = 1000;
 const MOST_COLUMNS = 12; // a deeper graph gets a taller world, so that its edges have room
 const MOST_NAMES = 64;
 
-// Places of a network: {columns, input, at, edges of the world}. `at` finds a neuron or input by its id.
-export function layout(net, state) {
-  const plane = state.data.plane;
+// Places of a network: {columns, input, at, x, y, w, h}. `at` finds a neuron or input by its id; `aspect` is
+// the width of the view by its height.
+export function layout(net, state, aspect) {
+  const { plane } = state.data;
   const height = HEIGHT * Math.max(1, net.columns.length / MOST_COLUMNS);
-  const between = net.columns.length > MOST_COLUMNS ? 70 : 150;
   const at = new Map();
   const input = inputs(net, state, height, at);
-  let x = input.w + between;
   const outputs = new Set(net.outputs);
   const columns = net.columns.map((ids, number) => {
     const isOutput = ids.some((id) => outputs.has(id));
-    const column = grid(ids, x, height, plane ? (isOutput ? 300 : 100) : 84);
-    Object.assign(column, { number, isOutput, nodes: [], atlas: null });
-    ids.forEach((id, index) => {
-      const known = net.neurons[id];
-      const inLayer = state.layers.length > 0 && index < state.layers[number].size;
-      const place = inLayer ? { node: id, layer: number, neuron: index } : { node: id };
-      const node = { id, place, column, index, size: column.tile, ...spot(column, index), ...known };
+    const column = grid(ids, height, plane ? (isOutput ? 300 : 100) : 84);
+    return Object.assign(column, { number, isOutput, nodes: [], atlas: null });
+  });
+  const boxes = [input, ...columns];
+  const y = Math.min(...boxes.map((box) => box.y));
+  const h = Math.max(...boxes.map((box) => box.y + box.h)) - y;
+  const between = gap(boxes, h * aspect);
+  let x = input.w;
+  for (const column of columns) {
+    column.x = x + between;
+    x = column.x + column.w;
+    column.ids.forEach((id, index) => {
+      const inLayer = state.layers.length > 0 && index < state.layers[column.number].size;
+      const place = inLayer ? { node: id, layer: column.number, neuron: index } : { node: id };
+      const node = { id, place, column, index, size: column.tile, ...spot(column, index), ...net.neurons[id] };
       column.nodes.push(node);
       at.set(id, node);
     });
-    x += column.w + between;
-    return column;
-  });
-  const boxes = [input, ...columns];
-  const top = Math.min(...boxes.map((box) => box.y));
-  const bottom = Math.max(...boxes.map((box) => box.y + box.h));
-  return { columns, input, at, x: 0, y: top, w: x - between, h: bottom - top };
+  }
+  return { columns, input, at, x: 0, y, w: x, h };
+}
+
+// Between columns: at least some room for edges, and more if the view is wide.
+function gap(boxes, width) {
+  const [least, most] = boxes.length > MOST_COLUMNS ? [70, 110] : [130, 340];
+  const free = width - boxes.reduce((sum, box) => sum + box.w, 0);
+  return Math.min(most, Math.max(least, free / (boxes.length - 1)));
 }
 
 // A column of tiles; many wrap into a grid about as narrow as it can be read.
-function grid(ids, x, height, largest) {
+function grid(ids, height, largest) {
   const n = ids.length;
   const cols = n <= 16 || (height > HEIGHT && n <= 200) ? 1 : Math.round(Math.sqrt(n * 0.4));
   const rows = Math.ceil(n / cols);
@@ -44,7 +53,7 @@ function grid(ids, x, height, largest) {
   const pitch = cols === 1 ? Math.min(tile * (height > HEIGHT ? 3 : 1.4), height / rows) : tile * (1 + GAP);
   const w = cols === 1 ? tile : cols * pitch - tile * GAP;
   const h = rows * pitch - (pitch - tile);
-  return { ids, cols, rows, tile, pitch, gap: GAP, x, y: -h / 2, w, h };
+  return { ids, cols, rows, tile, pitch, gap: GAP, x: 0, y: -h / 2, w, h };
 }
 
 function spot(column, index) {
@@ -69,7 +78,7 @@ function inputs(net, state, height, at) {
   }
   if (ids.length <= MOST_NAMES) {
     const tile = state.data.plane ? 80 : Math.min(26, height / ids.length / 1.2);
-    const input = { kind: state.data.plane ? "plane" : "dots", number: -1, atlas: null, ...grid([0], 0, height, tile) };
+    const input = { kind: state.data.plane ? "plane" : "dots", number: -1, atlas: null, ...grid([0], height, tile) };
     const pitch = Math.min(tile * (state.data.plane ? 1.4 : 2.2), height / ids.length);
     const h = pitch * (ids.length - 1) + tile;
     Object.assign(input, { ids, cols: 1, rows: ids.length, pitch, tile, h, y: -h / 2 });
@@ -77,7 +86,7 @@ function inputs(net, state, height, at) {
     input.nodes = ids.map((id) => at.get(id));
     return input;
   }
-  const input = { kind: "field", ...grid(ids, 0, height, 16) };
+  const input = { kind: "field", ...grid(ids, height, 16) };
   ids.forEach((_, i) => {
     const { x, y } = spot(input, i);
     place(input, i, x, y, input.tile);

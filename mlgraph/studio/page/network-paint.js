@@ -206,8 +206,9 @@ export function lines(at, edges) {
   return found;
 }
 
-// Strokes the lines from `first` to `last`. `bold` is the factor of widths and of opacity.
-export function drawLines(ctx, found, k, colours, { first = 0, last = found.length / 5, bold = 1, curved = false, box }) {
+// Strokes the lines from `first` to `last`. `bold` is a factor of widths, `ink` of opacity.
+export function drawLines(ctx, found, k, colours, options) {
+  const { first = 0, last = found.length / 5, bold = 1, ink = 1, curved = false, box } = options;
   const paths = [];
   for (let i = first * 5; i < last * 5; i += 5) {
     const [x0, y0, x1, y1] = [found[i], found[i + 1], found[i + 2], found[i + 3]];
@@ -222,7 +223,7 @@ export function drawLines(ctx, found, k, colours, { first = 0, last = found.leng
   paths.forEach((path, bucket) => {
     const level = bucket === 0 ? 1 : (bucket - 1) % WIDTHS;
     ctx.strokeStyle = bucket === 0 ? colours.quiet : bucket > WIDTHS ? colours.negative : colours.positive;
-    ctx.globalAlpha = Math.min(1, bold * (0.16 + 0.13 * level));
+    ctx.globalAlpha = Math.min(1, ink * (0.16 + 0.13 * level));
     ctx.lineWidth = (bold * (0.5 + 0.6 * level)) / k;
     ctx.stroke(path);
   });
@@ -251,7 +252,8 @@ export class ManyLines {
 
   // Draws the images; the sharp one where there is one.
   draw(ctx, view) {
-    const { whole, detail } = this;
+    const { detail } = this;
+    const whole = this.whole ?? (this.next?.kind === "whole" ? this.next : null);
     if (!whole) return;
     ctx.imageSmoothingEnabled = true;
     const box = (image) => {
@@ -282,11 +284,11 @@ export class ManyLines {
       else return !rests && view.k > fit.k * 1.1 && !covered;
       this.stale &&= this.next.kind !== "whole";
     }
-    this.part = Math.max(100, Math.min(8000, this.part * (late ? 0.6 : 1.15)));
+    this.part = Math.max(400, Math.min(8000, this.part * (late ? 0.6 : 1.15)));
     const { next } = this;
     const last = Math.min(this.length, next.done + Math.round(this.part));
     const { k, x, y, w, h } = next.view;
-    drawLines(next.ctx, this.found, k, colours, { first: next.done, last, bold: this.length > 5000 ? 0.7 : 1,
+    drawLines(next.ctx, this.found, k, colours, { first: next.done, last, bold: 0.7, ink: Math.min(0.7, Math.sqrt(2000 / this.length)),
       box: [-x / k, -y / k, (w - x) / k, (h - y) / k] });
     next.done = last;
     if (last < this.length) return true;

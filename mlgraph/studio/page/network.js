@@ -127,12 +127,16 @@ async function refreshNetwork() {
 // A new layout; the view stays if it is one that a person chose.
 function place() {
   const old = world;
-  world = layout(net, store.state);
+  world = layout(net, store.state, (view.w - MARGIN.left - MARGIN.right) / (view.h - MARGIN.top - MARGIN.bottom));
   world.layers = JSON.stringify(store.state.layers.map((layer) => layer.size));
   hovered = focused = null;
   drag = null;
   makeButtons();
-  if (!old || old.columns.length !== world.columns.length) follows = true;
+  if (!old || old.columns.length !== world.columns.length || old.data !== store.state.data.name) {
+    follows = true;
+    example = null;
+  }
+  world.data = store.state.data.name;
   resize();
 }
 
@@ -552,11 +556,15 @@ function nameButtons() {
 function drawLegend() {
   const present = new Set(world.columns.flatMap((column) => column.nodes.map((node) => node.status)));
   const entry = (kind, text) => h("span", { class: "entry" }, h("i", { class: `swatch ${kind}` }), text);
-  const { plane } = store.state.data;
+  const { plane, classes } = store.state.data;
+  const colour = (i) => colours.classes[i % colours.classes.length];
+  const named = plane && classes ? classes.map((name, i) => h("span", { class: "entry" },
+    h("i", { class: "swatch round", style: `background:${colour(i)}` }), `points of ${name}, where it is likely`)) : [];
   const kinds = Object.entries(STATUSES).filter(([status]) => present.has(status));
   legend.replaceChildren(
     entry("positive", plane ? "positive output or weight" : "positive weight"),
     entry("negative", "negative"),
+    ...named,
     ...(example ? [entry("valued", "frame: value for the example shown")] : []),
     ...kinds.map(([status, text]) => entry(status, text)),
     h("span", { class: "hint" }, "Wheel zooms, drag moves, Shift-drag between neurons adds an edge"));
@@ -588,13 +596,16 @@ function frame(now) {
   ctx.clearRect(0, 0, view.w, view.h);
   if (!world) return;
   buttons.style.transform = `translate(${view.x}px, ${view.y}px) scale(${view.k})`;
+  const one = nearNode();
+  ctx.globalAlpha = one ? 0.3 : 1;
   if (many.length) many.draw(ctx, view);
+  ctx.globalAlpha = 1;
   ctx.translate(view.x, view.y);
   ctx.scale(view.k, view.k);
-  drawLines(ctx, all.found, view.k, colours, { curved: all.curved });
+  drawLines(ctx, all.found, view.k, colours, { curved: all.curved, ink: one ? 0.35 : 1 });
   drawInput();
   for (const column of world.columns) drawColumn(column);
-  drawNear();
+  if (one) drawNear(one);
   ctx.setTransform(view.ratio, 0, 0, view.ratio, 0, 0);
   drawTitles();
   drawMarks();
@@ -633,8 +644,8 @@ function drawValues(column, nodes, size) {
   for (const { id, x, y, size: side } of nodes) {
     const value = example.values[id];
     if (typeof value !== "number" || !most) continue;
-    const inner = size < 24 ? 0 : side * 0.7;
-    const rim = (side - inner) / 2;
+    const rim = Math.min(side * 0.15, 8 / view.k);
+    const inner = size < 24 ? 0 : side - 2 * rim;
     ctx.beginPath();
     ctx.rect(x, y, side, side);
     if (inner) ctx.rect(x + rim, y + rim, inner, inner);
@@ -723,14 +734,15 @@ function drawFrame(input) {
 }
 
 // The edges of the neuron under the pointer, else of the one with the focus or the selected one.
-function drawNear() {
-  const node = (drag?.kind === "edge" ? drag.from : hovered) ?? focused ?? find(store.selected);
-  if (!node) return;
+const nearNode = () => (drag?.kind === "edge" ? drag.from : hovered) ?? focused ?? find(store.selected);
+
+function drawNear(node) {
   if (near.key !== `${node.id} ${told}` || near.world !== world) {
     near = { key: `${node.id} ${told}`, world, found: lines(world.at, [...into(node), ...outOf(node)]) };
   }
-  const count = near.found.length / 5;
-  drawLines(ctx, near.found, view.k, colours, { bold: count > 400 ? 1 : 1.6, curved: all.curved && all.found.length > 0 });
+  const bold = Math.min(1.5, Math.max(0.5, 8 / Math.sqrt(near.found.length / 5)));
+  const ink = node.size * view.k > 100 ? bold * 0.7 : bold; // close by, the weights are to be seen, too
+  drawLines(ctx, near.found, view.k, colours, { bold, ink, curved: all.curved && all.found.length > 0 });
 }
 
 const screen = (x, y) => [x * view.k + view.x, y * view.k + view.y];
@@ -753,7 +765,12 @@ function drawTitles() {
     const y = Math.max(16, screen(0, column.y)[1] - 22);
     ctx.textAlign = "center";
     text.forEach((line, row) => {
-      if (ctx.measureText(line).width > room || screen(0, column.y + column.h)[1] < y) return;
+      const { width } = ctx.measureText(line);
+      if (width > room || screen(0, column.y + column.h)[1] < y) return;
+      ctx.fillStyle = colours.paper;
+      ctx.globalAlpha = 0.85;
+      ctx.fillRect(middles[i] - width / 2 - 4, y + row * 14 - 11, width + 8, 14);
+      ctx.globalAlpha = 1;
       ctx.fillStyle = row ? colours.quiet : colours.ink;
       ctx.fillText(line, middles[i], y + row * 14);
     });
