@@ -72,7 +72,8 @@ function inputs(net, state, height, at) {
   if (net.image && net.image[0] * net.image[1] === ids.length) {
     const [rows, cols] = net.image;
     const pixel = 460 / Math.max(rows, cols);
-    const input = { kind: "image", ids, rows, cols, pixel, x: 0, y: (-rows * pixel) / 2, w: cols * pixel, h: rows * pixel };
+    const [w, h] = [cols * pixel, rows * pixel];
+    const input = { kind: "image", ids, rows, cols, pixel, x: 0, y: -h / 2, w, h };
     ids.forEach((_, i) => place(input, i, (i % cols) * pixel, input.y + Math.floor(i / cols) * pixel, pixel));
     return input;
   }

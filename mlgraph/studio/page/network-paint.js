@@ -18,7 +18,8 @@ export function palette(element) {
   colours.weights = table(colours.positive, colours.negative, 0.7);
   colours.heat = table(colours.positive, colours.negative, 1);
   // The side of a class, and of all others.
-  colours.sides = colours.classes.map((c, i) => table(c, i === 0 ? colours.accent : i === 1 ? colours.positive : "#888888", 1));
+  const others = (i) => [colours.accent, colours.positive][i] ?? "#888888";
+  colours.sides = colours.classes.map((colour, i) => table(colour, others(i), 1));
   return colours;
 }
 
@@ -93,11 +94,11 @@ export function drawTiles(ctx, column, nodes, k) {
 // --- status ---------------------------------------------------------------------------------------
 
 export const STATUSES = {
-  dead: "dead: never active, or always the same",
+  dead: "dead: its value never changes, or is never positive",
   dormant: "dormant: hardly ever active",
   frozen: "frozen: training leaves it alone",
   cut: "cut: no edges",
-  nan: "not a number began here",
+  nan: "NaN began here",
 };
 
 const ICE = "#35b6d6";
@@ -260,7 +261,8 @@ export class ManyLines {
       const zoom = view.k / image.view.k;
       return [view.x - image.view.x * zoom, view.y - image.view.y * zoom, image.w * zoom, image.h * zoom];
     };
-    const sharp = detail && detail.k > 0 && view.k > whole.view.k * 1.1 && view.k < detail.k * 3 && view.k > detail.k / 3;
+    const close = detail && detail.k > 0 && view.k < detail.k * 3 && view.k > detail.k / 3;
+    const sharp = close && view.k > whole.view.k * 1.1;
     ctx.save();
     if (sharp) {
       ctx.beginPath();
@@ -288,8 +290,9 @@ export class ManyLines {
     const { next } = this;
     const last = Math.min(this.length, next.done + Math.round(this.part));
     const { k, x, y, w, h } = next.view;
-    drawLines(next.ctx, this.found, k, colours, { first: next.done, last, bold: 0.7, ink: Math.min(0.7, Math.sqrt(2000 / this.length)),
-      box: [-x / k, -y / k, (w - x) / k, (h - y) / k] });
+    const box = [-x / k, -y / k, (w - x) / k, (h - y) / k];
+    const ink = Math.min(0.7, Math.sqrt(2000 / this.length));
+    drawLines(next.ctx, this.found, k, colours, { first: next.done, last, bold: 0.7, ink, box });
     next.done = last;
     if (last < this.length) return true;
     this[next.kind] = { ...next, k };

@@ -160,7 +160,9 @@ function drawnEdges() {
   told++;
   const few = store.state.n_edges <= MOST_LINES;
   const edges = [];
-  if (few || !store.state.layers.length) for (const { nodes } of world.columns) for (const n of nodes) edges.push(...into(n));
+  if (few || !store.state.layers.length) {
+    for (const { nodes } of world.columns) for (const node of nodes) edges.push(...into(node));
+  }
   const found = lines(world.at, edges);
   const inMany = found.length > MOST_LINES * 5;
   all.found = inMany ? new Float32Array(0) : found;
@@ -297,7 +299,8 @@ function resize() {
 
 function whole() {
   const names = ["dots", "plane"].includes(world.input.kind) ? 60 : 0;
-  const { top, right, bottom, left } = MARGIN;
+  const { top, right, left } = MARGIN;
+  const bottom = Math.max(MARGIN.bottom, Math.min(legend.offsetHeight + 16, view.h / 4));
   const [w, height] = [view.w - left - right - names, view.h - top - bottom];
   const k = Math.max(1e-3, Math.min(w / world.w, height / world.h));
   const x = left + names + (w - world.w * k) / 2 - world.x * k;
@@ -369,7 +372,7 @@ function wheel(event) {
 // Where the small handle of the selected neuron is, from which an edge is drawn.
 function handle() {
   const node = find(store.selected);
-  return node && inView(node) ? [(node.x + node.size) * view.k + view.x + 9, (node.y + node.size / 2) * view.k + view.y] : null;
+  return node && inView(node) ? offset(node, 9) : null;
 }
 
 function onHandle([px, py], reach) {
@@ -381,7 +384,8 @@ function pointerDown(event) {
   if (event.button !== 0 || event.target.closest(".zoom, .legend") || !world) return;
   const p = at(event);
   fingers.set(event.pointerId, p);
-  const from = onHandle(p, event.pointerType === "touch" ? 18 : 9) ? find(store.selected) : event.shiftKey ? under(p) : null;
+  const reach = event.pointerType === "touch" ? 18 : 9;
+  const from = onHandle(p, reach) ? find(store.selected) : event.shiftKey ? under(p) : null;
   drag = { kind: from ? "edge" : "pan", from, begin: p, p, far: false };
 }
 
@@ -500,7 +504,7 @@ function key(event) {
 // Keys zoom towards the neuron that has the focus.
 function middle() {
   const node = focused ?? find(store.selected);
-  return node && inView(node) ? [(node.x + node.size / 2) * view.k + view.x, (node.y + node.size / 2) * view.k + view.y] : [];
+  return node && inView(node) ? screen(node.x + node.size / 2, node.y + node.size / 2) : [];
 }
 
 // The focus goes to the nearest neuron in a direction.
@@ -559,15 +563,21 @@ function drawLegend() {
   const { plane, classes } = store.state.data;
   const colour = (i) => colours.classes[i % colours.classes.length];
   const named = plane && classes ? classes.map((name, i) => h("span", { class: "entry" },
-    h("i", { class: "swatch round", style: `background:${colour(i)}` }), `points of ${name}, where it is likely`)) : [];
+    h("i", { class: "swatch round", style: `background:${colour(i)}` }), `class ${name}`)) : [];
+  const before = legend.offsetHeight;
   const kinds = Object.entries(STATUSES).filter(([status]) => present.has(status));
-  legend.replaceChildren(
+  const entries = [
     entry("positive", plane ? "positive output or weight" : "positive weight"),
     entry("negative", "negative"),
     ...named,
     ...(example ? [entry("valued", "frame: value for the example shown")] : []),
     ...kinds.map(([status, text]) => entry(status, text)),
-    h("span", { class: "hint" }, "Wheel zooms, drag moves, Shift-drag between neurons adds an edge"));
+  ];
+  if (!kinds.length && !example) {
+    entries.push(h("span", { class: "hint" }, "Wheel zooms, drag moves, Shift-drag between neurons adds an edge"));
+  }
+  legend.replaceChildren(...entries);
+  if (legend.offsetHeight !== before) resize(); // the whole stands above it
 }
 
 // --- drawing --------------------------------------------------------------------------------------
@@ -678,7 +688,8 @@ function drawPoints(node, { range }) {
       ctx.moveTo(px + radius, py);
       ctx.arc(px, py, radius, 0, 7);
     }
-    ctx.fillStyle = classes ? colours.classes[group % colours.classes.length] : group < 0 ? colours.negative : colours.positive;
+    const sign = group < 0 ? colours.negative : colours.positive;
+    ctx.fillStyle = classes ? colours.classes[group % colours.classes.length] : sign;
     ctx.strokeStyle = colours.paper;
     ctx.lineWidth = radius * 0.5;
     ctx.stroke();
@@ -756,7 +767,8 @@ function drawTitles() {
   const size = net.image ? `${net.image[1]} × ${net.image[0]}` : `${input.ids.length}`;
   const texts = [[input, "input", size], ...columns.map((column) => {
     const layer = state.layers[column.number];
-    const name = column.isOutput ? "output" : state.layers.length ? `layer ${column.number}` : `level ${column.number + 1}`;
+    const number = state.layers.length ? `layer ${column.number}` : `level ${column.number + 1}`;
+    const name = column.isOutput ? "output" : number;
     return [column, name, layer ? `${layer.size} ${layer.activation.replaceAll("_", " ")}` : `${column.ids.length}`];
   })];
   const middles = texts.map(([column]) => screen(column.x + column.w / 2, 0)[0]);
@@ -785,7 +797,11 @@ function drawTitles() {
   for (const column of columns) if (column.isOutput && column.pitch * view.k > 9) column.nodes.forEach(drawLabel);
 }
 
-const offset = (node, by) => screen(node.x + (by > 0 ? node.size : 0), node.y + node.size / 2).map((v, i) => (i ? v : v + by));
+// Beside a node at half its height: so many pixels to the right, or, if negative, to the left.
+function offset(node, by) {
+  const [x, y] = screen(node.x + (by > 0 ? node.size : 0), node.y + node.size / 2);
+  return [x + by, y];
+}
 
 function drawLabel(node) {
   const label = labelOf(node);
