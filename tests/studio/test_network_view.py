@@ -5,6 +5,7 @@ import pytest
 
 pytest.importorskip("starlette")
 
+import mlgraph
 from mlgraph.studio import build, data, views
 from mlgraph.studio.edits import edit
 from mlgraph.studio.session import Session
@@ -47,8 +48,10 @@ def test_a_neuron_of_no_layer_joins_a_column(session):
 
 
 def test_activations_and_biases_are_told():
-    found = views.network(Session(*build.scene_nan()))
-    kinds = {neuron["activation"] for neuron in found["neurons"].values()}
-    assert kinds == {"tanh", "identity", "constant", "pow"}
-    biases = [neuron["bias"] for neuron in found["neurons"].values()]
-    assert all(bias is None or np.isfinite(bias) for bias in biases)
+    graph = mlgraph.Graph(seed=0)
+    a, b = graph.add_inputs(2)
+    out = graph.add_neuron([a, graph.add_neuron([a, b], "tanh", bias=0.5) ** 3])
+    points = np.random.default_rng(0).normal(size=(20, 2)).astype(np.float32)
+    found = views.network(Session(mlgraph.Model(graph, out), data.arrays(points, points[:, :1])))
+    told = {(neuron["activation"], neuron["bias"]) for neuron in found["neurons"].values()}
+    assert {("tanh", 0.5), ("pow", None), ("identity", 0.0)} <= told

@@ -85,7 +85,7 @@ function listen() {
 let busy = false;
 let last = 0;
 
-// Asks for what is out of date and can be seen, one request after the other, at most five rounds a second.
+// Asks for what is out of date and can be seen, at most five rounds a second.
 async function refresh() {
   if (busy || document.hidden || !box.clientWidth || performance.now() - last < PAUSE) return;
   busy = true;
@@ -93,7 +93,7 @@ async function refresh() {
   try {
     await refreshNetwork();
     await refreshPoints();
-    for (const column of [world.input, ...world.columns]) await refreshColumn(column);
+    await Promise.all([world.input, ...world.columns].map(refreshColumn));
   } catch (error) {
     if (!(error instanceof TypeError)) complain(error); // else the studio does not answer, which `poll` says
     last += 2000;
