@@ -64,21 +64,36 @@ export const nameOf = (place) =>
 
 export function begin(root) {
   let shown = null, timer = null;
+  let busy = false, again = false; // one request at a time; what changed meanwhile asks again
 
   async function refresh() {
     clearTimeout(timer);
+    timer = null;
     const place = store.selected;
     if (!place || root.hidden || document.hidden) return;
+    if (busy) {
+      again = true;
+      return;
+    }
+    busy = true;
     try {
       const found = await get("neuron", { node: place.node });
       if (store.selected?.node !== place.node) return;
-      if (!root.contains(document.activeElement) || !document.activeElement.matches("input, select")) show(found);
+      // What is being typed stays, also while the focus is on the button of its form.
+      if (!root.contains(document.activeElement) || !document.activeElement.matches("input, select, form *")) show(found);
     } catch (error) {
-      store.selected = null;
-      complain(error);
-      showNothing();
+      if (store.selected?.node === place.node) {
+        store.selected = null;
+        complain(error);
+        showNothing();
+      }
+    } finally {
+      busy = false;
     }
-    if (store.state?.status === "running") timer = setTimeout(refresh, 500);
+    if (again) {
+      again = false;
+      refresh();
+    } else if (store.state?.status === "running") timer = setTimeout(refresh, 500);
   }
 
   function showNothing() {
@@ -103,17 +118,20 @@ export function begin(root) {
   function show(place) {
     const focus = root.contains(document.activeElement) ? document.activeElement.dataset.testid : null;
     const scroll = root.parentElement.scrollTop;
+    const opened = shown?.node === place.node
+      ? new Map([...root.querySelectorAll("details")].map((one) => [one.dataset.testid, one.open])) : new Map();
     shown = place;
     root.replaceChildren(...[
-      heading(place), controls(place), sees(place), values(place), excites(place), votes(place), edges(place), more(place),
+      heading(place), controls(place), ofLayer(place), sees(place), values(place), excites(place), votes(place), edges(place), more(place),
     ].flat().filter(Boolean));
+    for (const one of root.querySelectorAll("details")) one.open = opened.get(one.dataset.testid) ?? one.open;
     if (focus) root.querySelector(`[data-testid="${focus}"]`)?.focus();
     root.parentElement.scrollTop = scroll;
   }
 
   on("selected", refresh);
   on("version", refresh);
-  on("state", (state) => { if (state.status === "running" && shown && !timer) refresh(); });
+  on("state", (state) => { if (state.status === "running" && shown && !timer && !busy) refresh(); });
   on("step", () => { if (store.state.status !== "running") refresh(); });
   new MutationObserver(refresh).observe(root, { attributeFilter: ["hidden"] });
   showNothing();
@@ -128,7 +146,7 @@ function controls(place) {
   if (place.kind !== "neuron") {
     return h("p", { class: "note" }, place.kind === "input" ? "An input: its value is the data." : place.formula ?? "");
   }
-  const { node, layer } = place;
+  const { node } = place;
   if (!place.alive) return h("p", {}, "It is cut: no edge leads through it. Undo returns it.");
   const bias = h("input", { type: "number", step: "any", value: place.bias === null ? "" : place.bias.toPrecision(5), "data-testid": "bias",
     "aria-label": "bias", onchange: (event) => edit("set-bias", { node, value: event.target.value === "" ? null : Number(event.target.value) }) });
@@ -145,12 +163,31 @@ function controls(place) {
       h("button", { class: "cut", "data-testid": "cut-neuron", disabled: !loss, title: loss ? "Cut all its edges" : cost,
         onclick: () => edit("cut-neuron", { node }) }, "Cut"),
       h("button", { "data-testid": "freeze-neuron", title: place.frozen ? "Let it learn again" : "Its weights and bias no longer learn",
-        onclick: () => edit("freeze", { node, value: !place.frozen }) }, place.frozen ? "Thaw" : "Freeze"),
-      layer !== undefined && layer < store.state.layers.length - 1 &&
-        h("button", { "data-testid": "widen", title: "Add a neuron to its layer", onclick: () => edit("widen", { layer, n: 1 }) }, "Widen layer")),
+        onclick: () => edit("freeze", { node, value: !place.frozen }) }, place.frozen ? "Thaw" : "Freeze")),
     h("div", { class: "row" }, h("label", { class: "field" }, h("span", {}, "bias"), bias),
       h("label", { class: "field" }, h("span", {}, "activation"), activation)),
   ];
+}
+
+// What may be changed in the whole layer of the neuron.
+function ofLayer({ layer }) {
+  const one = store.state.layers[layer];
+  if (!one) return null;
+  const last = layer === store.state.layers.length - 1;
+  const n = h("input", { type: "number", min: "1", max: "1000", value: "1", "aria-label": "how many neurons more" });
+  const dropout = h("input", { type: "number", min: "0", max: "0.99", step: "0.05", value: one.dropout ?? 0, "data-testid": "layer-dropout",
+    "aria-label": `dropout of layer ${layer}`, onchange: (event) => edit("set-dropout", { layer, value: Number(event.target.value) }) });
+  return h("details", { "data-testid": "layer-controls" }, h("summary", {}, `Its layer, ${layer}`),
+    h("div", { class: "row" },
+      h("button", { "data-testid": "freeze-layer", onclick: () => edit("freeze", { layer, value: true }) }, "Freeze all"),
+      h("button", { "data-testid": "thaw-layer", onclick: () => edit("freeze", { layer, value: false }) }, "Thaw all"),
+      last ? null : h("label", { class: "field" }, h("span", {}, "dropout"), dropout)),
+    last ? h("p", { class: "note" }, "The outputs can neither be widened nor dropped.")
+      : h("form", { class: "row", onsubmit: (event) => {
+        event.preventDefault();
+        document.activeElement.blur();
+        edit("widen", { layer, n: Number(n.value) });
+      } }, h("span", { class: "note" }, "add"), n, h("span", { class: "note" }, "neurons"), h("button", { "data-testid": "widen" }, "Widen")));
 }
 
 function sees(place) {
@@ -205,7 +242,7 @@ function edges(place) {
   const list = (title, found, source) => {
     if (!found?.length) return null;
     const strongest = [...found].sort((a, b) => Math.abs(b.weight ?? 0) - Math.abs(a.weight ?? 0)).slice(0, MOST_EDGES);
-    return h("details", { open: found.length <= 12 },
+    return h("details", { open: found.length <= 12, "data-testid": `edges-${title}` },
       h("summary", {}, `${title}: ${found.length}${found.length > MOST_EDGES ? `, the strongest ${MOST_EDGES}` : ""}`),
       h("table", { class: "edges" }, ...strongest.map((one) => {
         const ends = source ? { source: one.node, target: place.node } : { source: place.node, target: one.node };
