@@ -12,11 +12,16 @@ export function begin(root) {
   let range = null; // steps, or null for all
   let pointer = null, drag = null;
   let asked = "", busy = false, classes = true;
+  let edits = [], edit = ""; // the steps at which someone changed the network, and the last edit
 
   const plot = () => ({ width: canvas.clientWidth - LEFT - RIGHT, height: canvas.clientHeight - TOP - BOTTOM });
 
   async function refresh(state) {
     classes = state.data.classes !== null;
+    if (edits.at(-1) > state.step) edits = []; // the run began again
+    const last = state.last_edit && JSON.stringify(state.last_edit);
+    if (last && last !== edit && edits.at(-1) !== state.last_edit.step) edits = [...edits.slice(-200), state.last_edit.step];
+    edit = last;
     const key = `${state.step} ${state.version} ${range} ${canvas.clientWidth} ${canvas.clientHeight}`;
     if (busy || key === asked || document.hidden || plot().width < 20) return;
     busy = true;
@@ -25,6 +30,8 @@ export function begin(root) {
       const [from, to] = range ?? [0, -1];
       shown = await get("curve", { from, to, pixels: Math.min(2000, plot().width) });
       draw();
+    } catch {
+      asked = ""; // the poll of the state tells why
     } finally {
       busy = false;
     }
@@ -88,6 +95,14 @@ export function begin(root) {
     c.globalAlpha = 1;
     c.strokeStyle = colour("positive");
     line(c, step.map((s, i) => [x(s), y(mean[i])]));
+    if (step.length < 3) { // too few for a line
+      c.fillStyle = colour("positive");
+      step.forEach((s, i) => c.fillRect(x(s) - 2, y(mean[i]) - 2, 4, 4));
+    }
+    c.strokeStyle = colour("quiet");
+    c.setLineDash([3, 3]);
+    for (const s of edits) line(c, [[x(s), TOP], [x(s), TOP + height]]);
+    c.setLineDash([]);
 
     const name = classes ? "accuracy" : "loss";
     const points = tests.filter((test) => test[name] !== null);

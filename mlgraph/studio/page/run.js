@@ -33,7 +33,10 @@ function choice(label, name, values, change) {
   const set = (value) => {
     if (document.activeElement === field) return;
     const text = String(value);
-    if (![...field.options].some((option) => option.value === text)) field.append(h("option", { value: text }, short(value)));
+    if (![...field.options].some((option) => option.value === text)) {
+      const after = [...field.options].find((option) => Number(option.value) > Number(value)) ?? null;
+      field.insertBefore(h("option", { value: text }, short(value)), after);
+    }
     field.value = text;
   };
   return [h("label", { class: "field" }, h("span", {}, label), field), set];
@@ -104,6 +107,8 @@ export function begin(root) {
     play.hidden = running;
     pause.hidden = !running;
     step.disabled = epoch.disabled = running;
+    step.title = running ? "Pause first, to take one step" : "Take one step: learn from one batch (S)";
+    epoch.title = running ? "Pause first, to learn one epoch" : "Learn from all training examples once (E)";
     setRate(state.options.learning_rate);
     setBatch(state.options.batch_size);
     setOptimizer(state.options.optimizer);
@@ -155,21 +160,27 @@ function showEdit(root, { last_edit: last, data }) {
 function showFailure(root, failure) {
   root.hidden = failure === null;
   if (failure === null) return;
-  const again = (text, title, how) => h("button", { type: "button", title, onclick: how }, text);
   const rows = [h("p", {}, h("strong", {}, "Training stopped. "), failure.text)];
   if (failure.node >= 0 || failure.sweep) {
-    rows.push(h("p", { class: "note" }, "No weight holds such a number: they are as before the step. What now?"));
-    rows.push(h("div", { class: "row" },
-      failure.node >= 0 &&
-        again("Show the neuron", "Open the node where it began", () => select({ node: failure.node })),
-      again("Disconnect it", "Go on; cut each neuron out of the network where a number overflows",
+    const offer = (name, text, what, how) => h("div", {},
+      h("button", { type: "button", "data-testid": name, onclick: how }, text), h("p", { class: "note" }, what));
+    rows.push(h("p", { class: "note" }, "No weight holds such a number: all are as before the step. What now?"));
+    rows.push(h("div", { class: "offers" },
+      failure.node >= 0 ?
+        offer("show-neuron", "Show the neuron", "Opens the neuron or operation where it began.",
+          () => select({ node: failure.node })) : null,
+      offer("disconnect", "Disconnect it", "Goes on, and cuts each neuron that overflows out of the network.",
         () => act("run", { do: "play", on_nonfinite: "disconnect" })),
-      again("Skip such examples", "Go on; leave out each example for which a number overflows",
+      offer("skip", "Skip such examples", "Goes on, and leaves out each example that makes a number overflow.",
         () => act("run", { do: "play", on_nonfinite: "skip" })),
-      again("Half the learning rate", "Go on with half the learning rate", async () => {
-        const half = store.state.options.learning_rate / 2;
-        if (await act("options", { learning_rate: half })) await act("run", { do: "play" });
-      })));
+      offer("half-rate", "Start over at half the rate", "Begins again with the first weights, at half the learning rate.",
+        restartAtHalf)));
   }
   root.replaceChildren(...rows);
+}
+
+// The weights before the failure are often huge already: half the rate alone would fail again.
+async function restartAtHalf() {
+  const rate = store.state.options.learning_rate / 2;
+  if (await act("options", { learning_rate: rate }) && await act("run", { do: "reset" })) act("run", { do: "play" });
 }
