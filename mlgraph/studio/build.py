@@ -15,6 +15,7 @@ from mlgraph.sparsity.gradual_pruning import GradualPruning
 from mlgraph.sparsity.rewiring import SET, RigL
 from mlgraph.studio import data as sources
 from mlgraph.studio.data import Data
+from mlgraph.studio.run import OPTIONS
 from mlgraph.studio.session import Session
 
 MOST_NEURONS = 4096
@@ -86,7 +87,10 @@ def new(session: Session, given: dict[str, Any]) -> None:
     if "hidden" not in given:
         hidden = [8, 8] if data.is_plane else [32]
     activation = given.get("activation", "tanh" if data.is_plane else "leaky_relu")
+    before = session.data
     session.replace(network(data, hidden, activation, seed), data)
+    if data is not before:  # the options of the scene that overflows, say, suit no other data
+        session.run.change(**OPTIONS)
     if data.is_plane:
         session.run.change(learning_rate=0.01)
 
