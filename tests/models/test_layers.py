@@ -188,9 +188,22 @@ def test_assigned_dropout_is_that_of_a_network_made_with_it(name, tmp_path):
     assert others == [first, first] and getattr(saved.layers[0], name) == 0.5
     setattr(other.layers[0], name, 0)
     assert other.fit(X, Y, **options).batch_loss.tolist() != net.fit(X, Y, **options).batch_loss.tolist()
-    with pytest.raises(RuntimeError, match=f"^{name}: not possible while the network is being trained"):
-        net.fit(X, Y, epochs=1, callbacks=[lambda _: setattr(net.layers[0], name, 0.1)])
+    checkpoint = {"checkpoint": tmp_path / "run.npz", "callbacks": [lambda _: setattr(net.layers[0], name, 0.1)]}
+    with pytest.raises(RuntimeError, match=f"^{name}: not possible during a run with a checkpoint"):
+        net.fit(X, Y, epochs=1, **checkpoint)
     assert getattr(net.layers[0], name) == 0.5
+
+
+@pytest.mark.parametrize("name", ["dropout", "weight_dropout"])
+def test_dropout_assigned_during_a_run_holds_from_the_next_step(name):
+    def losses(during):
+        net = network()
+        half = lambda progress: setattr(net.layers[0], name, 0.5 if progress.kind == "epoch" else 0)  # noqa: E731
+        fit = {"epochs": 2, "batch_size": 20, "seed": 3, "optimizer": "sgd", "momentum": 0}
+        return net.fit(X, Y, callbacks=[half] if during else None, **fit).batch_loss.tolist()
+
+    before, after = losses(False), losses(True)
+    assert after[:10] == before[:10] and after[10:] != before[10:]
 
 
 def test_each_step_drops_the_fraction_of_neurons():
