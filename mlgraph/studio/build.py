@@ -125,7 +125,7 @@ def play(session: Session, sparsify: Any = None, epochs: Any = None, on_nonfinit
     if sparsify is None:
         if on_nonfinite != "raise":
             run.end()
-        run.play(epochs=epochs, fit={"on_nonfinite": on_nonfinite})
+        run.play(fit={"on_nonfinite": on_nonfinite})
         return
     if not isinstance(sparsify, dict) or set(sparsify) != {"method", "sparsity"}:
         raise ValueError("sparsify: expected method and sparsity")
@@ -133,4 +133,4 @@ def play(session: Session, sparsify: Any = None, epochs: Any = None, on_nonfinit
     sparsity = share("sparsity", sparsify["sparsity"])
     run.end()
     epochs = epochs or 10
-    run.play(epochs=epochs, fit={"epochs": epochs, "sparsify": schedule(sparsity), "on_nonfinite": on_nonfinite})
+    run.play(fit={"epochs": epochs, "sparsify": schedule(sparsity), "on_nonfinite": on_nonfinite})

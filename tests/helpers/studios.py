@@ -146,7 +146,7 @@ def contents(model):
     edges = graph.edges()
     shape = [(layer.size, layer.activation, layer.dropout) for layer in model.layers]
     values = graph.get_parameters().view(np.int32).tolist()
-    codes = [graph[i].kind for i in range(len(graph))]
+    codes = graph.codes.tolist()
     frozen = graph.storage.frozen
     frozen = [] if frozen is None else np.flatnonzero(frozen).tolist()
     return values, edges.source.tolist(), edges.target.tolist(), codes, shape, frozen

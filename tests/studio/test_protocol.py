@@ -342,7 +342,7 @@ def one_request(rng, client):
     )
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 def test_any_request_is_answered_clearly_and_a_refused_one_changes_nothing(client, seed):
     rng = random.Random(f"{client.name} {seed}")
     for _ in range(120):

@@ -1,0 +1,482 @@
+"""The session of a studio: its run, edits while it runs, undo, and many threads at once."""
+
+import random
+import threading
+import time
+
+import numpy as np
+import pytest
+from studios import (
+    SESSIONS,
+    Client,
+    client_of,
+    contents,
+    dag_session,
+    image_session,
+    neurons_of,
+    plane_session,
+    wait_for,
+)
+
+from mlgraph.sparsity.gradual_pruning import GradualPruning
+from mlgraph.studio import run as runs
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # of prune, and of runs that diverge
+
+
+@pytest.fixture
+def client():
+    with client_of(image_session()) as client:
+        yield client
+
+
+def studio_threads():
+    return [thread for thread in threading.enumerate() if thread.name == "mlgraph studio"]
+
+
+# --- the run --------------------------------------------------------------------------------------
+
+
+def test_play_pause_and_go_on(client):
+    run = client.session.run
+    assert client.json("state")["status"] == "idle"
+    assert client.run("play")["status"] == "running"
+    wait_for(lambda: run.epochs > 3)
+    state = client.run("pause")
+    time.sleep(0.05)
+    assert state["status"] == "paused" and run.steps == state["step"] > 0
+    assert len(studio_threads()) == 1
+    client.run("play")
+    wait_for(lambda: run.steps > state["step"])
+
+
+@pytest.mark.parametrize("before", ["idle", "paused", "running"])
+@pytest.mark.parametrize("n", [1, 7])
+def test_step_takes_exactly_so_many_steps(client, before, n):
+    run, model = client.session.run, client.session.model
+    if before != "idle":
+        client.run("play")
+        wait_for(lambda: run.steps > 20)
+    if before == "paused":
+        begin = client.run("pause")["step"]
+        assert client.run("step", steps=n)["step"] == begin + n
+    else:
+        begin = run.steps
+        state = client.run("step", steps=n)
+        assert state["status"] == "paused" and state["step"] >= begin + n
+    state = client.json("state")
+    for i in range(1, 4):
+        assert client.run("step", steps=n)["step"] == state["step"] + i * n
+    assert len(model.history.batch_loss) == run.steps == run.curve.steps
+    assert run.examples == model.history.batch_size.sum()
+
+
+def test_epoch_pauses_at_the_end_of_the_epoch(client):
+    n = -(-len(client.session.data.x) // 64)
+    client.run("step", steps=2)
+    for epochs in (1, 2):
+        client.run("epoch")
+        wait_for(lambda: client.json("state")["status"] == "paused")
+        state = client.json("state")
+        assert (state["epoch"], state["step"]) == (epochs, epochs * n)
+    tests = client.json("curve")["tests"]
+    assert [t["step"] for t in tests] == [n, 2 * n] and state["test_accuracy"] == tests[-1]["accuracy"]
+
+
+def test_pace_is_kept_and_can_be_lifted(client):
+    run = client.session.run
+    assert client.run("pace", steps_per_second=50)["pace"] == 50
+    client.run("play")
+    begin, steps = time.monotonic(), run.steps
+    time.sleep(0.6)
+    # A pause of the machine is caught up with, for at most half a second.
+    assert run.steps - steps <= 50 * (time.monotonic() - begin + 0.5) + 2
+    assert client.run("pace", steps_per_second=None)["pace"] is None
+    steps = run.steps
+    wait_for(lambda: run.steps > steps + 500)
+    client.run("pace", steps_per_second=0.1)
+    begin = time.monotonic()
+    client.run("pause")
+    client.run("reset")
+    assert time.monotonic() - begin < 5 and client.json("state")["pace"] == 0.1
+
+
+def test_reset_returns_every_bit_and_the_same_run_follows(client):
+    session = client.session
+    model, before = session.model, contents(session.model)
+    client.run("step", steps=30)
+    first = contents(model)
+    client.edit("cut-neuron", layer=0, neuron=1)
+    client.edit("widen", layer=1, n=2)
+    client.edit("set-dropout", layer=0, value=0.5)
+    client.edit("freeze", layer=1, value=True)
+    client.run("play")
+    state = client.run("reset")
+    assert session.model is model and contents(model) == before
+    assert (state["step"], state["epoch"], state["undo"], state["redo"]) == (0, 0, None, None)
+    assert state["status"] == "idle" and state["layers"][0]["dropout"] == 0 and client.json("curve")["step"] == []
+    client.run("step", steps=30)
+    assert contents(model) == first
+
+
+@pytest.mark.parametrize("status", ["idle", "paused", "running"])
+def test_options_change_while_it_runs(client, status):
+    run, history = client.session.run, lambda: client.session.model.history
+    if status != "idle":
+        client.run("play")
+        wait_for(lambda: run.steps > 10)
+    if status == "paused":
+        client.run("pause")
+    new = {"learning_rate": 0.125, "batch_size": 16, "optimizer": "sgd", "momentum": 0.5, "weight_decay": 0.01}
+    assert client.post("options", **new)["options"] == new
+    begin = run.steps
+    client.run("play")
+    wait_for(lambda: run.steps > begin + 50)
+    client.run("pause")
+    assert set(history().batch_size[-5:]) <= {16, 240 % 16} and history().learning_rate[-1] == 0.125
+    assert "adam_m" not in client.session.model.graph.storage.state
+    assert client.run("reset")["options"] == new
+
+
+def test_a_run_goes_on_when_the_history_of_a_fit_is_full(monkeypatch):
+    monkeypatch.setattr(runs, "MOST_STEPS", 20)
+    with client_of(image_session()) as client:
+        client.run("play")
+        wait_for(lambda: client.session.run.steps > 100)
+        assert len(client.session.model.history.batch_loss) < 60
+        assert client.run("pause")["step"] == client.session.run.curve.steps
+
+
+def test_a_schedule_prunes_while_it_trains(client):
+    run = client.session.run
+    state = client.run("play", sparsify={"method": "gradual", "sparsity": 0.8}, epochs=6)
+    wait_for(lambda: client.json("state")["status"] == "idle")
+    state = client.json("state")
+    assert state["epoch"] == 6 and state["sparsity"] == pytest.approx(0.8, abs=0.03) and run.failure is None
+    assert "run" in state["undo"]
+    edges = state["n_edges"]
+    assert client.edit("undo")["n_edges"] > edges and client.edit("redo")["n_edges"] == edges
+
+
+def test_a_run_that_overflows_names_the_neuron_and_recovers():
+    with client_of(plane_session()) as client:
+        client.post("new", data="overflow")
+        run = client.session.run
+        client.run("play")
+        wait_for(lambda: run.status == "failed")
+        state = client.json("state")
+        assert state["failure"]["node"] >= 0 and state["failure"]["sweep"] and not run.is_alive
+        assert np.isfinite(client.session.model.graph.get_parameters()).all()
+        edges = state["n_edges"]
+        assert client.run("play", on_nonfinite="disconnect")["failure"] is None
+        wait_for(lambda: client.json("state")["n_edges"] < edges)
+        client.run("pause")
+        assert "run" in client.json("state")["undo"]
+        client.post("new", data="overflow")
+        client.run("play", on_nonfinite="skip")
+        wait_for(lambda: client.session.run.steps > 200)
+        state = client.run("pause")
+        assert state["status"] == "paused" and state["failure"] is None and state["n_edges"] == edges
+
+
+def test_closing_ends_the_thread_and_keeps_what_was_learnt():
+    session = image_session()
+    client, other = Client(session), Client(session)
+    before = contents(session.model)
+    client.run("play")
+    wait_for(lambda: session.run.epochs > 1)
+    client.client.close()
+    steps = session.run.steps
+    wait_for(lambda: session.run.steps > steps)  # a window that closes ends nothing
+    session.close()
+    assert not studio_threads() and not session.model.graph.is_training
+    learnt = contents(session.model)
+    assert learnt != before
+    assert "closed" in other.refused("run", do="play") and "closed" in other.refused("new", data="xor")
+    session.close()
+    assert contents(session.model) == learnt and not studio_threads()
+
+
+# --- edits ----------------------------------------------------------------------------------------
+
+EDITS = {
+    "cut-neuron": {"layer": 0, "neuron": 2},
+    "cut-edge": {"source": {"input": 3}, "target": {"layer": 0, "neuron": 1}},
+    "add-edge": {"source": {"input": 5}, "target": {"layer": 1, "neuron": 0}, "weight": 0.5},
+    "add-neuron": {"sources": [{"input": 1}, {"input": 2}], "targets": [{"layer": 2, "neuron": 0}]},
+    "set-weight": {"source": {"layer": 0, "neuron": 1}, "target": {"layer": 1, "neuron": 1}, "value": 1.25},
+    "set-bias": {"layer": 0, "neuron": 0, "value": -0.75},
+    "set-activation": {"layer": 1, "neuron": 0, "value": "tanh"},
+    "set-dropout": {"layer": 0, "value": 0.25},
+    "freeze": {"layer": 0, "value": True},
+    "widen": {"layer": 0, "n": 3},
+    "prune": {"sparsity": 0.5},
+}
+
+
+@pytest.mark.parametrize("running", [False, True])
+@pytest.mark.parametrize("name", EDITS)
+def test_every_edit_is_undone_and_redone(client, name, running):
+    model = client.session.model
+    client.run("step", steps=3)
+    if running:
+        client.run("play")
+    else:
+        before = contents(model)
+    state = client.json("state")
+    after = client.edit(name, **EDITS[name])
+    assert after["version"] > state["version"] and after["undo"] == after["last_edit"]["what"] and after["redo"] is None
+    assert after["last_edit"]["after"]["n_edges"] == after["n_edges"] == model.n_edges
+    made = contents(model)
+    undone = client.edit("undo")
+    assert undone["undo"] is None and undone["redo"] == after["undo"] and undone["n_edges"] == state["n_edges"]
+    if not running:
+        assert contents(model) == before != made
+    redone = client.edit("redo")
+    assert redone["n_edges"] == after["n_edges"] and redone["layers"] == after["layers"]
+    if not running:
+        assert contents(model) == made
+        assert "nothing to redo" in client.refused("edit", edit="redo")
+        assert contents(model) == made
+
+
+def test_bias_can_be_taken_and_given(client):
+    neuron = client.session.model.layers[0][0]
+    client.edit("set-bias", layer=0, neuron=0, value=None)
+    assert neuron.bias is None
+    client.edit("set-bias", layer=0, neuron=0, value=0.5)
+    client.edit("undo")
+    assert neuron.bias is None
+    client.edit("undo")
+    assert neuron.bias == 0
+    client.edit("redo")
+    client.edit("redo")
+    assert neuron.bias == 0.5
+
+
+def test_freezing_a_layer_undone_leaves_the_neurons_that_were_frozen(client):
+    layer = client.session.model.layers[0]
+    client.edit("freeze", node={"layer": 0, "neuron": 3}, value=True)
+    client.edit("freeze", layer=0, value=True)
+    assert layer.frozen
+    client.edit("undo")
+    assert [neuron.frozen for neuron in layer] == [i == 3 for i in range(layer.size)]
+
+
+def test_mixed_edits_are_undone_in_their_order(client):
+    """Of those of the graph and those of attributes, with cuts from Python between them, any number."""
+    model, rng = client.session.model, random.Random(0)
+    client.run("step", steps=3)
+    seen = [contents(model)]
+    for name in [*EDITS, "set-weight", "set-bias", "freeze"]:
+        fields = dict(EDITS[name])
+        if name == "prune":
+            fields["sparsity"] = 0.6
+        if name in ("set-weight", "set-bias"):
+            fields["value"] = rng.random()
+        if name == "freeze":
+            fields["value"] = len(seen) < 12
+        state = client.json("state")
+        client.edit(name, **fields)
+        if client.json("state")["undo"] != state["undo"] or contents(model) != seen[-1]:
+            seen.append(contents(model))
+        if len(seen) % 3 == 0:
+            alive = [n for n in neurons_of(model) if n.alive and len(n.in_edges) > 3]
+            rng.choice(alive).in_edges[0].prune()
+            seen.append(contents(model))
+    for _ in range(3):
+        for expected in reversed(seen[:-1]):
+            client.edit("undo")
+            assert contents(model) == expected
+        assert client.json("state")["undo"] is None and "nothing to undo" in client.refused("edit", edit="undo")
+        for expected in seen[1:]:
+            client.edit("redo")
+            assert contents(model) == expected
+
+
+def test_cuts_of_a_schedule_are_undone_between_edits(client):
+    model = client.session.model
+    client.edit("set-weight", **EDITS["set-weight"])
+    client.edit("cut-neuron", **EDITS["cut-neuron"])
+    edges = model.n_edges
+    client.session.run.play(fit={"epochs": 3, "sparsify": GradualPruning(0.7)})
+    wait_for(lambda: not client.session.run.is_alive)
+    pruned = model.n_edges
+    state = client.edit("set-bias", **EDITS["set-bias"])
+    for undo, n in (("edits by the run", pruned), ("cut", edges), ("weight of", None), (None, None)):
+        state = client.edit("undo")
+        assert n is None or state["n_edges"] == n
+        assert state["undo"] is None if undo is None else state["undo"].startswith(undo)
+    for _ in range(4):
+        state = client.edit("redo")
+    assert state["n_edges"] == pruned and model.layers[0][0].bias == pytest.approx(-0.75)
+
+
+def test_an_edit_by_the_run_ends_what_can_be_redone(client):
+    client.edit("cut-neuron", **EDITS["cut-neuron"])
+    client.edit("undo")
+    client.session.model.layers[0][1].in_edges[0].prune()
+    assert client.json("state")["redo"] is None and "nothing to redo" in client.refused("edit", edit="redo")
+    assert client.edit("undo")["undo"] is None
+
+
+def test_an_undo_from_python_forgets_what_the_page_could_undo(client):
+    client.edit("set-bias", **EDITS["set-bias"])
+    client.edit("cut-neuron", **EDITS["cut-neuron"])
+    client.session.model.undo()
+    assert client.json("state")["undo"] is None and "nothing to undo" in client.refused("edit", edit="undo")
+
+
+def test_the_slider_goes_both_ways_and_a_refusal_gives_back(client):
+    model = client.session.model
+    whole = model.n_edges
+    edges = {s: client.edit("prune", sparsity=s)["n_edges"] for s in (0.3, 0.6, 0.9)}
+    assert edges[0.3] > edges[0.6] > edges[0.9]
+    for s in (0.6, 0.3):
+        state = client.edit("prune", sparsity=s)
+        assert state["n_edges"] == pytest.approx(edges[s], abs=2)
+        assert state["last_edit"]["before"]["n_edges"] < state["last_edit"]["after"]["n_edges"]
+    before = contents(model)
+    for by in ("nothing", 3, None):
+        client.refused("edit", edit="prune", sparsity=0.1, by=by)
+        assert contents(model) == before
+    assert client.edit("prune", sparsity=0)["n_edges"] == whole
+
+
+def test_what_is_refused_says_why_and_changes_nothing(client):
+    before = contents(client.session.model)
+    node = client.session.model.layers[2][0].id
+    for given in (
+        {"edit": "cut-neuron", "node": node},  # an output
+        {"edit": "cut-neuron", "node": 0},  # an input
+        {"edit": "cut-neuron", "layer": 0, "neuron": 99},
+        {"edit": "cut-neuron", "layer": True, "neuron": 0},
+        {"edit": "cut-edge", "source": {"layer": 0, "neuron": 0}, "target": {"layer": 0, "neuron": 1}},
+        {"edit": "add-edge", "source": node, "target": {"layer": 0, "neuron": 0}},  # a cycle
+        {"edit": "prune", "sparsity": 0.9999},
+        {"edit": "prune", "sparsity": 1},
+        {"edit": "widen", "layer": 2},
+        {"edit": "widen", "layer": 0, "n": 10**9},
+        {"edit": "set-activation", "layer": 0, "neuron": 0, "value": "softmax"},
+        {"edit": "set-weight", "source": 0, "target": 70, "value": 1e39},
+        {"edit": "freeze", "value": True},
+        {"edit": "nothing"},
+        {},
+    ):
+        assert client.refused("edit", **given)
+        assert contents(client.session.model) == before and client.json("state")["undo"] is None
+
+
+def test_accuracy_before_and_after_an_edit_during_training(client):
+    client.run("play")
+    wait_for(lambda: client.json("state")["test_accuracy"] == 1)
+    state = client.edit("cut-neuron", layer=0, neuron=0)
+    last = state["last_edit"]
+    assert last["before"]["accuracy"] > 0.9 and 0 <= last["after"]["accuracy"] <= 1
+    assert last["before"]["n_edges"] > last["after"]["n_edges"] and last["step"] <= state["step"]
+    assert client.edit("undo")["n_edges"] == last["before"]["n_edges"]
+
+
+def test_two_windows_agree(client):
+    other = Client(client.session)
+    mine = client.edit("cut-neuron", layer=0, neuron=0)
+    theirs = other.json("state")
+    assert mine == theirs
+    assert other.edit("undo")["version"] > mine["version"]
+    assert client.json("state")["undo"] is None
+    client.post("options", learning_rate=0.5)
+    assert other.json("state")["options"]["learning_rate"] == 0.5
+    assert [client.json("network"), client.json("curve")] == [other.json("network"), other.json("curve")]
+
+
+def test_data_that_do_not_fit_the_model_are_refused_at_once():
+    image, plane = image_session(), plane_session()
+    with pytest.raises(ValueError, match="expected"):
+        image.replace(plane.model, image.data)
+    assert image.model.graph.n_inputs == 64
+
+
+# --- many threads ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["image", "dag"])
+def test_many_threads_at_once_end(kind):
+    """Six threads do all that a page can, in no order, for three seconds; none waits for another for ever."""
+    session = SESSIONS[kind]()
+    unexpected, counts, end = [], [0] * 6, time.monotonic() + 3
+
+    def work(number):
+        rng, client = random.Random(number), Client(session)
+        while time.monotonic() < end:
+            counts[number] += 1
+            try:
+                layers = len(session.model.layers)
+                place = (
+                    {"layer": rng.randrange(3), "neuron": rng.randrange(4)} if layers else {"node": rng.randrange(9)}
+                )
+                do = rng.randrange(12)
+                if do < 3:
+                    client.json("state")
+                elif do < 5:
+                    fields = {"edit": "cut-neuron", **place}
+                    if layers and rng.random() < 0.5:
+                        name = rng.choice(list(EDITS))
+                        fields = {"edit": name, **EDITS[name]}
+                    client.request("POST", "/api/edit", json=fields)
+                elif do < 7:
+                    client.request("POST", "/api/edit", json={"edit": rng.choice(["undo", "redo"])})
+                elif do < 8:
+                    client.request("GET", f"/api/{rng.choice(['network', 'curve', 'examples', 'file/model.npz'])}")
+                elif do < 9:
+                    client.request("POST", "/api/example", json={"index": 0, "patch": {"70": 1.0}})
+                elif do < 10:
+                    client.request("POST", "/api/options", json={"batch_size": rng.choice([8, 64])})
+                else:
+                    commands = ["play", "pause", "step", "epoch", "reset", "play"]
+                    body = {"do": rng.choice(commands)}
+                    if body["do"] == "play" and rng.random() < 0.3:
+                        body |= {"sparsify": {"method": "gradual", "sparsity": 0.5}, "epochs": 2}
+                    if rng.random() < 0.1:
+                        client.request("POST", "/api/new", json={"data": rng.choice(["xor", "overflow"])})
+                    else:
+                        client.request("POST", "/api/run", json=body)
+            except BaseException as error:  # also an answer of 500
+                unexpected.append(error)
+                return
+
+    threads = [threading.Thread(target=work, args=(i,), daemon=True) for i in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not any(thread.is_alive() for thread in threads)
+    assert not unexpected and min(counts) > 2
+    closing = threading.Thread(target=session.close, daemon=True)
+    closing.start()
+    closing.join(20)
+    assert not closing.is_alive() and not studio_threads()
+
+
+def test_a_page_waits_for_few_kernel_calls(client):
+    """A request gets the graph after the call in progress, although the run asks for it again at once."""
+    client.session.replace(*(lambda s: (s.model, s.data))(image_session((300, 300))))
+    client.run("play")
+    wait_for(lambda: client.session.run.steps > 20)
+    waits = []
+    for _ in range(10):
+        begin = time.monotonic()
+        client.json("examples")
+        waits.append(time.monotonic() - begin)
+    assert np.median(waits) < 0.6
+
+
+def test_a_graph_without_layers_is_edited_by_ids():
+    with client_of(dag_session()) as client:
+        neurons = [n for n in neurons_of(client.session.model) if n.alive]
+        before = contents(client.session.model)
+        client.edit("set-weight", source=neurons[0].sources[0].id, target=neurons[0].id, value=2)
+        client.edit("cut-neuron", node=neurons[0].id)
+        client.edit("undo")
+        client.edit("undo")
+        assert contents(client.session.model) == before
+        assert "no layers" in client.refused("edit", edit="widen", layer=0)
