@@ -159,7 +159,7 @@ class Session:
             yield how
             n = self._n_new_edits()
             if how or n:
-                self._add(Entry(what, *how) if how else self._of_graph(what, n or 0))
+                self._add(Entry(what, *how) if how else self._of_graph(what, n))
             self._edited(what, before, edges, steps)
 
     def _edited(self, what: str, before: dict[str, float], edges: int, steps: int) -> None:
@@ -182,12 +182,21 @@ class Session:
         self._undo = [*self._undo[-MOST_UNDO:], entry]
         self._redo = []
 
-    def _n_new_edits(self) -> int | None:
-        """Number of edits of the graph since the last that is known; None if that was undone or forgotten."""
+    def _n_new_edits(self) -> int:
+        """Number of edits of the graph since the last known one. What the graph cannot undo any more is forgotten."""
         n, edit = 0, self.model.graph.last_edit
-        while edit is not self._known:
-            if edit is None:
-                return None
+        while edit is not self._known and edit is not None:
+            n, edit = n + 1, edit.previous
+        if edit is self._known:
+            return n
+        # Python has undone it, or nodes were added since, or the graph has forgotten it to save memory.
+        self._undo, self._redo = [], []
+        before, edit = set(), self._known
+        while edit is not None:
+            before.add(id(edit))
+            edit = edit.previous
+        n, edit = 0, self.model.graph.last_edit
+        while edit is not None and id(edit) not in before:
             n, edit = n + 1, edit.previous
         return n
 
@@ -197,9 +206,7 @@ class Session:
         They come before what is undone next, as the graph itself can only undo its last edit.
         """
         n = self._n_new_edits()
-        if n is None:
-            self._undo, self._redo = [], []
-        elif n:
+        if n:
             if self._undo and self._undo[-1].what == BY_OTHERS:
                 n += self._undo.pop().n
             self._add(self._of_graph(BY_OTHERS, n))

@@ -12,10 +12,10 @@ from studios import (
     TOKEN,
     client_of,
     contents,
-    dag_session,
     error_of,
     image_session,
     neurons_of,
+    overflowing_session,
     strict,
     wait_for,
 )
@@ -167,8 +167,7 @@ def test_the_file_is_the_model(client, tmp_path):
 
 
 def test_a_network_that_overflows_is_shown_in_strict_json():
-    with client_of(dag_session()) as client:
-        client.post("new", data="overflow")
+    with client_of(overflowing_session()) as client:
         client.run("play")
         wait_for(lambda: client.session.run.status == "failed")
         failure = client.json("state")["failure"]
@@ -268,7 +267,7 @@ def body_of(rng, path, session):
         if given["do"] == "step":
             given["steps"] = anything(rng)
     elif path == "new":
-        given.setdefault("data", rng.choice(["circle", "keep", "overflow", "mnist0"]))
+        given.setdefault("data", rng.choice(["circle", "keep", "xor", "mnist0"]))
         if rng.random() < 0.5:
             given["hidden"] = [
                 rng.choice([1, 3, 8, 0, -1, 2.0, 10**9, "3", None, [1]]) for _ in range(rng.randrange(4))

@@ -14,6 +14,7 @@ from studios import (
     dag_session,
     image_session,
     neurons_of,
+    overflowing_session,
     plane_session,
     wait_for,
 )
@@ -159,8 +160,7 @@ def test_a_schedule_prunes_while_it_trains(client):
 
 
 def test_a_run_that_overflows_names_the_neuron_and_recovers():
-    with client_of(plane_session()) as client:
-        client.post("new", data="overflow")
+    with client_of(overflowing_session()) as client:
         run = client.session.run
         client.run("play")
         wait_for(lambda: run.status == "failed")
@@ -172,7 +172,7 @@ def test_a_run_that_overflows_names_the_neuron_and_recovers():
         wait_for(lambda: client.json("state")["n_edges"] < edges)
         client.run("pause")
         assert "run" in client.json("state")["undo"]
-        client.post("new", data="overflow")
+        client.run("reset")
         client.run("play", on_nonfinite="skip")
         wait_for(lambda: client.session.run.steps > 200)
         state = client.run("pause")
@@ -327,6 +327,15 @@ def test_an_undo_from_python_forgets_what_the_page_could_undo(client):
     assert client.json("state")["undo"] is None and "nothing to undo" in client.refused("edit", edit="undo")
 
 
+def test_new_nodes_end_what_can_be_undone(client):
+    """The graph undoes no edit before them, so the page offers none."""
+    client.edit("cut-neuron", **EDITS["cut-neuron"])
+    client.session.model.graph.add_constant(1.0)
+    client.session.model.layers[0][1].in_edges[0].prune()
+    state = client.json("state")
+    assert state["undo"].startswith("edits by") and client.edit("undo")["undo"] is None
+
+
 def test_the_slider_goes_both_ways_and_a_refusal_gives_back(client):
     model = client.session.model
     whole = model.n_edges
@@ -437,7 +446,7 @@ def test_many_threads_at_once_end(kind):
                     if body["do"] == "play" and rng.random() < 0.3:
                         body |= {"sparsify": {"method": "gradual", "sparsity": 0.5}, "epochs": 2}
                     if rng.random() < 0.1:
-                        client.request("POST", "/api/new", json={"data": rng.choice(["xor", "overflow"])})
+                        client.request("POST", "/api/new", json={"data": rng.choice(["xor", "circle"])})
                     else:
                         client.request("POST", "/api/run", json=body)
             except BaseException as error:  # also an answer of 500
