@@ -35,9 +35,12 @@ class Studio:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             self._socket.bind((host, port))
-        except OSError:
+        except OSError as error:
             self._socket.close()
-            raise
+            raise OSError(f"{host}, port {port}: {error.strerror or error}") from None
+        except OverflowError as error:
+            self._socket.close()
+            raise ValueError(f"port: expected 0 to 65535, got {port}") from error
         self._port = self._socket.getsockname()[1]
         name = f"[{host}]" if ":" in host else host
         self.url = f"http://{name}:{self._port}/?token={self._token}"
@@ -45,6 +48,7 @@ class Studio:
         config = uvicorn.Config(
             application(session, self._token, hosts), log_level="error", access_log=False, lifespan="off", ws="none"
         )
+        config.timeout_graceful_shutdown = 2  # a request that takes longer must not keep `close` waiting
         self._server = uvicorn.Server(config)
         self._server.install_signal_handlers = lambda: None  # type: ignore[attr-defined,unused-ignore]
         self._thread = threading.Thread(target=self._serve, name="mlgraph studio server", daemon=True)
