@@ -1253,7 +1253,7 @@ class Model(Freezable, Declared):
         -------
         Studio
             With the attribute `url` and the methods `close` and `wait`. The model may be used while
-            it is open.
+            it is open; until then its `classes` are None, and it gets the labels' names when it is closed.
         """
         from mlgraph.studio.studio import open_studio
 

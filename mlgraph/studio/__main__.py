@@ -29,12 +29,13 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         from mlgraph.studio.studio import Studio
     except ImportError as error:
-        return complain(f"{error.name} is missing: pip install 'mlgraph[studio]'")
+        return complain(str(error).removeprefix("studio: "))
     try:
+        args.out.mkdir(parents=True, exist_ok=True)  # now, and not when there is something to lose
         session = _session(args)
         studio = Studio(session, host=args.host, port=args.port)
-    except (ValueError, OSError) as error:
-        return complain(str(error))
+    except (ValueError, TypeError, OSError) as error:
+        return complain(" ".join(str(error).split()))
     print(studio.url, flush=True)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -44,7 +45,6 @@ def main(arguments: list[str] | None = None) -> int:
     stop.wait()
     studio.close()
     try:
-        args.out.mkdir(parents=True, exist_ok=True)
         session.model.save(args.out / "model.npz")
     except OSError as error:
         return complain(str(error))

@@ -81,15 +81,15 @@ def new_token() -> str:
     return secrets.token_urlsafe(18)
 
 
-def application(session: Session, token: str, hosts: set[str]) -> Starlette:
+def application(session: Session, token: str, hosts: set[str] | None) -> Starlette:
     """The studio as an ASGI application.
 
     Parameters
     ----------
     session : Session
     token : str
-    hosts : set of str
-        Names, without a port, by which browsers may address the studio.
+    hosts : set of str, or None
+        Names, without a port, by which browsers may address the studio; None for any.
     """
     api = Api(session)
     routes = [
@@ -118,7 +118,7 @@ def _error(text: str, status: int) -> Response:
 
 
 def _guarded(
-    handler: Callable[[Request], Awaitable[Response]], token: str | None, hosts: set[str]
+    handler: Callable[[Request], Awaitable[Response]], token: str | None, hosts: set[str] | None
 ) -> Callable[[Request], Awaitable[Response]]:
     async def guarded(request: Request) -> Response:
         try:
@@ -138,9 +138,9 @@ def _guarded(
     return guarded
 
 
-def _check_host(request: Request, hosts: set[str]) -> None:
+def _check_host(request: Request, hosts: set[str] | None) -> None:
     host = request.headers.get("host", "")
-    if _name(host) not in hosts:
+    if hosts is not None and _name(host) not in hosts:
         raise Refused(403, f"the studio is not at {host or 'an unnamed host'}")
     origin = request.headers.get("origin")
     if origin is not None and origin not in (f"http://{host}", f"https://{host}"):

@@ -12,12 +12,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from mlgraph._support.checks import shown, whole
 from mlgraph.graph.views import Edge, Neuron, Node
+from mlgraph.models.classes import n_classes_of
 from mlgraph.models.model import Model
 from mlgraph.models.network import Network
 from mlgraph.studio.data import Data
@@ -60,7 +62,18 @@ class Session:
         self.version = 0
         self.is_closed = False
         self._options = {**OPTIONS, **(options or {})}
-        self.replace(model, data)
+        before = model.classes
+        self._given, self._classes = model, before
+        if model.classes is not None:
+            data = _as_numbered_by(data, [str(name) for name in model.classes])
+            model.classes = None  # while the studio is open, labels are numbers; it has the names
+        elif data.classes and not all(name.isdigit() for name in data.classes):
+            self._classes = tuple(data.classes)
+        try:
+            self.replace(model, data)
+        except BaseException:
+            model.classes = before
+            raise
 
     def replace(self, model: Model, data: Data) -> None:
         """Begin with another network and other data."""
@@ -116,6 +129,12 @@ class Session:
         with self.lock:
             self.is_closed = True
             self.run.end()
+            self._give_back_classes()
+
+    def _give_back_classes(self) -> None:
+        model = self._given
+        if self._classes is not None and n_classes_of(model.loss, len(model.outputs)) == len(self._classes):
+            model.classes = self._classes
 
     # --- tests ------------------------------------------------------------------------------------
 
@@ -351,6 +370,17 @@ def _repeat(n: int, step: Callable[[], None], back: Callable[[], None]) -> None:
             for _ in range(done):
                 back()
             raise
+
+
+def _as_numbered_by(data: Data, names: list[str]) -> Data:
+    """Data whose labels are the numbers of these names; ValueError if one is not among them."""
+    if data.classes is None:
+        return data
+    numbers = [names.index(name) if name in names else -1 for name in data.classes]
+    y, test_y = np.array(numbers)[data.y], np.array(numbers)[data.test_y]
+    if min(y.min(), test_y.min(initial=0)) < 0:
+        raise ValueError(f"labels: expected classes of the model, {shown(names)}, got {shown(data.classes)}")
+    return replace(data, y=y, test_y=test_y, classes=names)
 
 
 def finite(value: Any) -> float | None:

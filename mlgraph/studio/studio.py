@@ -10,12 +10,17 @@ import webbrowser
 from html import escape
 from typing import Any
 
-import uvicorn
-
 from mlgraph.models.model import Model
 from mlgraph.studio.data import arrays
-from mlgraph.studio.server import application, new_token
 from mlgraph.studio.session import Session
+
+try:
+    import uvicorn
+
+    from mlgraph.studio.server import application, new_token
+except ModuleNotFoundError as error:
+    what = f"studio: {error.name} is missing; pip install 'mlgraph[studio]'"
+    raise ModuleNotFoundError(what, name=error.name) from None
 
 
 class Studio:
@@ -42,9 +47,12 @@ class Studio:
             self._socket.close()
             raise ValueError(f"port: expected 0 to 65535, got {port}") from error
         self._port = self._socket.getsockname()[1]
+        everywhere = host in ("", "0.0.0.0", "::")
         name = f"[{host}]" if ":" in host else host
+        name = socket.gethostname() if everywhere else name
         self.url = f"http://{name}:{self._port}/?token={self._token}"
-        hosts = {name, *(("localhost",) if host in ("127.0.0.1", "::1") else ())}
+        # At all addresses of a computer, whose names it does not know, the token alone must do.
+        hosts = None if everywhere else {name, *(("localhost",) if host in ("127.0.0.1", "::1") else ())}
         config = uvicorn.Config(
             application(session, self._token, hosts), log_level="error", access_log=False, lifespan="off", ws="none"
         )

@@ -175,9 +175,10 @@ def test_a_network_that_overflows_is_shown_in_strict_json():
         client.session.model.graph.set_parameters(np.full_like(client.session.model.graph.get_parameters(), 3e30))
         for path, query in GETS[:4]:
             assert client.json(path, **query)
-        for node in (0, 790, *range(814, len(client.session.model.graph))):
+        for node in range(len(client.session.model.graph)):
             assert client.json("neuron", node=node)
         assert client.post("example", index=0)
+        assert client.get("plane", nodes="5,6", side=8)
         assert client.json("network")["neurons"][str(failure["node"])]["status"] == "nan"
 
 
