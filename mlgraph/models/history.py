@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -97,6 +97,14 @@ class History(Declared, Mapping[str, npt.NDArray[Any]]):
     nonfinite_node: Int64 = field(default_factory=_no_ints)
     nonfinite_example: Int64 = field(default_factory=_no_ints)
     nonfinite_cut: Int64 = field(default_factory=_no_ints)
+
+    _elsewhere: ClassVar = {
+        "history": "the history itself, which is a mapping, or history.to_pandas()",
+        "loss": "epoch_loss",
+        "accuracy": "epoch_accuracy",
+        "val_loss": "validation_loss",
+        "val_accuracy": "validation_accuracy",
+    }
 
     def __post_init__(self) -> None:
         for name in ("validation_loss", "validation_accuracy"):

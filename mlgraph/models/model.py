@@ -143,6 +143,7 @@ class Model(Freezable, Declared):
         **dict.fromkeys(("set_weights", "load_state_dict"), "layer.weights, or graph.set_parameters()"),
         **dict.fromkeys(("load", "load_weights"), "mlgraph.load(path)"),
         "parameters": "graph.get_parameters()",
+        "classes_": "classes",
         "score": 'evaluate(x, y)["accuracy"]',
         "summary": "print(model)",
         "inputs": "graph.inputs",

@@ -39,6 +39,7 @@ def net():
         (lambda net: net.layers[0][0].edges, AttributeError, "here it is in_edges or out_edges"),
         (lambda net: net.summary(), AttributeError, "here it is print"),
         (lambda net: net.graph.input("x"), AttributeError, "'Graph' object .* here it is add_input"),
+        (lambda net: mlgraph.History().history, AttributeError, "here it is the history itself"),
         (lambda net: mlgraph.load_model, AttributeError, r"here it is mlgraph\.load"),
     ],
 )
