@@ -22,7 +22,7 @@ from mlgraph.compiler import grouping, holes, plan
 from mlgraph.datasets import load_mnist
 from mlgraph.engine import choice, examples
 from mlgraph.models.running import engine_of
-from mlgraph.training import fitting
+from mlgraph.training import options
 
 Way = tuple[Any, str, Any]
 """A module, the name of its threshold (or of what decides by it), and the value that makes it decide for one way."""
@@ -177,7 +177,7 @@ def few() -> Iterator[tuple[float, list[float]]]:
     net, rng, steps = layers(256, 256, 10), np.random.default_rng(0), 100
     for batch in (4, 8, 16, 32, 64, 128):
         run = fitted(net, floats(rng, 256, steps * batch), floats(rng, 10, steps * batch), batch)
-        yield batch, [s / steps for s in seconds(run, [(fitting, "FEW", 0), (fitting, "FEW", batch)])]
+        yield batch, [s / steps for s in seconds(run, [(options, "FEW", 0), (options, "FEW", batch)])]
 
 
 def dense() -> Iterator[tuple[float, list[float]]]:
