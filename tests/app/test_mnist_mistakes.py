@@ -29,7 +29,10 @@ def assert_refused(result, message):
         ("--hidden=32,", "argument --hidden: expected integers from 1 to 1000000000 such as 32 or 300,100, or none"),
         ("--threads=0", "argument --threads: expected an integer from 1 to 1024, got '0'"),
         ("--seed=18446744073709551616", "argument --seed: expected an integer from 0 to 2**64 - 1"),
-        ("--activation=softmax", "argument --activation: expected identity, relu, leaky_relu, sigmoid, tanh, elu, gelu, silu or softplus"),
+        (
+            "--activation=softmax",
+            "--activation: expected identity, relu, leaky_relu, sigmoid, tanh, elu, gelu, silu or softplus",
+        ),
         # Abbreviations are not accepted, since they would break when options are added.
         ("--epoch 1", "unrecognized arguments: --epoch 1 (did you mean --epochs?)"),
         ("--lr 0.1 --bs=4", "unrecognized arguments: --lr 0.1 --bs=4 (did you mean --learning-rate?)"),
