@@ -81,6 +81,7 @@ export function begin(root) {
     const { data, layers } = store.state;
     const shown = patched ?? found;
     tell("example", shown);
+    if (shown.x && !data.image) tell("shown-row", shown.x);
     const parts = [];
     const text = Array.isArray(shown.answer) ? shown.answer.map(short).join(", ") : String(shown.answer);
     parts.push(h("p", {}, "The network says ", h("b", { "data-testid": "prediction", class: "said" }, text),
@@ -102,9 +103,9 @@ export function begin(root) {
         parts.push(h("div", { class: "row" }, picture(found.input_adjoints.map((v) => -(v ?? 0)), size, 140),
           h("p", { class: "note", style: "flex: 1; min-width: 120px" }, `More ink on blue, less on red would make it say ${label}.`)));
       }
-      const strongest = Object.entries(found.adjoints).filter(([, v]) => v)
+      const strongest = Object.entries(found.adjoints).filter(([node, v]) => v && names[node])
         .sort((a, b) => Math.abs(b[1]) - Math.abs(a[1])).slice(0, 8);
-      parts.push(h("p", { class: "note" }, "The nodes that matter most, with the derivative of the loss:"),
+      parts.push(h("p", { class: "note" }, `The neurons that matter most. More of a positive one makes it say ${label} less:`),
         h("div", { class: "row" }, ...strongest.map(([node, v]) =>
           h("button", { onclick: () => select({ node: Number(node) }) }, `${nameOfNode(Number(node))}: ${short(v)}`))));
     }

@@ -791,7 +791,10 @@ function drawTitles() {
   if (input.nodes && input.pitch * view.k > 9) {
     ctx.textAlign = "right";
     ctx.fillStyle = colours.quiet;
-    for (const node of input.nodes) ctx.fillText(node.name.slice(0, 24), ...offset(node, -6));
+    for (const node of input.nodes) {
+      const [x, y] = offset(node, -6);
+      ctx.fillText(shortened(node.name, x - 4), x, y);
+    }
   }
   ctx.textAlign = "left";
   for (const column of columns) if (column.isOutput && column.pitch * view.k > 9) column.nodes.forEach(drawLabel);
@@ -801,6 +804,13 @@ function drawTitles() {
 function offset(node, by) {
   const [x, y] = screen(node.x + (by > 0 ? node.size : 0), node.y + node.size / 2);
   return [x + by, y];
+}
+
+// A text that takes at most so many pixels.
+function shortened(text, room) {
+  let end = text.length;
+  while (end > 1 && ctx.measureText(text.slice(0, end)).width > room) end--;
+  return end === text.length ? text : `${text.slice(0, Math.max(1, end - 1))}…`;
 }
 
 function drawLabel(node) {

@@ -246,7 +246,7 @@ function edges(place) {
       h("summary", {}, `${title}: ${found.length}${found.length > MOST_EDGES ? `, the strongest ${MOST_EDGES}` : ""}`),
       h("table", { class: "edges" }, ...strongest.map((one) => {
         const ends = source ? { source: one.node, target: place.node } : { source: place.node, target: one.node };
-        const weight = one.weight === null ? "" : h("input", { type: "number", step: "any", value: one.weight.toPrecision(4),
+        const weight = one.weight === null ? "" : h("input", { type: "number", step: "any", value: one.weight.toPrecision(3),
           "aria-label": `weight of the edge ${source ? "from" : "to"} ${nameOf(one)}`,
           onchange: (event) => edit("set-weight", { ...ends, value: Number(event.target.value) }) });
         return h("tr", {},
