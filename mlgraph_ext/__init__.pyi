@@ -106,6 +106,20 @@ class _Sweep(Protocol):
         adjoint_slot: _Array | None,
         adjoint_out: _Array | None,
     ) -> int: ...
+    def update_clipped(
+        self,
+        ranges: _Array,
+        gradient: _Array,
+        most: float,
+        optimizer: int,
+        hyper: _Array,
+        parameters: _Array,
+        first: _Array | None,
+        second: _Array | None,
+        frozen: _Array | None,
+        rate: float,
+        decay: float,
+    ) -> None: ...
     def use_transpose(self, so: bool) -> None: ...
     def entry_floats(self, columns: int, lanes: int) -> int: ...
     def middle_column(self, columns: int) -> int: ...

@@ -62,6 +62,7 @@
 #    released.
 
 from cython.parallel cimport prange
+from libc.math cimport sqrt
 from libc.string cimport memcpy, memset
 
 from time import perf_counter
@@ -87,6 +88,7 @@ include "_packs.pxi"
 include "_losses.pxi"
 include "_tiles.pxi"
 include "_units.pxi"
+include "_clipping.pxi"
 include "_epochs.pxi"
 include "_measuring.pxi"
 

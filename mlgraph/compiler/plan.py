@@ -368,10 +368,17 @@ class Plan:
     @cached_property
     def trained_ranges(self) -> Int64:
         """Ranges of the trained parameters, padding included, as [begin, end, begin, end, ...]."""
+        return self.updated_ranges[:, :2].ravel()
+
+    @cached_property
+    def updated_ranges(self) -> Int64:
+        """These ranges as rows: begin, end, and whether weight decay applies."""
         ranges = [
-            (at, at + n) for _, ins in self.trained for at, n in ((ins.weights, ins.n_weights), (ins.bias, ins.size))
+            (at, at + n, decays)
+            for _, ins in self.trained
+            for at, n, decays in ((ins.weights, ins.n_weights, ins.decays), (ins.bias, ins.size, 0))
         ]
-        return np.array(sorted((at, end) for at, end in ranges if 0 <= at < end), np.int64).reshape(-1)
+        return np.array(sorted(row for row in ranges if 0 <= row[0] < row[1]), np.int64).reshape(-1, 3)
 
     def rows(self, ins: Instruction) -> Rows:
         """The edges of an instruction of sparse rows."""

@@ -88,10 +88,12 @@ class Engine:
     plan : Plan
     holes : HoleMap, optional
         For a plan with holes: the places of its parameters in the graph.
+    rows : Plan, optional
+        For a plan with holes: the plan that it was made from.
     """
 
-    def __init__(self, graph: Graph, plan: Plan, holes: HoleMap | None = None) -> None:
-        self.graph, self.plan, self._holes = graph, plan, holes
+    def __init__(self, graph: Graph, plan: Plan, holes: HoleMap | None = None, rows: Plan | None = None) -> None:
+        self.graph, self.plan, self._holes, self._rows = graph, plan, holes, rows or plan
         self._copies: dict[int, Float32] = {}
         # Engines with holes, by the rows that became blocks; None stands for this engine, to avoid a reference cycle.
         self._with_holes: dict[tuple[int, ...], Engine | None] = {(): None}
@@ -107,9 +109,9 @@ class Engine:
         self._last: tuple[tuple[Any, ...] | None, _Call | None] = None, None
         """The last call of few examples, and the request that it was made for."""
 
-    def __reduce__(self) -> tuple[type[Engine], tuple[Graph, Plan, HoleMap | None]]:
+    def __reduce__(self) -> tuple[type[Engine], tuple[Graph, Plan, HoleMap | None, Plan]]:
         # A copy allocates its own arrays, so the addresses prepared here are not valid for it.
-        return Engine, (self.graph, self.plan, self._holes)
+        return Engine, (self.graph, self.plan, self._holes, self._rows)
 
     @cached_property
     def _candidates(self) -> list[Candidate]:
@@ -125,7 +127,7 @@ class Engine:
         numbers = worth_holes(self._candidates, examples.density, n)
         if numbers not in self._with_holes:
             plan, holes = with_holes(self.plan, numbers)
-            self._with_holes[numbers] = None if holes is None else Engine(self.graph, plan, holes)
+            self._with_holes[numbers] = None if holes is None else Engine(self.graph, plan, holes, self.plan)
         return self._with_holes[numbers] or self
 
     def compute(self, examples: Examples, **options: Any) -> tuple[int, Float32, Float32]:
@@ -165,6 +167,7 @@ class Engine:
         adjoints: Nodes = (),
         highest: Int64 | None = None,
         n_threads: int | None = None,
+        clip_norm: float | None = None,
     ) -> tuple[int, Float32, Float32]:
         """Execute steps of the plan.
 
@@ -180,7 +183,8 @@ class Engine:
         hyper : (float, float, float)
             Momentum or beta1, beta2, epsilon.
         gradient : float32, optional
-            In place of an optimizer: a vector as long as the parameters, to which gradients are added.
+            In place of an update: a vector as long as the parameters, to which gradients are added, those
+            of frozen parameters only without an optimizer.
         seed : int, optional
             Set in training: neurons and edges are dropped, and values that are not finite end the call
             if there is an optimizer or `gradient`.
@@ -201,6 +205,8 @@ class Engine:
             Receives the index in `values` of the highest value, -1 where one is NaN. The values are
             then not returned.
         n_threads : int, optional
+        clip_norm : float, optional
+            Maximum norm of a step's gradient, if there is an optimizer. No values are then returned.
 
         Returns
         -------
@@ -218,6 +224,11 @@ class Engine:
         RuntimeError
             If the plan does not have a requested node.
         """
+        if clip_norm is not None and optimizer is not None and steps is not None and gradient is None:
+            options = {"objective": objective, "seed": seed, "limit": limit, "few": few, "n_threads": n_threads}
+            return self._clipped(
+                examples, steps, clip_norm, optimizer, hyper, losses=losses, correct=correct, **options
+            )
         plan, n = self.plan, len(examples)
         if examples.array.shape[1] < plan.width:
             # A callback of `fit` may have added inputs since the data were checked.
@@ -307,6 +318,33 @@ class Engine:
                 if vector is not None and copy is not None:
                     self._holes.from_blocks(copy, vector, n_threads)
         return bad, value_out, adjoint_out
+
+    def _clipped(
+        self,
+        examples: Examples,
+        steps: Steps,
+        clip_norm: float,
+        optimizer: str,
+        hyper: tuple[float, float, float],
+        **options: Any,
+    ) -> tuple[int, Float32, Float32]:
+        """`execute` with `clip_norm`: each step adds up its whole gradient, whose norm decides how it updates."""
+        gradient, none = self.graph.storage.zeros(), np.zeros((0, 0), np.float32)
+        parameters, first, second, frozen = self._vectors(optimizer)
+        code, rounded, ranges = OPTIMIZERS[optimizer], np.array(hyper, np.float32), self._rows.updated_ranges
+        with uninterrupted():  # as in one call of the kernels: a signal waits until the caller has the losses
+            for i in range(len(steps.size)):
+                gradient.fill(0)
+                step = steps.of(slice(i, i + 1))
+                # Any optimizer's name leaves out frozen parameters; that of SGD copies no moments into blocks.
+                options |= {"steps": step._replace(decay=None), "optimizer": "sgd", "gradient": gradient}
+                if self.execute(examples, **options)[0] >= 0:
+                    return i, none, none
+                decay = 0.0 if step.decay is None else step.decay[0]
+                mlgraph_ext.sweep.update_clipped(
+                    ranges, gradient, clip_norm, code, rounded, parameters, first, second, frozen, step.rate[0], decay
+                )
+        return -1, none, none
 
     def _last_call(self, key: tuple[Any, ...], arrays: Arrays) -> _Call | None:
         """The last call, if it also fits this request. For few examples, which are one tile, the key decides."""

@@ -97,6 +97,8 @@ class Learning(NamedTuple):
     few : bool
         Whether steps skip zeros whatever the data. The smallest batch size decides for all steps.
     n_threads : int, optional
+    clip_norm : float, optional
+        Maximum norm of a step's gradient.
     """
 
     objective: Objective
@@ -105,6 +107,7 @@ class Learning(NamedTuple):
     seed: int
     few: bool
     n_threads: int | None
+    clip_norm: float | None = None
 
 
 def epoch_steps(

@@ -878,6 +878,7 @@ class Model(Freezable, Declared):
         **dict.fromkeys(("lr", "learning_rate_init"), "learning_rate"),
         **dict.fromkeys(("max_iter", "n_epochs", "num_epochs"), "epochs"),
         **dict.fromkeys(("alpha", "l2"), "weight_decay"),
+        **dict.fromkeys(("clipnorm", "global_clipnorm", "max_norm", "max_grad_norm"), "clip_norm"),
         **dict.fromkeys(("random_state", "random_seed"), "seed"),
         **dict.fromkeys(("validation", "val_data", "eval_set"), "validation_data"),
         **dict.fromkeys(("val_split", "validation_fraction"), "validation_split"),
@@ -898,6 +899,7 @@ class Model(Freezable, Declared):
         learning_rate: float | tuple[float, float] | Callable[[float], float] | None = None,
         momentum: float = 0.9,
         weight_decay: float = 0.0,
+        clip_norm: float | None = None,
         optimizer: str = "adam",
         standardize: bool = False,
         sample_weight: npt.ArrayLike | None = None,
@@ -967,6 +969,11 @@ class Model(Freezable, Declared):
             biases and parameter nodes. For SGD without momentum it equals adding weight_decay / 2 *
             w^2 to the loss, as other libraries do; with momentum, their decay corresponds to
             1 / (1 - momentum) times as much here. It is at most 1 / the highest learning rate.
+        clip_norm : float, optional
+            Scale the gradient of a step to this Euclidean norm if its norm is larger (Pascanu et al.
+            2013, On the difficulty of training recurrent neural networks). The norm is that of all
+            parameters that the step trains, as in torch's `clip_grad_norm_` and in Keras'
+            `global_clipnorm`. A step that overflows still follows `on_nonfinite`.
         optimizer : "sgd" or "adam"
             Adam is the efficient form at the end of section 2 of Kingma & Ba (2015), with beta2 =
             0.999 and epsilon = 1e-8, which is added before the bias correction.
@@ -1092,6 +1099,7 @@ class Model(Freezable, Declared):
             learning_rate=learning_rate,
             momentum=momentum,
             weight_decay=weight_decay,
+            clip_norm=clip_norm,
             optimizer=optimizer,
             standardize=standardize,
             sample_weight=sample_weight,

@@ -36,7 +36,7 @@ from mlgraph.models.model import Model
 from mlgraph.models.model_file import ModelFileError, header_of, read, require, save
 from mlgraph.training.loop import RunState
 
-FORMAT = 6
+FORMAT = 7
 """Version of the part that a checkpoint adds to a model file."""
 
 HISTORY = {name: str(column.dtype) for name, column in vars(History()).items()}

@@ -44,6 +44,7 @@ from mlgraph.training.options import (
     RATES,
     Options,
     begin_state,
+    checked_clip,
     checked_decay,
     checked_optimizer,
     checked_rates,
@@ -77,6 +78,7 @@ def fit(
     learning_rate: float | tuple[float, float] | Callable[[float], float] | None,
     momentum: float,
     weight_decay: float,
+    clip_norm: float | None,
     optimizer: str,
     standardize: bool,
     sample_weight: npt.ArrayLike | None,
@@ -132,6 +134,7 @@ def fit(
         truth("shuffle", shuffle),
     )
     optimizer, momentum = checked_optimizer(optimizer, momentum)
+    clip_norm = checked_clip(clip_norm)
     seed = checked_seed(seed)
     on_nonfinite = one_of("on_nonfinite", on_nonfinite, POLICIES)
     if truth("resume", resume) and checkpoint is None:
@@ -183,6 +186,7 @@ def fit(
                     **course._asdict(),
                     "learning_rate": _recorded_rates(rates, sampled_rates),
                     "momentum": momentum,
+                    "clip_norm": clip_norm,
                     "optimizer": optimizer,
                     "on_nonfinite": on_nonfinite,
                     "sparsify": repr(sparsify),
@@ -202,7 +206,7 @@ def fit(
             model.history = state.history
             model._scaling, model._columns, model._classes = scaling, model.columns or columns, classes
         few = takes_few(sizes, len(examples))
-        learning = Learning(objective, optimizer, (momentum, 0.999, 1e-8), run_seed, few, n_threads)
+        learning = Learning(objective, optimizer, (momentum, 0.999, 1e-8), run_seed, few, n_threads, clip_norm)
         options = Options(course, learning, wants_each_step(called))
         if keeper:
             options.fixed = "a run with a checkpoint keeps its options, with which it would be resumed"

@@ -80,15 +80,16 @@ class Progress:
         optimizer: str | None = None,
         momentum: float | None = None,
         weight_decay: float | None = None,
+        clip_norm: float | None = None,
         each_step: bool | None = None,
     ) -> None:
         """Change options of the run from the next step on; None leaves one as it is.
 
         Parameters
         ----------
-        learning_rate, batch_size, optimizer, momentum, weight_decay
+        learning_rate, batch_size, optimizer, momentum, weight_decay, clip_norm
             As for `Model.fit`. A pair or a function still stretches over the whole run. Another
-            optimizer begins without momentum.
+            optimizer begins without momentum. A `clip_norm` of 1e30 clips nothing.
         each_step : bool
             Whether callbacks are called after each step, as if one had a hook for steps.
 
@@ -121,6 +122,7 @@ class Progress:
             optimizer=optimizer,
             momentum=momentum,
             weight_decay=weight_decay,
+            clip_norm=clip_norm,
             each_step=each_step,
         )
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+FLOAT32_TINY = float(np.finfo(np.float32).tiny)
+
 PROGRESS = np.arange(1000) / 1000
 """Values of the progress at which a learning rate function is checked before a run. No batch begins at 1."""
 
@@ -65,6 +67,7 @@ class Options:
         optimizer: str | None,
         momentum: float | None,
         weight_decay: float | None,
+        clip_norm: float | None,
         each_step: bool | None,
     ) -> None:
         """See `Progress.change`; the run has n examples and has taken `step` steps."""
@@ -86,6 +89,8 @@ class Options:
             named if optimizer is None else optimizer, of_momentum if momentum is None else momentum
         )
         learning = learning._replace(optimizer=name, hyper=(of_momentum, *learning.hyper[1:]))
+        if clip_norm is not None:
+            learning = learning._replace(clip_norm=checked_clip(clip_norm))
         each_step = self.each_step if each_step is None else truth("each_step", each_step)
         if name != self.learning.optimizer:
             with model.graph.lock:  # another thread may edit the graph
@@ -147,6 +152,11 @@ def _pair(name: str, value: Any, checked: Callable[[str, Any], T]) -> tuple[T, T
     if len(pair) != 2:
         raise ValueError(f"{name}: expected one number or two, got {shown(value)}")
     return checked(name, pair[0]), checked(name, pair[1])
+
+
+def checked_clip(value: Any) -> float | None:
+    """The maximum norm of a gradient; None for no maximum. The kernels scale gradients by a float32."""
+    return None if value is None else real("clip_norm", value, "a finite number above 0", FLOAT32_TINY, FLOAT32_MAX)
 
 
 def checked_decay(value: Any, rate: float) -> float:

@@ -167,3 +167,21 @@ def test_are_finite_finds_a_single_value(sweep, n):
         other[i] = (np.nan, np.inf, -np.inf)[i % 3]
         assert not sweep.are_finite(other, np.array([[0, 0], [0, n]]))
         assert sweep.are_finite(other, np.array([[0, i], [i + 1, n]]))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"ranges": np.zeros((1, 2), int)}, "ranges: expected 3 columns, got 2"),
+        ({"ranges": np.array([[0, 9, 1]])}, "ranges: expected numbers up to 8, got 0 to 9"),
+        ({"frozen": np.zeros(7, np.float32)}, "ranges: expected numbers up to 7, got 0 to 8"),
+        ({"second": None}, "optimizer: expected 1, 2 or 3, and its moments, got 3"),
+        ({"optimizer": 0}, "optimizer: expected 1, 2 or 3, and its moments, got 0"),
+    ],
+)
+def test_update_clipped_refuses_inconsistent_arguments(sweep, changes, message):
+    vectors = dict.fromkeys(("gradient", "parameters", "first", "second", "frozen"), np.zeros(8, np.float32))
+    good = {"ranges": np.array([[0, 8, 1]]), "hyper": np.zeros(3, np.float32), **vectors}
+    good |= {"most": 1.0, "optimizer": 3, "rate": 0.1, "decay": 0.0}
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        sweep.update_clipped(**{**good, **changes})

@@ -58,7 +58,7 @@ def calls(w):
     scored = {"scope": "layer", "block": 2, "data": (X, LABELS), "seed": 3, "n_threads": 1}
     options = {"epochs": 2, "batch_size": 8, "learning_rate": 0.125, "momentum": 0.5, "weight_decay": 0.5}
     options |= {"optimizer": "adam", "validation_data": (X, LABELS), "shuffle": True, "seed": 3, "callbacks": None}
-    options |= {"sparsify": None, "on_nonfinite": "skip", "checkpoint": w.folder / "checkpoint"}
+    options |= {"sparsify": None, "on_nonfinite": "skip", "clip_norm": 1.0, "checkpoint": w.folder / "checkpoint"}
     gradual = {"sparsity": 0.5, "updates": 20, "until": 0.5, "block": 4}
     checked = {"function": w.f, "x": X, "seed": 3}
     return {
@@ -167,6 +167,7 @@ def wrong_values(w, good):
         "n_inputs size epochs batch_size block updates limit ndim n_threads": [*integers, 0],
         "dropout weight_dropout sparsity neurons fraction until start initial momentum": [*floats, 2.0, INF],
         "weight_decay checkpoint_every learning_rate step": [*floats, INF, 10**400],
+        "clip_norm": [*floats, 0, 1e-300, INF],
         "value weight bias": [*numbers, 1e39, 10**400],
         "activation by scope optimizer on_nonfinite loss": ["spam", "", "a\nb", 3, ["relu"], b"relu", "x" * 10**5],
         "name": [3, True, b"a", ["a"]],

@@ -88,7 +88,7 @@ NEEDS = "checkpoint: needs: expected pairs of outputs and of ranges of nodes up 
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("format", 1, "checkpoint: format: expected 6, got 1; another version of mlgraph wrote it"),
+        ("format", 1, "checkpoint: format: expected 7, got 1; another version of mlgraph wrote it"),
         ("format", None, "a model, but not a checkpoint: its header has no entry for one"),
         ("arguments", [], "checkpoint: arguments or digests are missing"),
         ("models", [3], "checkpoint: models: expected a list of digests"),
@@ -156,6 +156,7 @@ def changed(array):
         ({"shuffle": False}, "shuffle"),
         ({"seed": 6}, "seed"),
         ({"weight_decay": 0.1}, "weight_decay"),
+        ({"clip_norm": 0.1}, "clip_norm was None, but is 0.1 now"),
         ({"on_nonfinite": "skip"}, "on_nonfinite"),
         ({"sparsify": mlgraph.GradualPruning(0.5)}, "sparsify"),
         ({"validation_data": None}, "the validation data changed"),
