@@ -15,7 +15,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m mlgraph.studio", description=(__doc__ or "").partition(": ")[2])
     parser.add_argument("model", nargs="?", type=Path, help="a model's file; by default a new 784-32-10 network")
-    parser.add_argument("--data", type=Path, help="a folder of IDX files, a .csv or an .npz; by default MNIST")
+    parser.add_argument(
+        "--data", type=Path, help="a folder of IDX or .npy files, or a .csv, .npz or .npy; MNIST by default"
+    )
     parser.add_argument("--target", help="the column of a .csv to learn; by default the last one")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at; by default this computer alone")
     parser.add_argument("--port", type=int, default=0, help="port; 0, the default, takes a free one")
@@ -57,10 +59,7 @@ def _session(args: argparse.Namespace) -> Any:
     from mlgraph.studio import build, data as sources
     from mlgraph.studio.session import Session
 
-    if args.data is None or args.data.is_dir():
-        data = sources.mnist(args.data)
-    else:
-        data = sources.from_file(args.data.read_bytes(), args.data.name, args.target)
+    data = sources.from_path(args.data, args.target)
     if args.model is None:
         return Session(build.network(data, [32]), data)
     model = mlgraph.load(args.model)

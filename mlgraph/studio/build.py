@@ -99,8 +99,7 @@ def _points(given: Any) -> Data:
     if not isinstance(given, list) or not 2 <= len(given) <= 5000 or not all(map(_is_point, given)):
         raise ValueError("points: expected 2 to 5000 lists [x, y, class], with classes 0 and 1")
     array = np.array(given, np.float64)
-    x, y = array[:, :2].astype(np.float32), array[:, 2].astype(int)
-    return sources.arrays(x, y, name="my points", columns=["x", "y"], classes=["blue", "orange"])
+    return sources.points(array[:, :2], array[:, 2].astype(int), "my points")
 
 
 def _is_point(given: Any) -> bool:
@@ -112,8 +111,8 @@ def _is_point(given: Any) -> bool:
 def upload(session: Session, content: bytes, name: str, target: str | None) -> None:
     """Begin with the data of a file, and a network of one hidden layer."""
     data = sources.from_file(content, name, target)
-    if len(data.columns) > 2**16 or (data.classes is not None and len(data.classes) > 1000):
-        raise ValueError(f"{name}: more than 65,536 columns or 1,000 classes")
+    if len(data.columns) > sources.MOST_COLUMNS or len(data.classes or ()) > sources.MOST_LABELS:
+        raise ValueError(f"{name}: more than {sources.MOST_COLUMNS:,} columns or {sources.MOST_LABELS:,} classes")
     session.replace(network(data, [32]), data)
 
 

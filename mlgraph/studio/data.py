@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import zipfile
+from array import array
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph._support.checks import StrOrBytesPath, one_of, shown
+from mlgraph._support.checks import FLOAT32_MAX, StrOrBytesPath, one_of, shown
 from mlgraph.datasets import load_mnist
 
 MOST_BYTES = 256 * 2**20
 """Largest size of a file that is read, and of the arrays in it."""
+
+MOST_COLUMNS = 2**16
+MOST_CLASSES = 2**16
+MOST_LABELS = 1000
+
+MOST_WHOLE = 20
+"""So many different whole numbers to learn are still labels; of more, a file means amounts."""
 
 TEST_SHARE = 5
 """Every fifth example of data without a test set is held out."""
@@ -43,6 +53,8 @@ class Data:
         Height and width, if an example is an image.
     standardize : bool
         Whether columns should be scaled to mean 0 and standard deviation 1.
+    target : str, or None
+        What `y` is, if it has a name.
     """
 
     name: str
@@ -54,6 +66,7 @@ class Data:
     classes: list[str] | None
     image: tuple[int, int] | None = None
     standardize: bool = False
+    target: str | None = None
 
     @property
     def is_plane(self) -> bool:
@@ -83,44 +96,87 @@ def arrays(
 ) -> Data:
     """Arrays as `Model.fit` takes them; without a test set, every fifth example is held out."""
     columns = columns or [str(c) for c in getattr(x, "columns", [])]
-    x, y = np.asarray(x), np.asarray(y)
-    if x.ndim > 2 and image is None and x.ndim == 3:
-        image = (x.shape[1], x.shape[2])
-    x = x.reshape(len(x), -1) if x.ndim != 2 else x
-    if len(x) != len(y):
-        raise DataProblem(f"expected as many labels as examples, got {len(y)} and {len(x)}")
+    shape = np.shape(x)
+    x = _examples("x", x)
+    y = _targets("y", y, len(x))
     if len(x) < 2:
         raise DataProblem(f"expected at least two examples, got {len(x)}")
-    if y.ndim == 2 and y.shape[1] == 1 and y.dtype.kind in "iuUSOb":
-        y = y[:, 0]
-    if y.dtype.kind in "USO":
-        names, y = np.unique(y.astype(str), return_inverse=True)
-        classes = names.tolist()
-    elif y.dtype.kind in "iub" and y.ndim == 1:
-        if len(y) and int(y.min()) < 0:
-            raise DataProblem(f"labels: expected integers from 0 on, got {int(y.min())}")
-        classes = classes or [str(i) for i in range(int(y.max()) + 1)]
+    if test is None:
+        order, n = np.random.default_rng(0).permutation(len(x)), max(1, len(x) // TEST_SHARE)
+        x, y, test_x, test_y = x[order[n:]], y[order[n:]], x[order[:n]], y[order[:n]]
     else:
-        classes, y = None, np.asarray(y, np.float32).reshape(len(y), -1)
+        test_x = _examples("the x of the test", test[0])
+        test_y = _targets("the y of the test", test[1], len(test_x))
+        if test_x.shape[1] != x.shape[1]:
+            raise DataProblem(f"the examples have {x.shape[1]} columns, those of the test {test_x.shape[1]}")
+        if not len(test_x):
+            raise DataProblem("the test has no examples")
+        if test_y.shape[1:] != y.shape[1:] or (test_y.dtype.kind == "U") != (y.dtype.kind == "U"):
+            raise DataProblem("y and the y of the test are of different kinds")
+    if y.dtype.kind == "U":
+        # A label that only the test has counts, too: it is an output that nothing teaches.
+        names, at = np.unique(np.concatenate([y, test_y]), return_inverse=True)
+        classes, y, test_y = names.tolist(), at[: len(y)], at[len(y) :]
+    elif y.dtype.kind in "iu" and y.ndim == 1 and test_y.dtype.kind in "iu":
+        least, most = min(y.min(), test_y.min()), max(y.max(), test_y.max())
+        if least < 0:
+            raise DataProblem(f"labels: expected integers from 0 on, got {least}")
+        if most >= MOST_CLASSES:
+            raise DataProblem(
+                f"labels: expected integers below {MOST_CLASSES:,}, got {most}; amounts need a floating dtype"
+            )
+        classes = classes or [str(i) for i in range(int(most) + 1)]
+    else:
+        classes = None
+        y, test_y = (np.asarray(part, np.float32).reshape(len(part), -1) for part in (y, test_y))
+    pixels = [size for size in shape[1:] if size > 1]
+    if image is None and len(shape) > 2 and len(pixels) == 2:
+        image = (pixels[0], pixels[1])
     side = round(x.shape[1] ** 0.5)
     if image is None and side * side == x.shape[1] and side >= 8 and not columns:
         image = (side, side)
     if not columns:
         columns = [f"x{i}" for i in range(x.shape[1])]
-    if test is None:
-        order = np.random.default_rng(0).permutation(len(x))
-        held, rest = order[: max(1, len(x) // TEST_SHARE)], order[max(1, len(x) // TEST_SHARE) :]
-        x, y, test_x, test_y = x[rest], y[rest], x[held], y[held]
-    else:
-        test_x = np.asarray(test[0]).reshape(len(test[0]), -1)
-        test_y = np.asarray(test[1])
-        if classes is None:
-            test_y = np.asarray(test_y, np.float32).reshape(len(test_y), -1)
-        elif test_y.dtype.kind in "USO":
-            at = {label: i for i, label in enumerate(classes)}
-            test_y = np.array([at[str(label)] for label in test_y])
-    standardize = x.dtype != np.uint8 and image is None and x.shape[1] != 2
+    standardize = x.dtype != np.uint8 and image is None
     return Data(name, x, y, test_x, test_y, columns, classes, image, standardize)
+
+
+def _examples(what: str, given: Any) -> npt.NDArray[Any]:
+    """Rows of finite numbers."""
+    x: npt.NDArray[Any] = np.asarray(given.toarray() if hasattr(given, "toarray") else given)
+    if x.dtype.kind not in "biuf":
+        raise DataProblem(f"{what}: expected numbers, got an array of {x.dtype}")
+    if not x.ndim or not all(x.shape[1:]):
+        raise DataProblem(f"{what}: expected rows of numbers, got an array of shape {x.shape}")
+    x = x.reshape(len(x), -1 if x.size else int(np.prod(x.shape[1:])))
+    if x.dtype.kind == "f" and not (np.abs(x) <= FLOAT32_MAX).all():
+        row, column = np.argwhere(~(np.abs(x) <= FLOAT32_MAX))[0]
+        raise DataProblem(f"{what}[{row}, {column}] is {x[row, column]}: expected numbers that float32 can hold")
+    return x
+
+
+def _targets(what: str, given: Any, n: int) -> npt.NDArray[Any]:
+    """Labels, as words or integers of shape (n,), or rows of finite numbers."""
+    y: npt.NDArray[Any] = np.asarray(given.toarray() if hasattr(given, "toarray") else given)
+    if y.dtype.kind == "O" and y.ndim and all(isinstance(label, str) for label in y.flat):
+        y = y.astype(str)
+    if y.dtype.kind == "S":
+        y = np.char.decode(y, "utf-8", "replace")
+    if y.dtype.kind == "b":
+        y = y.astype(np.int64)
+    if y.dtype.kind not in "iufU":
+        raise DataProblem(f"{what}: expected labels or numbers, got an array of {y.dtype}")
+    if not y.ndim or not all(y.shape[1:]):
+        raise DataProblem(f"{what}: expected a label for each example, got an array of shape {y.shape}")
+    if len(y) != n:
+        raise DataProblem(f"{what}: expected as many labels as examples, got {len(y)} and {n}")
+    if y.ndim == 2 and y.shape[1] == 1 and y.dtype.kind != "f":
+        y = y[:, 0]
+    if y.dtype.kind == "U" and y.ndim != 1:
+        raise DataProblem(f"{what}: expected one label for each example, got an array of shape {y.shape}")
+    if y.dtype.kind == "f" and not (np.abs(y) <= FLOAT32_MAX).all():
+        raise DataProblem(f"{what}: expected numbers that float32 can hold")
+    return y
 
 
 # --- points of the plane --------------------------------------------------------------------------
@@ -162,7 +218,13 @@ TOYS: dict[str, Callable[[np.random.Generator, int], tuple[Any, Any]]] = {
 def toy(name: str, n: int = 500) -> Data:
     """Points of the plane, by name."""
     x, y = TOYS[one_of("toy", name, tuple(TOYS))](np.random.default_rng(0), n)
-    return arrays(x.astype(np.float32), y, name=name, columns=["x", "y"], classes=["blue", "orange"])
+    return points(x, y, name)
+
+
+def points(x: npt.NDArray[Any], y: npt.NDArray[Any], name: str) -> Data:
+    """Points of the plane, near the origin, in two classes."""
+    data = arrays(x.astype(np.float32), y, name=name, columns=["x", "y"], classes=["blue", "orange"])
+    return replace(data, standardize=False)
 
 
 # --- files ----------------------------------------------------------------------------------------
@@ -171,83 +233,199 @@ def toy(name: str, n: int = 500) -> Data:
 def table(content: bytes, name: str, target: str | None = None) -> Data:
     """A CSV with a header, numbers in all columns but that of the target, by default the last one.
 
+    Cells are separated by commas, semicolons or tabs; by the latter two, numbers may have a decimal comma.
+    A first column without a name is a number of the row, as pandas and R write it, and is left out.
     A target of words, or of at most 20 different whole numbers, is a label; another is a number to predict.
     """
+    text = _text(content, name)
+    first = text.lstrip("\r\n").partition("\n")[0]
+    separator = max(",;\t", key=lambda mark: len(next(csv.reader([first], delimiter=mark), [])))
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
     try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise DataProblem(f"{name}: expected text in UTF-8") from None
-    try:
-        dialect: Any = csv.Sniffer().sniff(text[:4096], ",;\t")
-    except csv.Error:
-        dialect = csv.excel
-    try:
-        rows = [row for row in csv.reader(io.StringIO(text), dialect) if row]
+        header = [cell.strip() for cell in next((row for row in rows if any(map(str.strip, row))), [])]
+        columns, at = _columns(header, name, target)
+        x, cells = array("f"), []
+        for row in rows:
+            if not any(map(str.strip, row)):
+                continue
+            if len(row) != len(header):
+                raise DataProblem(f"{name}: line {rows.line_num} has {len(row)} cells, the header {len(header)}")
+            cells.append(row[at].strip())
+            for i in columns:
+                value = _number(row[i], separator)
+                if value is None:
+                    got = "nothing" if not row[i].strip() else shown(row[i])
+                    where = f"line {rows.line_num}, column {shown(header[i])}"
+                    raise DataProblem(f"{name}: {where}: expected a number that float32 can hold, got {got}")
+                x.append(value)
     except csv.Error as error:
-        raise DataProblem(f"{name}: {error}") from None
-    if len(rows) < 3:
-        raise DataProblem(f"{name}: expected a header and at least two rows, got {len(rows)} rows")
-    header, body = [cell.strip() for cell in rows[0]], rows[1:]
-    for i, row in enumerate(body):
-        if len(row) != len(header):
-            raise DataProblem(f"{name}: row {i + 2} has {len(row)} cells, the header {len(header)}")
-    if len(header) < 2:
-        raise DataProblem(f"{name}: expected at least two columns, got {len(header)}")
-    if all(_is_number(cell) for cell in header):
+        raise DataProblem(f"{name}: line {rows.line_num}: {error}") from None
+    if len(cells) < 2:
+        raise DataProblem(f"{name}: expected a header and at least two rows, got {len(cells)} rows")
+    empty = cells.index("") if "" in cells else None
+    if empty is not None:
+        raise DataProblem(f"{name}: row {empty + 1} has nothing in the column {shown(header[at])}, which is to learn")
+    if len(set(cells)) < 2:
+        raise DataProblem(f"{name}: the column {shown(header[at])} has only one value: there is nothing to learn")
+    values = [_number(cell, separator) for cell in cells]
+    y, classes = (np.array(cells), None) if None in values else _labels(np.array(values, float))
+    numbers = np.frombuffer(x, np.float32).reshape(len(cells), len(columns))
+    data = arrays(numbers, y, name=name, columns=[header[i] for i in columns], classes=classes)
+    return _scaled(replace(data, target=header[at]), header[at])
+
+
+def _text(content: bytes, name: str) -> str:
+    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        encodings = ["utf-16"]
+    elif b"\0" in content or content[:4] == b"PK\3\4":
+        raise DataProblem(f"{name}: expected text, got a binary file; save a spreadsheet as .csv")
+    else:
+        encodings = ["utf-8-sig", "cp1252"]  # the second is what spreadsheets still write
+    for encoding in encodings:
+        try:
+            return content.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+    raise DataProblem(f"{name}: expected text in UTF-8")
+
+
+def _columns(header: list[str], name: str, target: str | None) -> tuple[list[int], int]:
+    """The columns of the numbers, and that of the target."""
+    first = 1 if header and not header[0] else 0
+    if len(header) - first < 2:
+        raise DataProblem(f"{name}: expected a header with at least two columns, got {len(header) - first}")
+    if len(header) > MOST_COLUMNS:
+        raise DataProblem(f"{name}: more than {MOST_COLUMNS:,} columns")
+    if all(_number(cell, ",") is not None for cell in header[first:]):
         raise DataProblem(f"{name}: expected names of columns in the first row, got numbers")
-    at = len(header) - 1 if target is None else header.index(one_of("target", target, header))
-    columns = [i for i in range(len(header)) if i != at]
-    x = np.empty((len(body), len(columns)), np.float32)
-    for j, i in enumerate(columns):
-        for k, row in enumerate(body):
-            if not _is_number(row[i]):
-                raise DataProblem(f"{name}: row {k + 2}, column {header[i]}: expected a number, got {shown(row[i])}")
-            x[k, j] = float(row[i])
-    if not np.isfinite(x).all():
-        raise DataProblem(f"{name}: expected numbers that are finite in float32")
-    cells = [row[at].strip() for row in body]
-    y: npt.NDArray[Any] = np.array(cells)
-    if all(_is_number(cell) for cell in cells):
-        y = np.array([float(cell) for cell in cells])
-        distinct = np.unique(y)
-        if len(distinct) <= 20 and (distinct == np.round(distinct)).all():
-            y = np.array([f"{v:g}" for v in y])
-        elif not np.isfinite(y).all():
-            raise DataProblem(f"{name}: column {header[at]}: expected finite numbers")
-    return arrays(x, y, name=name, columns=[header[i] for i in columns])
+    for i, cell in enumerate(header[first:], first):
+        header[i] = cell or f"column {i + 1}"
+    if len(set(header)) < len(header):
+        twice = next(cell for cell in header if header.count(cell) > 1)
+        raise DataProblem(f"{name}: two columns are named {shown(twice)}")
+    at = len(header) - 1
+    if target is not None:
+        if target not in header[first:]:
+            raise DataProblem(f"{name}: there is no column {shown(target)}; the last one is {shown(header[-1])}")
+        at = header.index(target)
+    return [i for i in range(first, len(header)) if i != at], at
+
+
+def _number(cell: str, separator: str) -> float | None:
+    """The number in a cell, or None."""
+    if separator != "," and "." not in cell:
+        cell = cell.replace(",", ".")
+    try:
+        value = float(cell)
+    except ValueError:
+        return None
+    return value if abs(value) <= FLOAT32_MAX and "_" not in cell else None
+
+
+def _labels(y: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], list[str] | None]:
+    """Few whole numbers as labels, with their names; else the numbers."""
+    distinct = np.unique(y)
+    if len(distinct) > MOST_WHOLE or (distinct != np.round(distinct)).any():
+        return y, None
+    return np.searchsorted(distinct, y), [f"{value:.0f}" for value in distinct]
+
+
+def _scaled(data: Data, what: str) -> Data:
+    """With targets of mean 0 and standard deviation 1: amounts like 200,000 take too many steps to reach."""
+    if data.classes is not None:
+        return data
+    mean, deviation = data.y.mean(axis=0, dtype=float), data.y.std(axis=0, dtype=float)
+    deviation = np.where(deviation > 0, deviation, 1)
+    y, test_y = (((part - mean) / deviation).astype(np.float32) for part in (data.y, data.test_y))
+    of = f"{what}: 0 is {mean[0]:.4g}, and 1 is {deviation[0]:.4g} more" if len(mean) == 1 else f"{what}, standardized"
+    return replace(data, y=y, test_y=test_y, target=of)
 
 
 def npz(content: bytes, name: str) -> Data:
     """An .npz with the arrays x and y, or train_x, train_y, test_x and test_y (x_train, ... as well)."""
+    found: dict[str, npt.NDArray[Any]] = {}
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as z:
             if sum(info.file_size for info in z.infolist()) > MOST_BYTES:
                 raise DataProblem(f"{name}: the arrays are larger than {MOST_BYTES >> 20} MB")
-        with np.load(io.BytesIO(content), allow_pickle=False) as file:
-            found = {key: file[key] for key in file.files}
+            names = {key.removesuffix(".npy"): key for key in z.namelist()}
+            for key in sorted({"x", "y", *sum(SETS, ())} & set(names)):
+                found[key] = npy(z.read(names[key]), f"{name}: {key}")
     except DataProblem:
         raise
     except Exception as error:
-        raise DataProblem(f"{name}: not an .npz that can be read without pickle: {error}") from None
-    for names in (("train_x", "train_y", "test_x", "test_y"), ("x_train", "y_train", "x_test", "y_test")):
+        raise DataProblem(f"{name}: not an .npz: {error}") from None
+    return _named(found, name)
+
+
+SETS = (("train_x", "train_y", "test_x", "test_y"), ("x_train", "y_train", "x_test", "y_test"))
+"""Names of arrays with a test set."""
+
+
+def _named(found: dict[str, npt.NDArray[Any]], name: str, classes: list[str] | None = None) -> Data:
+    """Data of arrays by their names; integers of a thousand or more are amounts, not labels."""
+    for names in (*SETS, ("x", "y")):
         if all(key in found for key in names):
-            a, b, c, d = (found[key] for key in names)
-            return arrays(a, b, (c, d), name=name)
-    if "x" in found and "y" in found:
-        return arrays(found["x"], found["y"], name=name)
-    raise DataProblem(f"{name}: expected the arrays x and y, got {', '.join(sorted(found)) or 'none'}")
+            x, y, *test = (found[key] for key in names)
+            targets = [y, *test[1:]]
+            break
+    else:
+        got = ", ".join(sorted(found)) or "none of them"
+        raise DataProblem(f"{name}: expected the arrays x and y, or train_x, train_y, test_x and test_y; got {got}")
+    if any(part.dtype.kind in "iu" and part.max(initial=0) >= MOST_LABELS for part in targets):
+        targets = [part.astype(float) for part in targets]
+    try:
+        data = arrays(x, targets[0], (test[0], targets[1]) if test else None, name=name, classes=classes)
+    except DataProblem as error:
+        raise DataProblem(f"{name}: {error}") from None
+    if (targets[0] == targets[0][:1]).all():
+        raise DataProblem(f"{name}: y has only one value: there is nothing to learn")
+    return _scaled(data, "y")
+
+
+def npy(content: bytes, name: str) -> npt.NDArray[Any]:
+    """The array of a .npy file; its header is checked before memory is asked for."""
+    file = io.BytesIO(content)
+    try:
+        version = np.lib.format.read_magic(file)
+        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
+        shape, _, dtype = read(file)
+        if dtype.kind not in "biufUS":
+            raise DataProblem(f"{name}: expected an array of numbers or of words, got {shown(str(dtype))}")
+        if not dtype.itemsize or math.prod(shape) * dtype.itemsize != len(content) - file.tell():
+            raise DataProblem(f"{name}: its size is not that of its header")
+        return np.load(io.BytesIO(content), allow_pickle=False)  # type: ignore[no-any-return]
+    except DataProblem:
+        raise
+    except Exception as error:
+        raise DataProblem(f"{name}: not a .npy file: {error}") from None
+
+
+def rows(content: bytes, name: str) -> Data:
+    """A .npy: a table of numbers whose last column is the target."""
+    found = npy(content, name)
+    if found.ndim != 2 or found.shape[1] < 2 or found.dtype.kind not in "biuf":
+        got = f"{found.dtype} of shape {found.shape}"
+        raise DataProblem(f"{name}: expected rows of numbers, the last of which is to learn, got {got}")
+    y, classes = _labels(found[:, -1].astype(float))
+    return _named({"x": found[:, :-1], "y": y}, name, classes)
 
 
 def from_file(content: bytes, name: str, target: str | None = None) -> Data:
-    """A .csv or .npz file."""
+    """A .csv, .npz or .npy file."""
     if len(content) > MOST_BYTES:
         raise DataProblem(f"{name}: larger than {MOST_BYTES >> 20} MB")
-    return npz(content, name) if name.lower().endswith(".npz") else table(content, name, target)
+    lower = name.lower()
+    if lower.endswith(".npz"):
+        return npz(content, name)
+    return rows(content, name) if lower.endswith(".npy") else table(content, name, target)
 
 
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+def from_path(path: Path | None, target: str | None = None) -> Data:
+    """A file, a folder of IDX files, or one of x.npy and y.npy (or train_x.npy, ...); MNIST if it is None."""
+    if path is None or not path.is_dir():
+        return mnist() if path is None else from_file(path.read_bytes(), path.name, target)
+    found = {file.stem: file for file in path.glob("*.npy") if file.stem in {"x", "y", *sum(SETS, ())}}
+    if not found:
+        return mnist(path)
+    return _named({stem: npy(file.read_bytes(), str(file)) for stem, file in found.items()}, path.name)

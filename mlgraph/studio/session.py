@@ -328,6 +328,7 @@ class Session:
                 "failure": run.failure,
                 "data": {
                     "name": data.name,
+                    "target": data.target,
                     "n_train": len(data.x),
                     "n_test": len(data.test_x),
                     "columns": data.columns if len(data.columns) <= 64 else None,
