@@ -239,7 +239,10 @@ def table(content: bytes, name: str, target: str | None = None) -> Data:
     """
     text = _text(content, name)
     first = text.lstrip("\r\n").partition("\n")[0]
-    separator = max(",;\t", key=lambda mark: len(next(csv.reader([first], delimiter=mark), [])))
+    try:
+        separator = max(",;\t", key=lambda mark: len(next(csv.reader([first], delimiter=mark), [])))
+    except csv.Error as error:
+        raise DataProblem(f"{name}: line 1: {error}") from None
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
     try:
         header = [cell.strip() for cell in next((row for row in rows if any(map(str.strip, row))), [])]

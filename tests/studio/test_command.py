@@ -120,7 +120,7 @@ def test_port_and_host(started):
         (["classes.npz"], 1, "got"),
         (["--data", "nothing"], 1, "nothing"),
         (["--data", "table.csv"], 1, "expected a header and at least two rows"),
-        (["--data", "good.csv", "--target", "z"], 1, "target"),
+        (["--data", "good.csv", "--target", "z"], 1, "there is no column 'z'"),
         (["--data", "."], 1, "idx"),
         (["--out", "damaged.npz"], 1, "damaged.npz"),
         (["--host", "256.0.0.1"], 1, "256.0.0.1"),

@@ -4,7 +4,7 @@ import { act, complain, fileAddress, h, on, take, upload } from "./api.js";
 
 const TOYS = ["circle", "xor", "spiral", "two groups"];
 const PRESETS = [["none", []], ["8-8", [8, 8]], ["32", [32]], ["300-100", [300, 100]]];
-const ACTIVATIONS = ["leaky_relu", "relu", "tanh", "sigmoid", "elu", "identity"];
+const ACTIVATIONS = ["leaky_relu", "relu", "elu", "gelu", "silu", "softplus", "tanh", "sigmoid", "identity"];
 const FILES = [
   ["model.npz", "the network; python -m mlgraph.studio model.npz opens it again, and mlgraph.load reads it"],
   ["model.c", "a function in C without dependencies"],

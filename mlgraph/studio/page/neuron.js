@@ -3,7 +3,7 @@
 import { act, complain, edit, get, h, on, select, store, tell } from "./api.js";
 import { percent } from "./run.js";
 
-const ACTIVATIONS = ["identity", "relu", "leaky_relu", "elu", "tanh", "sigmoid"];
+const ACTIVATIONS = ["identity", "relu", "leaky_relu", "elu", "gelu", "silu", "softplus", "tanh", "sigmoid"];
 const MOST_EDGES = 40;
 
 const short = (v) => (v === null || v === undefined ? "–" : Number(v.toPrecision(3)).toString());
