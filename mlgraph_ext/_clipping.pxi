@@ -1,4 +1,4 @@
-# Gradient clipping. The norm of a gradient is known only when all units are summed, so a clipped step
+# Gradient clipping and L1. The norm of a gradient is known only when all units are summed, so a clipped step
 # is two calls: one adds up the gradient of all units (ACCUMULATE), the other scales it and updates.
 # One thread does the latter, so that the bits do not depend on the number of threads.
 
@@ -12,17 +12,27 @@ cdef extern from *:
         for (; i < n; i++) sums[0] += (double)x[i] * x[i];
         return ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
     }
+
+    static void shrink_weights(const float *frozen, float by, int64_t n, float *w) {
+        for (int64_t i = 0; i < n; i++) {
+            float left = fabsf(w[i]) - by;
+            if (frozen == NULL || frozen[i] == 0) w[i] = left > 0 ? copysignf(left, w[i]) : w[i] != w[i] ? w[i] : 0;
+        }
+    }
     """
     double sum_of_squares(const float*, int64_t) noexcept nogil
+    void shrink_weights(const float*, float, int64_t, float*) noexcept nogil
 
 
 def update_clipped(
     const int64_t[:, ::1] ranges, float[::1] gradient, double most, int optimizer, const float[::1] hyper,
     float[::1] parameters, float[::1] first, float[::1] second, const float[::1] frozen, float rate, float decay,
+    float shrink,
 ):
     """Scale a gradient to a norm of at most `most`, in place, and update the parameters by it.
 
-    Row i of `ranges` has the begin and the end of a range of parameters, and whether they decay. A gradient that is not
+    Row i of `ranges` has the begin and the end of a range of parameters, and whether they decay. Those then move by `shrink`
+    towards 0, where they stop. A gradient that is not
     finite is scaled by 0: it becomes NaN where it was not finite, and all else stays finite.
     """
     cdef int64_t i, k, at, n = gradient.shape[0]
@@ -65,4 +75,6 @@ def update_clipped(
             if decay > 0 and ranges[i, 2]:
                 decay_weights(o.frozen + at if o.frozen != NULL else NULL, decay, n, o.parameters + at)
             update(&o, rate, at, n, &gradient[at], NULL, 0)
+            if shrink > 0 and ranges[i, 2]:
+                shrink_weights(o.frozen + at if o.frozen != NULL else NULL, shrink, n, o.parameters + at)
         restore_numbers(numbers)

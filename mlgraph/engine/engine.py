@@ -5,6 +5,7 @@ It owns the working memory, describes plan, memory and parameters to the kernels
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from operator import is_
@@ -224,11 +225,11 @@ class Engine:
         RuntimeError
             If the plan does not have a requested node.
         """
-        if clip_norm is not None and optimizer is not None and steps is not None and gradient is None:
+        whole = clip_norm is not None or (steps is not None and steps.shrink is not None)
+        if whole and optimizer is not None and steps is not None and gradient is None:
             options = {"objective": objective, "seed": seed, "limit": limit, "few": few, "n_threads": n_threads}
-            return self._clipped(
-                examples, steps, clip_norm, optimizer, hyper, losses=losses, correct=correct, **options
-            )
+            most = math.inf if clip_norm is None else clip_norm
+            return self._clipped(examples, steps, most, optimizer, hyper, losses=losses, correct=correct, **options)
         plan, n = self.plan, len(examples)
         if examples.array.shape[1] < plan.width:
             # A callback of `fit` may have added inputs since the data were checked.
@@ -237,7 +238,7 @@ class Engine:
         if steps is None:
             size, number, most = _one_size(n), 0, n
         else:
-            (first, size, rate, decay, order, number), most = steps, int(steps.size.max(initial=0))
+            (first, size, rate, decay, _, order, number), most = steps, int(steps.size.max(initial=0))
             if len(size) > 1 and size.min() < 1:
                 raise ValueError(f"size: expected at least one example in every step, got {size.min()}")
         update = optimizer
@@ -328,7 +329,7 @@ class Engine:
         hyper: tuple[float, float, float],
         **options: Any,
     ) -> tuple[int, Float32, Float32]:
-        """`execute` with `clip_norm`: each step adds up its whole gradient, whose norm decides how it updates."""
+        """`execute` with `clip_norm` or L1: each step adds up its whole gradient, whose norm decides how it updates."""
         gradient, none = self.graph.storage.zeros(), np.zeros((0, 0), np.float32)
         parameters, first, second, frozen = self._vectors(optimizer)
         code, rounded, ranges = OPTIMIZERS[optimizer], np.array(hyper, np.float32), self._rows.updated_ranges
@@ -337,12 +338,13 @@ class Engine:
                 gradient.fill(0)
                 step = steps.of(slice(i, i + 1))
                 # Any optimizer's name leaves out frozen parameters; that of SGD copies no moments into blocks.
-                options |= {"steps": step._replace(decay=None), "optimizer": "sgd", "gradient": gradient}
+                options |= {"steps": step._replace(decay=None, shrink=None), "optimizer": "sgd", "gradient": gradient}
                 if self.execute(examples, **options)[0] >= 0:
                     return i, none, none
-                decay = 0.0 if step.decay is None else step.decay[0]
+                decay, shrink = (0.0 if column is None else column[0] for column in (step.decay, step.shrink))
+                vectors = parameters, first, second, frozen
                 mlgraph_ext.sweep.update_clipped(
-                    ranges, gradient, clip_norm, code, rounded, parameters, first, second, frozen, step.rate[0], decay
+                    ranges, gradient, clip_norm, code, rounded, *vectors, step.rate[0], decay, shrink
                 )
         return -1, none, none
 

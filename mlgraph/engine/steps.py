@@ -27,6 +27,8 @@ class Steps(NamedTuple):
         Learning rates.
     decay : float32, shape (steps,), optional
         Fraction of each weight that weight decay removes at a step.
+    shrink : float32, shape (steps,), optional
+        How much L1 moves each weight towards 0 after a step.
     order : int64, optional
         Indices of examples; by default the order of the data.
     number : int
@@ -37,6 +39,7 @@ class Steps(NamedTuple):
     size: Int64
     rate: Float32
     decay: Float32 | None = None
+    shrink: Float32 | None = None
     order: Int64 | None = None
     number: int = 0
 
@@ -47,8 +50,9 @@ class Steps(NamedTuple):
 
     def of(self, some: slice) -> Steps:
         """The steps of a slice, which must have a start."""
-        decay = None if self.decay is None else self.decay[some]
-        return Steps(self.first[some], self.size[some], self.rate[some], decay, self.order, self.number + some.start)
+        decay, shrink = (None if column is None else column[some] for column in (self.decay, self.shrink))
+        columns = self.first[some], self.size[some], self.rate[some], decay, shrink
+        return Steps(*columns, self.order, self.number + some.start)
 
     @property
     def places(self) -> slice:
@@ -71,7 +75,7 @@ class Course(NamedTuple):
     batch_size : (int, int)
         First and last batch size.
     learning_rate : (float, float) or callable
-    weight_decay : float
+    weight_decay, l1 : float
     shuffle : bool
     """
 
@@ -79,6 +83,7 @@ class Course(NamedTuple):
     batch_size: tuple[int, int]
     learning_rate: Rates
     weight_decay: float
+    l1: float
     shuffle: bool
 
 

@@ -899,6 +899,7 @@ class Model(Freezable, Declared):
         learning_rate: float | tuple[float, float] | Callable[[float], float] | None = None,
         momentum: float = 0.9,
         weight_decay: float = 0.0,
+        l1: float = 0.0,
         clip_norm: float | None = None,
         optimizer: str = "adam",
         standardize: bool = False,
@@ -969,6 +970,11 @@ class Model(Freezable, Declared):
             biases and parameter nodes. For SGD without momentum it equals adding weight_decay / 2 *
             w^2 to the loss, as other libraries do; with momentum, their decay corresponds to
             1 / (1 - momentum) times as much here. It is at most 1 / the highest learning rate.
+        l1 : float
+            Move each weight by learning_rate * l1 towards 0 after a step, where it stops: the proximal
+            step of l1 * |w| (Parikh and Boyd 2014, Proximal algorithms, section 6.5.2). Weights are
+            exactly 0 then, but their edges stay; `prune` cuts them. Biases and parameter nodes do not
+            move. It costs what `clip_norm` does.
         clip_norm : float, optional
             Scale the gradient of a step to this Euclidean norm if its norm is larger (Pascanu et al.
             2013, On the difficulty of training recurrent neural networks). The norm is that of all
@@ -1100,6 +1106,7 @@ class Model(Freezable, Declared):
             learning_rate=learning_rate,
             momentum=momentum,
             weight_decay=weight_decay,
+            l1=l1,
             clip_norm=clip_norm,
             optimizer=optimizer,
             standardize=standardize,

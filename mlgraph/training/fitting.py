@@ -46,6 +46,7 @@ from mlgraph.training.options import (
     begin_state,
     checked_clip,
     checked_decay,
+    checked_l1,
     checked_optimizer,
     checked_rates,
     checked_sizes,
@@ -78,6 +79,7 @@ def fit(
     learning_rate: float | tuple[float, float] | Callable[[float], float] | None,
     momentum: float,
     weight_decay: float,
+    l1: float,
     clip_norm: float | None,
     optimizer: str,
     standardize: bool,
@@ -131,6 +133,7 @@ def fit(
         sizes,
         rates,
         checked_decay(weight_decay, float(sampled_rates.max())),
+        checked_l1(l1),
         truth("shuffle", shuffle),
     )
     optimizer, momentum = checked_optimizer(optimizer, momentum)

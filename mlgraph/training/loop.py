@@ -80,6 +80,7 @@ class Progress:
         optimizer: str | None = None,
         momentum: float | None = None,
         weight_decay: float | None = None,
+        l1: float | None = None,
         clip_norm: float | None = None,
         each_step: bool | None = None,
     ) -> None:
@@ -87,7 +88,7 @@ class Progress:
 
         Parameters
         ----------
-        learning_rate, batch_size, optimizer, momentum, weight_decay, clip_norm
+        learning_rate, batch_size, optimizer, momentum, weight_decay, l1, clip_norm
             As for `Model.fit`. A pair or a function still stretches over the whole run. Another
             optimizer begins without momentum. A `clip_norm` of 1e30 clips nothing.
         each_step : bool
@@ -122,6 +123,7 @@ class Progress:
             optimizer=optimizer,
             momentum=momentum,
             weight_decay=weight_decay,
+            l1=l1,
             clip_norm=clip_norm,
             each_step=each_step,
         )
@@ -199,17 +201,19 @@ class _Stretch:
 
     def _prepare(self, schedule: Steps, order: Int64, options: Options) -> None:
         course, learning = options.course, options.learning
-        self._schedule, rate, decay = schedule, schedule.rate, None
+        self._schedule, rate, decay, shrink = schedule, schedule.rate, None, None
         with np.errstate(under="ignore"):
             if course.weight_decay:
                 decay = np.minimum(rate * np.float32(course.weight_decay), np.float32(1))
+            if course.l1:
+                shrink = rate * np.float32(course.l1)
             if learning.optimizer == "adam":
                 # Fold the bias corrections of both moments into the rate (Kingma & Ba 2015, end of
                 # section 2).
                 t = np.maximum(1, np.arange(len(rate)) + (self._taken + 1 - options.began))
                 beta1, beta2 = np.array(learning.hyper[:2], np.float32).astype(np.float64)  # rounded as in the kernels
                 rate = np.minimum(rate * np.sqrt(1 - beta2**t) / (1 - beta1**t), FLOAT32_MAX).astype(np.float32)
-        self.steps = schedule._replace(rate=rate, decay=decay, order=order, number=self._taken)
+        self.steps = schedule._replace(rate=rate, decay=decay, shrink=shrink, order=order, number=self._taken)
         # Cumulative cost before each step, and in all.
         self._cost = np.append(self.steps.first, len(order)) + STEP_COST * np.arange(len(rate) + 1)
 

@@ -67,6 +67,7 @@ class Options:
         optimizer: str | None,
         momentum: float | None,
         weight_decay: float | None,
+        l1: float | None,
         clip_norm: float | None,
         each_step: bool | None,
     ) -> None:
@@ -84,6 +85,8 @@ class Options:
         if learning_rate is not None or weight_decay is not None:
             decay = course.weight_decay if weight_decay is None else weight_decay
             course = course._replace(weight_decay=checked_decay(decay, float(sampled.max())))
+        if l1 is not None:
+            course = course._replace(l1=checked_l1(l1))
         named = "adam" if learning.optimizer == "adam" else "sgd"
         name, of_momentum = checked_optimizer(
             named if optimizer is None else optimizer, of_momentum if momentum is None else momentum
@@ -157,6 +160,11 @@ def _pair(name: str, value: Any, checked: Callable[[str, Any], T]) -> tuple[T, T
 def checked_clip(value: Any) -> float | None:
     """The maximum norm of a gradient; None for no maximum. The kernels scale gradients by a float32."""
     return None if value is None else real("clip_norm", value, "a finite number above 0", FLOAT32_TINY, FLOAT32_MAX)
+
+
+def checked_l1(value: Any) -> float:
+    """The factor of L1; at most 1e30, so that its product with a rate is a number."""
+    return real("l1", value, "a number from 0 to 1e30", 0, 1e30)
 
 
 def checked_decay(value: Any, rate: float) -> float:

@@ -182,6 +182,6 @@ def test_are_finite_finds_a_single_value(sweep, n):
 def test_update_clipped_refuses_inconsistent_arguments(sweep, changes, message):
     vectors = dict.fromkeys(("gradient", "parameters", "first", "second", "frozen"), np.zeros(8, np.float32))
     good = {"ranges": np.array([[0, 8, 1]]), "hyper": np.zeros(3, np.float32), **vectors}
-    good |= {"most": 1.0, "optimizer": 3, "rate": 0.1, "decay": 0.0}
+    good |= {"most": 1.0, "optimizer": 3, "rate": 0.1, "decay": 0.0, "shrink": 0.0}
     with pytest.raises(ValueError, match=f"^{message}$"):
         sweep.update_clipped(**{**good, **changes})

@@ -142,3 +142,45 @@ def test_huge_gradients_are_scaled(sweep):
     model = mlgraph.Model(g, [neuron], loss=neuron * x[1])
     model.fit([[1e10, 1e25]], epochs=1, clip_norm=2.0, learning_rate=0.125, optimizer="sgd", momentum=0.0)
     assert neuron.weights.tolist() == [0.25]
+
+
+@pytest.mark.parametrize("clip_norm", [None, 0.05])
+@with_each_optimizer
+def test_l1_is_a_soft_threshold_after_each_step(sweep, clip_norm, options):
+    options = {"epochs": 1, "batch_size": len(FLOATS), "clip_norm": clip_norm, **options}
+    plain, shrunk = (trained(lambda: layers(16), FLOATS, l1=l1, **options) for l1 in (0.0, 0.3))
+    by = options["learning_rate"] * 0.3
+    for layer, other in zip(plain.layers, shrunk.layers, strict=True):
+        expected = np.sign(layer.weights) * np.maximum(np.abs(layer.weights) - by, 0)
+        np.testing.assert_allclose(other.weights, expected, rtol=1e-5, atol=1e-7)
+        np.testing.assert_array_equal(other.biases, layer.biases)
+
+
+@with_each_model
+def test_l1_makes_weights_0_and_does_not_depend_on_threads(sweep, make, x):
+    options = {"learning_rate": 0.01, "l1": 0.5, "epochs": 5}
+    one, two = (trained(make, x, frozen=True, n_threads=n, **options) for n in (1, 2))
+    assert bits(one) == bits(two)
+    plain = trained(make, x, frozen=True, learning_rate=0.01, epochs=5)
+    zeros = [np.count_nonzero(model.graph.edges().weight == 0) for model in (one, plain)]
+    assert zeros[0] > zeros[1]
+    frozen = [node for node in one.graph if isinstance(node, mlgraph.Neuron)][::3]
+    for neuron in frozen:
+        np.testing.assert_array_equal(neuron.weights, plain.graph[neuron.id].weights)
+
+
+@pytest.mark.parametrize("l1", [-1, np.nan, np.inf, "x", True])
+def test_a_senseless_l1_is_refused(l1):
+    with pytest.raises((TypeError, ValueError), match="l1: expected a number from 0 to 1e30"):
+        trained(lambda: layers(16), FLOATS, l1=l1)
+
+
+def test_l1_may_change_during_a_run():
+    def change(progress):
+        progress.change(l1=0.5 if progress.kind == "epoch" else None)
+
+    options = {"learning_rate": 0.01, "shuffle": False, "batch_size": 20, "optimizer": "sgd", "momentum": 0.0}
+    changed = trained(lambda: layers(16), FLOATS, epochs=2, callbacks=[change], **options)
+    two = trained(lambda: layers(16), FLOATS, epochs=1, **options)
+    two.fit(FLOATS, Y, epochs=1, l1=0.5, **options)
+    assert bits(changed) == bits(two)
