@@ -169,3 +169,15 @@ def test_what_is_refused_says_why_in_the_page(opened):
     field.press("Enter")
     at(page, "error").wait_for()
     assert "sparsity: expected a number from 0 to below 1, got 1.2" in at(page, "error").inner_text()
+
+
+def test_a_network_is_pruned_while_it_trains_and_not_before(opened, mnist):
+    session = Session(build.network(mnist, [32]), mnist)
+    page = opened(session)
+    at(page, "tab-prune").click()
+    at(page, "goal").fill("90")
+    page.get_by_label("epochs").fill("3")
+    assert number(page, "n-edges") == 25408
+    at(page, "method-gradual").click()
+    until(lambda: number(page, "n-edges") <= 2541 and session.run.status == "idle")
+    assert session.run.epochs == 3 and number(page, "test-accuracy") > 85

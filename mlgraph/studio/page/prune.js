@@ -19,6 +19,8 @@ export function begin(root) {
   const by = h("select", { "aria-label": "what to cut first" }, ...CRITERIA.map(([value, text]) => h("option", { value }, text)));
   const figures = h("table", { class: "edges", "data-testid": "before-after" });
   const plot = h("canvas", { class: "trade", role: "img", "aria-label": "test result against the number of edges" });
+  // Not the slider's number: that one cuts at once, and would leave nothing to cut gradually.
+  const goal = h("input", { type: "number", min: "0", max: "99.9", step: "any", value: "95", "data-testid": "goal", "aria-label": "sparsity at the end" });
   const epochs = h("input", { type: "number", min: "1", max: "1000", value: "10", "aria-label": "epochs" });
   let busy = false, next = null, points = [];
 
@@ -49,11 +51,12 @@ export function begin(root) {
     h("label", { class: "field" }, h("span", {}, "cut first"), by),
     figures,
     h("h2", {}, "Cut while it trains"),
-    h("p", { class: "note" }, "To the sparsity above, over some epochs; the network adapts as it loses edges."),
-    h("label", { class: "field" }, h("span", {}, "epochs"), epochs),
+    h("p", { class: "note" }, "The network adapts as it loses edges."),
+    h("div", { class: "row" }, h("label", { class: "field" }, h("span", {}, "sparsity at the end"), goal, h("span", {}, "%")),
+      h("label", { class: "field" }, h("span", {}, "epochs"), epochs)),
     ...METHODS.map(([method, text, what]) => h("div", { class: "row" },
       h("button", { "data-testid": `method-${method}`, onclick: () => {
-        const sparsity = Number(number.value) / 100;
+        const sparsity = Number(goal.value) / 100;
         act("run", { do: "play", sparsify: { method, sparsity }, epochs: Number(epochs.value) });
       } }, text),
       h("span", { class: "note", style: "flex: 1; min-width: 180px" }, what))),
