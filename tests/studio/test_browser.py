@@ -181,3 +181,16 @@ def test_a_network_is_pruned_while_it_trains_and_not_before(opened, mnist):
     at(page, "method-gradual").click()
     until(lambda: number(page, "n-edges") <= 2541 and session.run.status == "idle")
     assert session.run.epochs == 3 and number(page, "test-accuracy") > 85
+
+
+def test_a_patched_value_can_be_taken_back(opened, mnist):
+    page = opened(Session(build.network(mnist, [32]), mnist))
+    at(page, "neuron-0-4").click()
+    page.locator("#panel-neuron button.example").first.click()
+    slider = at(page, "patch")
+    slider.focus()
+    slider.press("ArrowRight")
+    back = page.get_by_role("button", name="As it is")
+    until(back.is_enabled)
+    back.click()
+    until(back.is_disabled)

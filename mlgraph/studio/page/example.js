@@ -119,6 +119,7 @@ export function begin(root) {
         for (const node of [...answer.children]) if (node !== old) node.remove();
         for (const part of parts.slice(0, -1)) answer.insertBefore(part, old);
         old.querySelector("output").textContent = patch ? short(patch.value) : "";
+        old.querySelector("button").disabled = !patch;
         return;
       }
     }
