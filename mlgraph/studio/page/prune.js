@@ -131,7 +131,7 @@ export function begin(root) {
   let name = "";
   on("version", (state) => {
     const now = `${state.data.name} ${state.data.n_train} ${state.layers.length}`;
-    if (now !== name || state.step === 0) points = [];
+    if (now !== name) points = []; // those before "Start over" stay, to be compared
     name = now;
   });
   new MutationObserver(() => { if (!root.hidden && store.state) { show(store.state); draw(); } }).observe(root, { attributeFilter: ["hidden"] });
