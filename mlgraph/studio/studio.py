@@ -36,7 +36,8 @@ class Studio:
     def __init__(self, session: Session, *, host: str = "127.0.0.1", port: int = 0) -> None:
         self.session, self._token = session, new_token()
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._socket = socket.socket(family, socket.SOCK_STREAM)
+        # By name: only then does asyncio turn Nagle's algorithm off, which delays each answer by 40 ms.
+        self._socket = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             self._socket.bind((host, port))
