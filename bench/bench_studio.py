@@ -3,8 +3,9 @@
     python -m pytest bench/bench_studio.py -s
 
 A process asks for the state as the page does, eight times a second, and rests, in turns. Speeds are
-those between two calls of the training thread, so no step is counted in part. The goal is at most
-5 % of the median speed; nothing is asserted about time.
+those between two calls of the training thread, so no step is counted in part. Other work on the
+machine comes and goes, so the cost is the median over pairs of neighbouring turns. The goal is at
+most 5 %; nothing is asserted about time.
 """
 
 import http.client
@@ -21,7 +22,7 @@ pytest.importorskip("starlette")
 from mlgraph.studio import build, data
 from mlgraph.studio.session import Session
 
-TURNS, SECONDS = 12, 1.5
+TURNS, SECONDS = 30, 0.6
 EVERY = 0.125
 """Seconds between two requests of page/api.js while a run goes on."""
 
@@ -46,9 +47,11 @@ def ask(url, active, answers):
 
 def turn(run):
     """Examples per second, over a turn."""
-    time.sleep(0.3)
+    time.sleep(0.25)  # until a kernel call has begun in this turn
     (begin, _, first) = run._recent[-1]
     time.sleep(SECONDS)
+    while run._recent[-1][0] == begin:  # another program has the processors
+        time.sleep(0.05)
     (end, _, last) = run._recent[-1]
     return (last - first) / (end - begin)
 
@@ -79,5 +82,6 @@ def bench_open_page(hidden, mnist):
             process.join()
     without, with_page = (float(np.median(speeds[name])) for name in ("without", "with"))
     print(f"\n784-{'-'.join(map(str, hidden))}-10: {without:,.0f} examples/s without a page, {with_page:,.0f} with one")
-    print(f"the page costs {1 - with_page / without:.1%}; it was answered {answers.value} times")
+    low, cost, high = np.percentile(1 - np.array(speeds["with"]) / np.array(speeds["without"]), (25, 50, 75))
+    print(f"the page costs {cost:.1%} (quartiles {low:.1%} and {high:.1%}); it was answered {answers.value} times")
     assert answers.value > TURNS * SECONDS
