@@ -106,13 +106,27 @@ def save(
     g = model.graph
     topological(g, g.topology())  # this and the next line raise for a graph that `load` would refuse
     _check_numbers(model)
-    text = np.frombuffer(json.dumps({**header_of(model), **more}).encode(), np.uint8)
-    members = {"header": text, **arrays_of(g), **more_arrays}
     # Written in memory first: on a full disk, a ZipFile would report the error again when it is
     # garbage-collected.
+    made = _packed(model, more, more_arrays)
+    write_atomically(path, lambda file: file.write(made.getbuffer()), previous=previous)
+
+
+def size_of(model: Model) -> int:
+    """The size of the file that `save` would write, in bytes."""
+    return len(_packed(model).getbuffer())
+
+
+def _packed(
+    model: Model,
+    more: Mapping[str, Any] = MappingProxyType({}),
+    more_arrays: Mapping[str, npt.NDArray[Any]] = MappingProxyType({}),
+) -> io.BytesIO:
+    text = np.frombuffer(json.dumps({**header_of(model), **more}).encode(), np.uint8)
+    members = {"header": text, **arrays_of(model.graph), **more_arrays}
     made = io.BytesIO()
     np.savez(made, **members)  # type: ignore[arg-type]
-    write_atomically(path, lambda file: file.write(made.getbuffer()), previous=previous)
+    return made
 
 
 def _check_numbers(model: Model) -> None:

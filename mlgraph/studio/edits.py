@@ -152,16 +152,22 @@ def _prune(session: Session, sparsity: float, by: str = "path") -> None:
     of, sparsity = session.model, share("sparsity", sparsity)
     data, graph = session.data, session.model.graph
     sample = (data.x[:4096], data.y[:4096]) if by == "saliency" else None
-    # A slider goes both ways: what it cut before returns first.
+    # A slider goes both ways: what it cut before returns first. Moved again before the next step, it cuts anew,
+    # so that its place alone decides on the network, and one undo takes all of it back. After steps, what was
+    # trained stays, and the next cut is another.
     with session.lock, graph.lock:
         session.notice()
         before, n, last = {**session.test(fresh=True), "n_edges": of.n_edges}, 0, session.last_edit
+        again = last is not None and last["what"].startswith("sparsity") and last["step"] == session.run.steps
+        if again and last is not None:
+            before = last["before"]
         try:
-            while sparsity < of.sparsity and (session.can_undo or "").startswith("sparsity"):
+            while (session.can_undo or "").startswith("sparsity") and (again or sparsity < of.sparsity):
+                again = False
                 session.undo()
                 n += 1
             if not n or sparsity > of.sparsity:
-                with session.editing(f"sparsity {sparsity:.0%}"):
+                with session.editing(f"sparsity {100 * sparsity:.3g} %"):
                     of.prune(sparsity=sparsity, by=by, data=sample)
         except BaseException:
             for _ in range(n):

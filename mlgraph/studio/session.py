@@ -21,6 +21,7 @@ from mlgraph._support.checks import shown, whole
 from mlgraph.graph.views import Edge, Neuron, Node
 from mlgraph.models.classes import n_classes_of
 from mlgraph.models.model import Model
+from mlgraph.models.model_file import size_of
 from mlgraph.models.network import Network
 from mlgraph.studio.data import Data
 from mlgraph.studio.run import OPTIONS, Run
@@ -116,6 +117,7 @@ class Session:
         self._redo: list[Entry] = []
         self._known = self.model.graph.last_edit
         self._shape: tuple[tuple[int, int], dict[str, Any]] | None = None
+        self._file: tuple[tuple[int, int], int, int] | None = None
         self._tested: tuple[dict[str, float], tuple[Any, ...], float] = {}, (), 0.0
         self.last_edit: dict[str, Any] | None = None
 
@@ -357,9 +359,21 @@ class Session:
                 }
                 for layer in model.layers
             ]
-            counts = {"n_edges": model.n_edges, "n_parameters": model.n_parameters, "sparsity": model.sparsity}
+            counts = {
+                "n_edges": model.n_edges,
+                "n_parameters": model.n_parameters,
+                "sparsity": model.sparsity,
+                "file_bytes": self._file_bytes(running=running),
+            }
             self._shape = (graph.edits, self.version), {**counts, "layers": layers}
         return self._shape[1]
+
+    def _file_bytes(self, *, running: bool) -> int:
+        """Size of model.npz. While training goes on, it follows the number of parameters, at four bytes each."""
+        n, now = self.model.n_parameters, (self.model.graph.edits, self.version)
+        if self._file is None or (not running and self._file[0] != now):
+            self._file = now, n, size_of(self.model)
+        return self._file[2] + 4 * (n - self._file[1])
 
 
 def _repeat(n: int, step: Callable[[], None], back: Callable[[], None]) -> None:
