@@ -194,3 +194,55 @@ def test_a_patched_value_can_be_taken_back(opened, mnist):
     until(back.is_enabled)
     back.click()
     until(back.is_disabled)
+
+
+def test_a_table_is_learnt_by_the_column_that_is_chosen(opened):
+    session = Session(build.network(data.toy("circle", 100), [4]), data.toy("circle", 100))
+    page = opened(session)
+    at(page, "tab-data").click()
+    rows = "".join(f"{i};{i},5;{'big' if i > 20 else 'small'};{10 * i}\n" for i in range(40))
+    content = ';"width; in m";größe;number\n' + rows
+    field = page.get_by_label("a .csv, .npz or .npy file")
+    field.set_input_files({"name": "t.csv", "mimeType": "text/csv", "buffer": content.encode("cp1252")})
+    assert at(page, "target").locator("option").all_inner_texts() == ["width; in m", "größe", "number"]
+    at(page, "learn").click()
+    until(lambda: "größe" in at(page, "error").inner_text())  # words are no numbers
+    at(page, "target").select_option("größe")
+    at(page, "learn").click()
+    until(lambda: session.data.classes == ["big", "small"])
+    assert session.data.columns == ["width; in m", "number"]
+    until(lambda: "2 columns, 2 classes. It learns größe." in at(page, "data-name").inner_text())
+
+
+def test_own_points_by_the_keyboard_alone(opened):
+    session = Session(build.network(data.toy("xor", 100), [4]), data.toy("xor", 100))
+    page = opened(session)
+    at(page, "tab-data").click()
+    page.get_by_text("Your own points").click()
+    assert at(page, "use-points").is_disabled() and "two points" in at(page, "use-points").get_attribute("title")
+    at(page, "own-points").focus()
+    for key in ("Enter", "ArrowLeft", "Enter", "ArrowUp", "Shift+Enter"):
+        page.keyboard.press(key)
+    at(page, "use-points").click()
+    until(lambda: session.data.name == "my points")
+    found = np.concatenate([session.data.x, session.data.test_x])
+    assert sorted(map(tuple, found.astype(float).round(1).tolist())) == [(-0.1, 0.0), (-0.1, 0.1), (0.0, 0.0)]
+
+
+def test_a_drag_of_the_slider_is_one_edit(opened):
+    digits = data.toy("spiral", 300)
+    session = Session(build.network(digits, [16, 16]), digits)
+    page = opened(session)
+    edges = session.model.n_edges
+    at(page, "tab-prune").click()
+    box = at(page, "sparsity").bounding_box()
+    page.mouse.move(box["x"] + 8, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    for share in (0.2, 0.7, 0.4, 0.5):
+        page.mouse.move(box["x"] + share * box["width"], box["y"] + box["height"] / 2, steps=4)
+        time.sleep(0.4)
+    page.mouse.up()
+    until(lambda: abs(session.model.sparsity - 0.5) < 0.02 and session.can_undo)
+    until(lambda: session.can_undo and session.model.n_edges == number(page, "n-edges"))
+    at(page, "undo").click()
+    until(lambda: session.model.n_edges == edges and session.can_undo is None)

@@ -20,7 +20,8 @@ export function begin(root) {
   const figures = h("table", { class: "edges", "data-testid": "before-after" });
   const plot = h("canvas", { class: "trade", role: "img", "aria-label": "test result against the number of edges" });
   // Not the slider's number: that one cuts at once, and would leave nothing to cut gradually.
-  const goal = h("input", { type: "number", min: "0", max: "99.9", step: "any", value: "95", "data-testid": "goal", "aria-label": "sparsity at the end" });
+  const goal = h("input", { type: "number", min: "0", max: "99.9", step: "any", value: "95",
+    "data-testid": "goal", "aria-label": "sparsity at the end" });
   const epochs = h("input", { type: "number", min: "1", max: "1000", value: "10", "aria-label": "epochs" });
   let busy = false, next = null, points = [];
 
@@ -37,8 +38,20 @@ export function begin(root) {
       cut();
     }
   }
-  slider.addEventListener("input", () => (number.value = slider.value));
+  // While it is dragged, the network follows at most three times a second. During a run only its end counts:
+  // each cut is an edit of its own there, because steps were taken since the last.
+  let cutAt = 0;
+  slider.addEventListener("input", () => {
+    number.value = slider.value;
+    if (store.state?.status === "running" || busy || performance.now() - cutAt < 333) return;
+    cutAt = performance.now();
+    cut();
+  });
   slider.addEventListener("change", cut);
+  // Another criterion applies at once to what the slider has just cut.
+  by.addEventListener("change", () => {
+    if (store.state?.last_edit?.what.startsWith("sparsity")) cut();
+  });
   number.addEventListener("change", () => {
     slider.value = number.value;
     cut();
@@ -76,7 +89,7 @@ export function begin(root) {
       row("edges", before ? whole(before.n_edges) : "", whole(state.n_edges)),
       row("sparsity", "", percent(state.sparsity)),
       row("ms an epoch", "", state.epoch_seconds === null ? "–" : short(1000 * state.epoch_seconds)),
-      row("file", "", state.file_bytes ? `${whole(state.file_bytes / 1024)} kB` : "–"));
+      row("file", "", state.file_bytes ? `${whole(state.file_bytes / 1000)} kB` : "–"));
     if (document.activeElement !== slider && document.activeElement !== number && !busy) {
       slider.value = number.value = (100 * state.sparsity).toFixed(1);
     }
