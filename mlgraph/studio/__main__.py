@@ -46,8 +46,15 @@ def main(arguments: list[str] | None = None) -> int:
         webbrowser.open(studio.url)
     stop.wait()
     studio.close()
+    from mlgraph.studio import take_away
+
     try:
-        session.model.save(args.out / "model.npz")
+        model = take_away.network(session)
+    except ValueError as error:
+        print(f"note: {error}; it is saved as it is", file=sys.stderr)
+        model = session.model
+    try:
+        model.save(args.out / "model.npz")
     except OSError as error:
         return complain(str(error))
     print(f"saved {args.out / 'model.npz'}")
@@ -65,7 +72,7 @@ def _session(args: argparse.Namespace) -> Any:
     model = mlgraph.load(args.model)
     if model.graph.n_inputs != data.x.shape[1]:
         raise ValueError(f"{args.model}: has {model.graph.n_inputs} inputs, the data {data.x.shape[1]} columns")
-    return Session(model, data)
+    return Session(model, data.in_units())  # in which it was saved
 
 
 def complain(text: str) -> int:

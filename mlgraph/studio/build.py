@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -20,12 +21,19 @@ from mlgraph.studio.session import Session
 
 MOST_NEURONS = 4096
 MOST_LAYERS = 16
+MOST_EDGES = 5_000_000
 
 SCHEDULES = {"gradual": GradualPruning, "SET": SET, "RigL": RigL}
 
 
 def network(data: Data, hidden: list[int], activation: str = "leaky_relu", seed: int = 0) -> Network:
-    """A network for the data: softmax for classes, a linear layer for numbers."""
+    """A network for the data: softmax for classes, a linear layer for numbers; ValueError if it is too large."""
+    sizes = (data.x.shape[1], *hidden, data.y.shape[1] if data.classes is None else len(data.classes))
+    n_edges = sum(a * b for a, b in pairwise(sizes))
+    if n_edges > MOST_EDGES:
+        raise ValueError(
+            f"hidden: a network of {'-'.join(map(str, sizes))} has {n_edges:,} edges, above {MOST_EDGES:,}"
+        )
     net = Network(data.x.shape[1], seed=seed)
     # The default weights are too small to learn a spiral from two coordinates.
     init = "glorot_normal" if data.is_plane else None

@@ -55,6 +55,8 @@ class Data:
         Whether columns should be scaled to mean 0 and standard deviation 1.
     target : str, or None
         What `y` is, if it has a name.
+    units : (mean, deviation), or None
+        Arrays of shape (outputs,), if targets were standardized: deviation * y + mean is in the data's units.
     """
 
     name: str
@@ -67,6 +69,15 @@ class Data:
     image: tuple[int, int] | None = None
     standardize: bool = False
     target: str | None = None
+    units: tuple[npt.NDArray[Any], npt.NDArray[Any]] | None = None
+
+    def in_units(self) -> Data:
+        """The same data with targets as they were given."""
+        if self.units is None:
+            return self
+        mean, deviation = self.units
+        y, test_y = ((deviation * part + mean).astype(np.float32) for part in (self.y, self.test_y))
+        return replace(self, y=y, test_y=test_y, target=None, units=None)
 
     @property
     def is_plane(self) -> bool:
@@ -341,7 +352,7 @@ def _scaled(data: Data, what: str) -> Data:
     deviation = np.where(deviation > 0, deviation, 1)
     y, test_y = (((part - mean) / deviation).astype(np.float32) for part in (data.y, data.test_y))
     of = f"{what}: 0 is {mean[0]:.4g}, and 1 is {deviation[0]:.4g} more" if len(mean) == 1 else f"{what}, standardized"
-    return replace(data, y=y, test_y=test_y, target=of)
+    return replace(data, y=y, test_y=test_y, target=of, units=(mean, deviation))
 
 
 def npz(content: bytes, name: str) -> Data:

@@ -32,7 +32,6 @@ import hmac
 import json
 import math
 import secrets
-import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -44,7 +43,7 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
 from mlgraph._support.checks import one_of, real, shown, whole
-from mlgraph.studio import build, views
+from mlgraph.studio import build, take_away, views
 from mlgraph.studio.data import MOST_BYTES
 from mlgraph.studio.edits import edit
 from mlgraph.studio.run import OPTIONS
@@ -343,10 +342,10 @@ class Api:
 
     async def file(self, request: Request) -> Response:
         """A file to take away."""
-        name = one_of("file", request.path_params["name"], ("model.npz", "model.c", "network.svg"))
-        content, media_type = await self._look(_file, name)
+        name = one_of("file", request.path_params["name"], tuple(take_away.FILES))
+        content = await self._look(take_away.file, name)
         disposition = {"Content-Disposition": f'attachment; filename="{name}"'}
-        return Response(content, headers={**HEADERS, **disposition}, media_type=media_type)
+        return Response(content, headers={**HEADERS, **disposition}, media_type=take_away.FILES[name])
 
 
 def _bytes(header: dict[str, Any], content: bytes) -> Response:
@@ -400,16 +399,3 @@ def _change_options(session: Session, given: dict[str, Any]) -> None:
         raise ValueError(f"options: expected {', '.join(OPTIONS)}; got {shown(unknown[0])}")
     with session.lock:
         session.run.change(**given)
-
-
-def _file(session: Session, name: str) -> tuple[bytes, str]:
-    model = session.model
-    if name == "model.c":
-        return model.graph.compile(model.outputs).to_c("network").encode(), "text/plain"
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / name
-        if name == "network.svg":
-            model.draw().save(path)
-            return path.read_bytes(), "image/svg+xml"
-        model.save(path)
-        return path.read_bytes(), "application/octet-stream"

@@ -19,7 +19,7 @@ import numpy as np
 
 from mlgraph._support.checks import shown, whole
 from mlgraph.graph.views import Edge, Neuron, Node
-from mlgraph.models.classes import n_classes_of
+from mlgraph.models.classes import Classes, n_classes_of
 from mlgraph.models.model import Model
 from mlgraph.models.model_file import size_of
 from mlgraph.models.network import Network
@@ -68,8 +68,8 @@ class Session:
         if model.classes is not None:
             data = _as_numbered_by(data, [str(name) for name in model.classes])
             model.classes = None  # while the studio is open, labels are numbers; it has the names
-        elif data.classes and not all(name.isdigit() for name in data.classes):
-            self._classes = tuple(data.classes)
+        else:
+            self._classes = _classes_of(data)
         try:
             self.replace(model, data)
         except BaseException:
@@ -131,12 +131,14 @@ class Session:
         with self.lock:
             self.is_closed = True
             self.run.end()
-            self._give_back_classes()
+            model = self._given
+            if self._classes is not None and n_classes_of(model.loss, len(model.outputs)) == len(self._classes):
+                model.classes = self._classes
 
-    def _give_back_classes(self) -> None:
-        model = self._given
-        if self._classes is not None and n_classes_of(model.loss, len(model.outputs)) == len(self._classes):
-            model.classes = self._classes
+    @property
+    def classes(self) -> Classes | None:
+        """What `Model.classes` of the present network is outside of the studio."""
+        return self._classes if self.model is self._given else _classes_of(self.data)
 
     # --- tests ------------------------------------------------------------------------------------
 
@@ -385,6 +387,14 @@ def _repeat(n: int, step: Callable[[], None], back: Callable[[], None]) -> None:
             for _ in range(done):
                 back()
             raise
+
+
+def _classes_of(data: Data) -> Classes | None:
+    """The labels of the data, if they are not the numbers of the outputs."""
+    names = data.classes
+    if names is None or names == [str(i) for i in range(len(names))]:
+        return None
+    return tuple(map(int, names)) if all(name.lstrip("-").isdecimal() for name in names) else tuple(names)
 
 
 def _as_numbered_by(data: Data, names: list[str]) -> Data:

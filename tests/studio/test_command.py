@@ -91,6 +91,16 @@ def test_first_line_is_the_address_and_ctrl_c_saves(started, tmp_path, number):
     assert page.state()["n_edges"] == saved.n_edges and not (tmp_path / "studio-run").exists()
 
 
+def test_a_network_that_cannot_answer_in_the_units_of_the_data_is_saved_all_the_same(started, tmp_path):
+    (tmp_path / "t.csv").write_text("a,b\n" + "".join(f"{i},{i * 1.5}\n" for i in range(30)))
+    process, page = started("--data", tmp_path / "t.csv")
+    page.post("edit", edit="set-activation", layer=1, neuron=0, value="tanh")
+    process.send_signal(signal.SIGINT)
+    out, error = process.communicate(timeout=30)
+    assert process.returncode == 0 and "answers in standard deviations" in error and out.startswith("saved")
+    assert mlgraph.load(tmp_path / "studio-run" / "model.npz").layers[1][0].activation == "tanh"
+
+
 def test_port_and_host(started):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -1,0 +1,76 @@
+"""What a page may take away: the network, which answers in the labels and the units of the data."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from mlgraph.graph.views import Neuron
+from mlgraph.models.classes import n_classes_of
+from mlgraph.models.model import Model
+from mlgraph.models.scaling import Standardization
+from mlgraph.studio.data import Data
+from mlgraph.studio.session import Session
+
+FILES = {"model.npz": "application/octet-stream", "model.c": "text/plain", "network.svg": "image/svg+xml"}
+"""Names of files, with their types."""
+
+
+def file(session: Session, name: str) -> bytes:
+    """The content of one of `FILES`."""
+    model = network(session)
+    if name == "model.c":
+        comment = how_to_use(model, session.data).replace("*/", "* /")
+        return f"/* {comment} */\n{model.graph.compile(model.outputs).to_c('network')}".encode()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / name
+        if name == "network.svg":
+            model.draw().save(path)
+        else:
+            model.save(path)
+        return path.read_bytes()
+
+
+def network(session: Session) -> Model:
+    """A copy of the network, with the classes of the data, and outputs in its units.
+
+    Raises
+    ------
+    ValueError
+        If the data have units, and an output has been given another activation than identity.
+    """
+    with session.lock:
+        data, classes = session.data, session.classes
+        with session.model.graph.lock:
+            model = copy.deepcopy(session.model)
+    if classes is not None and n_classes_of(model.loss, len(model.outputs)) == len(classes):
+        model.classes = classes
+    if data.units is not None:
+        for output, mean, deviation in zip(model.outputs, *data.units, strict=True):
+            if not isinstance(output, Neuron) or output.activation != "identity":
+                raise ValueError(
+                    "the network answers in standard deviations; an output of activation identity can be changed to "
+                    f"the units of the data, but {output!r} is none"
+                )
+            output.bias = float(deviation * (output.bias or 0) + mean)
+            output.weights = deviation * np.asarray(output.weights)
+    return model
+
+
+def how_to_use(model: Model, data: Data) -> str:
+    """What the inputs and outputs of the C function are."""
+    scaling = model.scaling
+    if isinstance(scaling, Standardization):
+        mean, std = (", ".join(f"{v:.9g}" for v in column) for column in (scaling.mean, scaling.std))
+        inputs = f"(x - mean) / std for each column x, where mean = {{{mean}}} and std = {{{std}}}"
+    else:
+        inputs = "the bytes of the data, divided by 255" if scaling == "bytes" else "the numbers of the data"
+    outputs = "the numbers to predict"
+    if data.classes is not None:
+        outputs = f"a score for each class, of which the highest is the answer: {', '.join(data.classes)}"
+        if len(model.outputs) == 1:
+            outputs = f"a score that is above 0 for {data.classes[-1]}"
+    return f"Inputs: {inputs}.\n   Outputs: {outputs}."

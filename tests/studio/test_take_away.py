@@ -1,0 +1,92 @@
+"""What is taken away answers in the labels and units of the data."""
+
+import argparse
+
+import numpy as np
+import pytest
+from studios import client_of
+
+from mlgraph.studio import build, data, take_away
+from mlgraph.studio.__main__ import _session
+from mlgraph.studio.session import Session
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(5.0, 2.0, (120, 3)).round(3)
+
+
+def table(target):
+    """A CSV of X and a target."""
+    rows = "".join(f"{a},{b},{c},{t}\n" for (a, b, c), t in zip(X, target, strict=True))
+    return f"a,b,c,what\n{rows}".encode()
+
+
+def session_of(target):
+    found = data.from_file(table(target), "t.csv")
+    session = Session(build.network(found, [6]), found)
+    session.run.play(epochs=200)
+    assert session.run.wait_until_paused()
+    return session
+
+
+def test_amounts_are_predicted_in_their_units(tmp_path):
+    prices = 200_000 + 30_000 * X[:, 0] - 9_000 * X[:, 1]
+    session = session_of(prices)
+    taken = take_away.network(session)
+    mean, deviation = session.data.units
+    expected = deviation * session.model.predict(X) + mean
+    np.testing.assert_allclose(taken.predict(X), expected, rtol=1e-5)
+    assert np.corrcoef(taken.predict(X), prices)[0, 1] > 0.9
+    session.close()
+    # It is opened again with the same table, and fits it.
+    taken.save(tmp_path / "model.npz")
+    (tmp_path / "t.csv").write_bytes(table(prices))
+    again = _session(argparse.Namespace(model=tmp_path / "model.npz", data=tmp_path / "t.csv", target=None))
+    assert again.test()["loss"] < np.var(prices) / 2
+    again.close()
+
+
+def test_an_output_that_cannot_answer_in_units_is_refused():
+    session = session_of(1000 + X[:, 0])
+    with client_of(session) as client:
+        session.model.outputs[0].activation = "tanh"
+        answer = client.request("GET", "/api/file/model.npz")
+        assert answer.status_code == 422 and "standard deviations" in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [(("no", "yes"), ("no", "yes")), ((3, 7), (3, 7)), ((-1, 1), (-1, 1)), ((0, 1), None)],
+    ids=str,
+)
+def test_labels_are_those_of_the_data(labels, classes):
+    session = session_of(np.array(labels)[(X[:, 0] > 5).astype(int)])
+    taken = take_away.network(session)
+    assert taken.classes == classes
+    assert set(taken.predict(X).tolist()) == set(labels)
+    session.close()
+
+
+def test_labels_of_data_that_were_uploaded_later():
+    spiral = data.toy("spiral")
+    with client_of(Session(build.network(spiral, [4]), spiral)) as client:
+        content = table(np.where(X[:, 0] > 5, "large", "small"))
+        assert client.request("POST", "/api/upload", params={"name": "t.csv"}, content=content).status_code == 200
+        assert take_away.network(client.session).classes == ("large", "small")
+
+
+def test_c_says_what_its_inputs_and_outputs_are():
+    session = session_of(np.where(X[:, 0] > 5, "a */ int", "b"))
+    text = take_away.file(session, "model.c").decode()
+    comment, _, code = text.partition("*/")
+    assert "(x - mean) / std" in comment and "the highest is the answer: a * / int, b" in comment
+    assert f"{session.model.scaling.mean[0]:.9g}" in comment
+    assert code.strip() == session.model.graph.compile(session.model.outputs).to_c("network").strip()
+    session.close()
+
+
+def test_a_network_that_would_take_all_memory_is_refused():
+    spiral = data.toy("spiral")
+    with client_of(Session(build.network(spiral, [4]), spiral)) as client:
+        answer = client.request("POST", "/api/new", json={"hidden": [4096] * 16})
+        assert answer.status_code == 422 and "251,674,624 edges" in answer.json()["error"]
+        assert client.session.model.layers[0].size == 4
