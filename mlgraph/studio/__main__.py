@@ -14,7 +14,9 @@ from typing import Any
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m mlgraph.studio", description=(__doc__ or "").partition(": ")[2])
-    parser.add_argument("model", nargs="?", type=Path, help="a model's file; by default a new 784-32-10 network")
+    parser.add_argument(
+        "model", nargs="?", type=Path, help="a session or a model that was saved; by default a new 784-32-10 network"
+    )
     parser.add_argument(
         "--data", type=Path, help="a folder of IDX or .npy files, or a .csv, .npz or .npy; MNIST by default"
     )
@@ -46,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
         webbrowser.open(studio.url)
     stop.wait()
     studio.close()
-    from mlgraph.studio import take_away
+    from mlgraph.studio import session_file, take_away
 
     try:
         model = take_away.network(session)
@@ -55,17 +57,25 @@ def main(arguments: list[str] | None = None) -> int:
         model = session.model
     try:
         model.save(args.out / "model.npz")
+        session_file.save(session, args.out / "session.npz")
     except OSError as error:
         return complain(str(error))
-    print(f"saved {args.out / 'model.npz'}")
+    print(f"saved {args.out / 'model.npz'}; python -m mlgraph.studio {args.out / 'session.npz'} goes on")
     return 0
 
 
 def _session(args: argparse.Namespace) -> Any:
     import mlgraph
-    from mlgraph.studio import build, data as sources
+    from mlgraph.studio import build, data as sources, session_file
     from mlgraph.studio.session import Session
 
+    if args.model is not None and args.model.is_file() and session_file.kind(args.model) == "session":
+        if args.data is not None:
+            raise ValueError(f"--data: {args.model} is a session, which has its data; leave out --data")
+        saved = session_file.read(args.model)
+        session = Session(saved.model, saved.data)
+        session_file.resume(saved, session)
+        return session
     data = sources.from_path(args.data, args.target)
     if args.model is None:
         return Session(build.network(data, [32]), data)

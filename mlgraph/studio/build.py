@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import tempfile
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +17,7 @@ from mlgraph.models.model import Model
 from mlgraph.models.network import Network
 from mlgraph.sparsity.gradual_pruning import GradualPruning
 from mlgraph.sparsity.rewiring import SET, RigL
-from mlgraph.studio import data as sources
+from mlgraph.studio import data as sources, session_file
 from mlgraph.studio.data import Data
 from mlgraph.studio.run import OPTIONS
 from mlgraph.studio.session import Session
@@ -117,7 +120,20 @@ def _is_point(given: Any) -> bool:
 
 
 def upload(session: Session, content: bytes, name: str, target: str | None) -> None:
-    """Begin with the data of a file, and a network of one hidden layer."""
+    """Begin with the data of a file, and a network of one hidden layer; or go on with a session that was saved."""
+    kind = session_file.kind(io.BytesIO(content))
+    if kind == "model":
+        raise ValueError(f"{name}: a network without its data; python -m mlgraph.studio {name} opens it")
+    if kind == "session":
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "session.npz"
+            path.write_bytes(content)
+            try:
+                saved = session_file.read(path)
+            except ValueError as error:
+                raise ValueError(str(error).replace(str(path), name)) from None
+        session_file.resume(saved, session)
+        return
     data = sources.from_file(content, name, target)
     if len(data.columns) > sources.MOST_COLUMNS or len(data.classes or ()) > sources.MOST_LABELS:
         raise ValueError(f"{name}: more than {sources.MOST_COLUMNS:,} columns or {sources.MOST_LABELS:,} classes")

@@ -72,6 +72,23 @@ class Curve:
             "accuracy": listed(np.add.reduceat(part[3], at, dtype=np.float64) / size),
         }
 
+    def arrays(self) -> dict[str, Float32]:
+        """The entries, and the steps that fill no entry yet, as flat arrays."""
+        with self._lock:
+            return {"curve": self._entries[:, : self._used].ravel(), "curve_rest": self._rest.ravel()}
+
+    @classmethod
+    def of(cls, stride: int, curve: Float32, curve_rest: Float32) -> Curve:
+        """The curve of `arrays`; ValueError if they do not belong to one."""
+        self = cls()
+        n, rest = len(curve) // 4, len(curve_rest) // 2
+        if len(curve) != 4 * n or n > MOST or len(curve_rest) != 2 * rest or rest >= stride:
+            raise ValueError("the curve has too many entries")
+        self._entries[:, :n] = curve.reshape(4, n)
+        self._rest = curve_rest.reshape(2, rest).copy()
+        self.stride, self._used, self.steps = stride, n, n * stride + rest
+        return self
+
     def _append(self, *rows: Float32) -> None:
         n = len(rows[0])
         self._entries[:, self._used : self._used + n] = rows

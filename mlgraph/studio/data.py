@@ -57,6 +57,8 @@ class Data:
         What `y` is, if it has a name.
     units : (mean, deviation), or None
         Arrays of shape (outputs,), if targets were standardized: deviation * y + mean is in the data's units.
+    built_in : str, or None
+        The name by which `built_in` makes them again.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Data:
     standardize: bool = False
     target: str | None = None
     units: tuple[npt.NDArray[Any], npt.NDArray[Any]] | None = None
+    built_in: str | None = None
 
     def in_units(self) -> Data:
         """The same data with targets as they were given."""
@@ -91,8 +94,8 @@ def mnist(folder: StrOrBytesPath | None = None) -> Data:
     h, w = d.image_shape
     columns = [f"pixel {i // w},{i % w}" for i in range(h * w)]
     classes = [str(i) for i in range(d.n_classes)]
-    name = "MNIST" if folder is None else "images"
-    return Data(name, d.train_x, d.train_y, d.test_x, d.test_y, columns, classes, (h, w))
+    name, built_in = ("MNIST", "mnist") if folder is None else ("images", None)
+    return Data(name, d.train_x, d.train_y, d.test_x, d.test_y, columns, classes, (h, w), built_in=built_in)
 
 
 def arrays(
@@ -229,7 +232,12 @@ TOYS: dict[str, Callable[[np.random.Generator, int], tuple[Any, Any]]] = {
 def toy(name: str, n: int = 500) -> Data:
     """Points of the plane, by name."""
     x, y = TOYS[one_of("toy", name, tuple(TOYS))](np.random.default_rng(0), n)
-    return points(x, y, name)
+    return replace(points(x, y, name), built_in=name if n == 500 else None)
+
+
+def built_in(name: str) -> Data:
+    """MNIST, or points of the plane, by the name that `Data.built_in` has."""
+    return mnist() if one_of("data", name, ("mnist", *TOYS)) == "mnist" else toy(name)
 
 
 def points(x: npt.NDArray[Any], y: npt.NDArray[Any], name: str) -> Data:

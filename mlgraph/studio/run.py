@@ -36,6 +36,14 @@ OPTIONS: dict[str, Any] = {
 }
 
 
+def check_options(options: dict[str, Any]) -> None:
+    """ValueError or TypeError if a run cannot have such `OPTIONS`."""
+    _, sampled = checked_rates(options["learning_rate"])
+    checked_sizes(options["batch_size"])
+    checked_optimizer(options["optimizer"], options["momentum"])
+    checked_decay(options["weight_decay"], float(sampled.max()))
+
+
 class Run(Callback):
     """Trains a model in a thread of its own.
 
@@ -115,14 +123,16 @@ class Run(Callback):
         """Change options, now or for the next run; an error changes nothing."""
         with self._wake:
             options = {**self.options, **given}
-            _, sampled = checked_rates(options["learning_rate"])
-            checked_sizes(options["batch_size"])
-            checked_optimizer(options["optimizer"], options["momentum"])
-            checked_decay(options["weight_decay"], float(sampled.max()))
+            check_options(options)
             self.options = options
             if self._goes_on:
                 self._changes |= given
             self._wake.notify_all()
+
+    def go_on_from(self, curve: Curve, tests: list[dict[str, float | None]], epochs: int, examples: int) -> None:
+        """Count from where an earlier run was, before this one begins."""
+        self.curve, self.epoch_curve = curve, tests
+        self.steps, self.epochs, self.examples = curve.steps, epochs, examples
 
     @contextmanager
     def gives_way(self) -> Iterator[None]:

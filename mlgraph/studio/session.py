@@ -52,6 +52,8 @@ class Session:
     Attributes
     ----------
     model : Model
+    initial : Model
+        To which `reset` returns.
     data : Data
     run : Run
     version : int
@@ -76,18 +78,19 @@ class Session:
             model.classes = before
             raise
 
-    def replace(self, model: Model, data: Data) -> None:
-        """Begin with another network and other data."""
+    def replace(self, model: Model, data: Data, initial: Model | None = None) -> None:
+        """Begin with another network and other data; `reset` returns to `initial`, by default a copy of it."""
         # Before anything changes, an error if they do not fit each other.
-        model.evaluate(data.test_x[:SAMPLE], data.test_y[:SAMPLE])
-        initial = copy.deepcopy(model)
+        for one in (model,) if initial is None else (model, initial):
+            one.evaluate(data.test_x[:SAMPLE], data.test_y[:SAMPLE])
+        initial = copy.deepcopy(model) if initial is None else initial
         with self.lock:
             self.require_open()
             old: Run | None = getattr(self, "run", None)
             if old is not None:
                 old.end()
                 self._options = old.options
-            self.model, self.data, self._initial = model, data, initial
+            self.model, self.data, self.initial = model, data, initial
             self._begin()
 
     def reset(self) -> None:
@@ -96,7 +99,7 @@ class Session:
             self.require_open()
             self.run.end()
             self._options = self.run.options
-            model = copy.deepcopy(self._initial)
+            model = copy.deepcopy(self.initial)
             if type(model) is type(self.model) and len(model.layers) == len(self.model.layers):
                 with self.model.graph.lock:
                     self.model.become(model)  # the caller's model stays the one that the page shows

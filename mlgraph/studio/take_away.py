@@ -1,4 +1,4 @@
-"""What a page may take away: the network, which answers in the labels and the units of the data."""
+"""What a page may take away: the session, or the network, which answers in the labels and the units of the data."""
 
 from __future__ import annotations
 
@@ -12,25 +12,33 @@ from mlgraph.graph.views import Neuron
 from mlgraph.models.classes import n_classes_of
 from mlgraph.models.model import Model
 from mlgraph.models.scaling import Standardization
+from mlgraph.studio import session_file
 from mlgraph.studio.data import Data
 from mlgraph.studio.session import Session
 
-FILES = {"model.npz": "application/octet-stream", "model.c": "text/plain", "network.svg": "image/svg+xml"}
+FILES = {
+    "session.npz": "application/octet-stream",
+    "model.npz": "application/octet-stream",
+    "model.c": "text/plain",
+    "network.svg": "image/svg+xml",
+}
 """Names of files, with their types."""
 
 
 def file(session: Session, name: str) -> bytes:
     """The content of one of `FILES`."""
-    model = network(session)
     if name == "model.c":
+        model = network(session)
         comment = how_to_use(model, session.data).replace("*/", "* /")
         return f"/* {comment} */\n{model.graph.compile(model.outputs).to_c('network')}".encode()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / name
-        if name == "network.svg":
-            model.draw().save(path)
+        if name == "session.npz":
+            session_file.save(session, path)
+        elif name == "network.svg":
+            network(session).draw().save(path)
         else:
-            model.save(path)
+            network(session).save(path)
         return path.read_bytes()
 
 

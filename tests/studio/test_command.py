@@ -52,8 +52,8 @@ def started(tmp_path, folder):
     """Start the command in an empty folder; the process, and its page."""
     processes = []
 
-    def start(*words):
-        words = ["--no-open", "--data", folder, *words]
+    def start(*words, data=folder):
+        words = ["--no-open", *(() if data is None else ("--data", data)), *words]
         process = subprocess.Popen(
             [sys.executable, "-m", "mlgraph.studio", *map(str, words)],
             cwd=tmp_path,
@@ -84,11 +84,27 @@ def test_first_line_is_the_address_and_ctrl_c_saves(started, tmp_path, number):
     process.send_signal(number)
     out, error = process.communicate(timeout=30)
     path = tmp_path / "deep" / "run" / "model.npz"
-    assert process.returncode == 0 and not error and out.strip() == f"saved {path.relative_to(tmp_path)}"
+    assert process.returncode == 0 and not error and out.startswith(f"saved {path.relative_to(tmp_path)}; ")
     saved = mlgraph.load(path)
     assert not saved.layers[0][0].alive and saved.scaling == "bytes"
     process, page = started(path, "--out", "again")  # and it goes on from there
     assert page.state()["n_edges"] == saved.n_edges and not (tmp_path / "studio-run").exists()
+
+
+def test_the_session_that_ctrl_c_saves_goes_on(started, tmp_path):
+    process, page = started()
+    page.post("run", do="epoch")
+    wait_for(lambda: page.state()["epoch"] == 1)
+    page.post("edit", edit="cut-neuron", layer=0, neuron=0)
+    before = page.state()
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=30)
+    assert "python -m mlgraph.studio studio-run/session.npz goes on" in out
+    _, again = started("studio-run/session.npz", data=None)
+    after = again.state()
+    assert all(after[name] == before[name] for name in ("epoch", "step", "n_edges", "test_loss", "data"))
+    again.post("run", do="reset")
+    assert again.state()["n_edges"] > before["n_edges"]
 
 
 def test_a_network_that_cannot_answer_in_the_units_of_the_data_is_saved_all_the_same(started, tmp_path):

@@ -51,8 +51,19 @@ export function tell(topic, value) {
   for (const listener of listeners[topic] ?? []) listener(value);
 }
 
+// The address bar names the tab, the neuron and the test example, so that a reload, or a copied link, shows the same.
+const place = new URLSearchParams(location.hash.slice(1));
+export const remembered = Object.fromEntries(place);
+
+export function remember(name, value) {
+  if (value === null || value === undefined) place.delete(name);
+  else place.set(name, value);
+  history.replaceState(null, "", `#${place}`);
+}
+
 export function select(place) {
   store.selected = place;
+  remember("node", place?.node);
   tell("selected", place);
 }
 

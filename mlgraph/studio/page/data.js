@@ -6,7 +6,9 @@ const TOYS = ["circle", "xor", "spiral", "two groups"];
 const PRESETS = [["none", []], ["8-8", [8, 8]], ["32", [32]], ["300-100", [300, 100]]];
 const ACTIVATIONS = ["leaky_relu", "relu", "elu", "gelu", "silu", "softplus", "tanh", "sigmoid", "identity"];
 const FILES = [
-  ["model.npz", "the network; python -m mlgraph.studio model.npz opens it again, and mlgraph.load reads it"],
+  ["session.npz", "all of it: network, data, options and curve. Drop it on this page, or start python -m mlgraph.studio session.npz, "
+    + "and go on from here"],
+  ["model.npz", "the network alone, for mlgraph.load"],
   ["model.c", "the network as a function in C, for any program or microcontroller"],
   ["network.svg", "a picture of the graph, for the browser or a document"],
 ];
@@ -43,7 +45,7 @@ export function begin(root) {
       pick("A neuron that overflows", "overflow", "A number grows beyond float32: see what the studio does about it")),
     h("h2", {}, "Your own data"),
     h("p", { class: "note" }, "A .csv with a header (numbers, and a column to learn), an .npz with x and y, or an .npy "
-      + "whose last column is to learn. Drop it anywhere on the page."),
+      + "whose last column is to learn. Drop it anywhere on the page, as well as a session.npz from below."),
     h("div", { class: "row" }, file), target,
     h("details", {}, h("summary", {}, "Your own points"), points()),
     h("h2", {}, "The network"),

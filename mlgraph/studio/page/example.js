@@ -1,6 +1,6 @@
 // One example: draw a digit, pick a test example or type numbers; the answer, why, and what a patched neuron changes.
 
-import { complain, get, h, on, post, select, store, tell } from "./api.js";
+import { complain, get, h, on, post, remember, select, store, tell } from "./api.js";
 import { bars, nameOf, picture, thumbnail } from "./neuron.js";
 import { percent } from "./run.js";
 
@@ -261,6 +261,7 @@ export function begin(root) {
   async function open(index) {
     wipe();
     given = { index };
+    remember("example", index);
     label = null;
     document.getElementById("tab-example").click();
     await ask();

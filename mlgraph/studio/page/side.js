@@ -1,6 +1,6 @@
 // The details beside the network, one tab at a time.
 
-import { h, on } from "./api.js";
+import { get, h, on, remember, remembered, select, tell } from "./api.js";
 import * as neuron from "./neuron.js";
 import * as example from "./example.js";
 import * as prune from "./prune.js";
@@ -23,6 +23,7 @@ export function begin(root) {
       bar.children[i].setAttribute("aria-selected", id === name);
       bar.children[i].tabIndex = id === name ? 0 : -1;
     }
+    remember("tab", name);
   };
   for (const [id, title, part] of TABS) {
     const tab = h("button", { role: "tab", id: `tab-${id}`, "aria-controls": `panel-${id}`, "data-testid": `tab-${id}`,
@@ -43,4 +44,20 @@ export function begin(root) {
   root.append(bar, ...panels);
   on("selected", (place) => place && show("neuron"));
   show("neuron");
+  reopen(show);
+}
+
+// What the address bar named when the page was opened, if it is still there.
+async function reopen(show) {
+  const { tab, node, example } = remembered;
+  try {
+    if (node) {
+      await get("neuron", { node });
+      select({ node: Number(node) });
+    }
+    if (example) tell("open-example", Number(example));
+  } catch {
+    // Another network, or other data, came since.
+  }
+  if (TABS.some(([id]) => id === tab)) show(tab);
 }
