@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mlgraph._support.checks import one_of, share, whole
+from mlgraph._support.checks import one_of, shown, whole
 from mlgraph.graph.graph import Graph
 from mlgraph.graph.views import Node
 from mlgraph.models.model import Model
@@ -26,7 +26,12 @@ MOST_NEURONS = 4096
 MOST_LAYERS = 16
 MOST_EDGES = 5_000_000
 
-SCHEDULES = {"gradual": GradualPruning, "SET": SET, "RigL": RigL}
+SCHEDULES: dict[str, tuple[Any, tuple[str, ...]]] = {
+    "gradual": (GradualPruning, ("until", "by")),
+    "SET": (SET, ("until", "fraction")),
+    "RigL": (RigL, ("until", "fraction")),
+}
+"""Schedules, and the options of each that a page may choose."""
 
 
 def network(data: Data, hidden: list[int], activation: str = "leaky_relu", seed: int = 0) -> Network:
@@ -150,10 +155,16 @@ def play(session: Session, sparsify: Any = None, epochs: Any = None, on_nonfinit
             run.end()
         run.play(fit={"on_nonfinite": on_nonfinite})
         return
-    if not isinstance(sparsify, dict) or set(sparsify) != {"method", "sparsity"}:
+    if not isinstance(sparsify, dict) or not {"method", "sparsity"} <= set(sparsify):
         raise ValueError("sparsify: expected method and sparsity")
-    schedule = SCHEDULES[one_of("method", sparsify["method"], tuple(SCHEDULES))]
-    sparsity = share("sparsity", sparsify["sparsity"])
+    method = one_of("method", sparsify["method"], tuple(SCHEDULES))
+    schedule, options = SCHEDULES[method]
+    given = {name: value for name, value in sparsify.items() if name != "method"}
+    unknown = sorted(set(given) - {"sparsity", *options})
+    if unknown:
+        raise ValueError(f"sparsify: {method} has no {shown(unknown[0])}; it has {', '.join(options)}")
+    if "by" in given:
+        one_of("by", given["by"], ("path", "magnitude", "saliency", "random"))
+    scheduled = schedule(**given)
     run.end()
-    epochs = epochs or 10
-    run.play(fit={"epochs": epochs, "sparsify": schedule(sparsity), "on_nonfinite": on_nonfinite})
+    run.play(fit={"epochs": epochs or 10, "sparsify": scheduled, "on_nonfinite": on_nonfinite})

@@ -159,6 +159,33 @@ def test_a_schedule_prunes_while_it_trains(client):
     assert client.edit("undo")["n_edges"] > edges and client.edit("redo")["n_edges"] == edges
 
 
+@pytest.mark.parametrize("until", [0.2, 0.9])
+def test_options_of_a_schedule(client, until):
+    client.run("play", sparsify={"method": "gradual", "sparsity": 0.8, "until": until, "by": "random"}, epochs=10)
+    wait_for(lambda: client.json("state")["status"] == "idle")
+    edges = client.session.model.history.epoch_edges
+    assert np.flatnonzero(edges == edges[-1])[0] == round(10 * until) - 1  # the first epoch with the last edges
+
+
+@pytest.mark.parametrize(
+    ("sparsify", "text"),
+    [
+        ({"method": "SET", "sparsity": 0.5, "by": "path"}, "SET has no 'by'; it has until, fraction"),
+        ({"method": "gradual", "sparsity": 0.5, "fraction": 0.1}, "gradual has no 'fraction'"),
+        ({"method": "gradual", "sparsity": 0.5, "by": "luck"}, "luck"),
+        ({"method": "RigL", "sparsity": 0.5, "fraction": 2}, "fraction"),
+        ({"method": "RigL", "sparsity": 0.5, "until": "late"}, "until"),
+        ({"method": "RigL", "sparsity": 1.5}, "sparsity"),
+        ({"method": "RigL"}, "expected method and sparsity"),
+    ],
+    ids=str,
+)
+def test_a_schedule_that_cannot_be_changes_nothing(client, sparsify, text):
+    before = client.session.run
+    assert text in client.refused("run", do="play", sparsify=sparsify)
+    assert client.session.run is before and client.session.run.steps == 0
+
+
 def test_a_run_that_overflows_names_the_neuron_and_recovers():
     with client_of(overflowing_session()) as client:
         run = client.session.run

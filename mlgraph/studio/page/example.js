@@ -72,6 +72,7 @@ export function begin(root) {
 
   function clear() {
     given = null;
+    remember("example", null);
     label = null;
     answer.replaceChildren();
     tell("example", null);
@@ -100,7 +101,8 @@ export function begin(root) {
     if (found.adjoints) {
       if (data.image) {
         const size = data.image;
-        parts.push(h("div", { class: "row" }, picture(found.input_adjoints.map((v) => -(v ?? 0)), size, 140),
+        parts.push(h("div", { class: "row" }, h("div", { class: "over" }, thumbnail(found.pixels, size, 168),
+          picture(found.input_adjoints.map((v) => -(v ?? 0)), size, 168)),
           h("p", { class: "note", style: "flex: 1; min-width: 120px" }, `More ink on blue, less on red would make it say ${label}.`)));
       }
       const strongest = Object.entries(found.adjoints).filter(([node, v]) => v && names[node])

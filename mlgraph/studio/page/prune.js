@@ -4,7 +4,7 @@ import { act, edit, h, on, store } from "./api.js";
 import { percent } from "./run.js";
 
 const METHODS = [
-  ["gradual", "Gradual", "Cuts more and more of the weakest edges (Zhu and Gupta 2017)."],
+  ["gradual", "Gradual", "Cuts more and more edges, in the order chosen above (Zhu and Gupta 2017)."],
   ["SET", "SET", "Is sparse from the first step; drops weak edges and tries random new ones (Mocanu et al. 2018)."],
   ["RigL", "RigL", "As SET, but new edges are those with the largest gradients (Evci et al. 2020)."],
 ];
@@ -23,6 +23,9 @@ export function begin(root) {
   const goal = h("input", { type: "number", min: "0", max: "99.9", step: "any", value: "95",
     "data-testid": "goal", "aria-label": "sparsity at the end" });
   const epochs = h("input", { type: "number", min: "1", max: "1000", value: "10", "aria-label": "epochs" });
+  const share = (value, label) => h("input", { type: "number", min: "1", max: "99", step: "any", value, "aria-label": label });
+  const until = share("75", "percent of the epochs after which the edges stay");
+  const moved = share("30", "percent of the edges that SET and RigL move at first");
   let busy = false, next = null, points = [];
 
   async function cut() {
@@ -38,21 +41,41 @@ export function begin(root) {
       cut();
     }
   }
+  // The network as it was, beside the one in the middle of the page.
+  const earlier = h("figure", { class: "before", hidden: true, "data-testid": "network-before" });
+  function keepPicture() {
+    const seen = document.querySelector("#network canvas");
+    const width = 2 * 360, height = Math.round((width * seen.height) / seen.width);
+    const canvas = h("canvas", { width, height, role: "img", "aria-label": "the network before it was pruned" });
+    canvas.getContext("2d").drawImage(seen, 0, 0, width, height);
+    const { test_accuracy: accuracy, n_edges: edges } = store.state;
+    earlier.replaceChildren(canvas, h("figcaption", { class: "note" },
+      `Before: ${whole(edges)} edges${accuracy === null ? "" : `, test accuracy ${percent(accuracy)}`}`));
+    earlier.hidden = false;
+  }
+
+  let dragged = false;
   // While it is dragged, the network follows at most three times a second. During a run only its end counts:
   // each cut is an edit of its own there, because steps were taken since the last.
   let cutAt = 0;
   slider.addEventListener("input", () => {
+    if (!dragged) keepPicture();
+    dragged = true;
     number.value = slider.value;
     if (store.state?.status === "running" || busy || performance.now() - cutAt < 333) return;
     cutAt = performance.now();
     cut();
   });
-  slider.addEventListener("change", cut);
+  slider.addEventListener("change", () => {
+    dragged = false;
+    cut();
+  });
   // Another criterion applies at once to what the slider has just cut.
   by.addEventListener("change", () => {
     if (store.state?.last_edit?.what.startsWith("sparsity")) cut();
   });
   number.addEventListener("change", () => {
+    keepPicture();
     slider.value = number.value;
     cut();
   });
@@ -62,15 +85,20 @@ export function begin(root) {
     h("p", { class: "note" }, "Sparsity is the share of edges that are cut. Moved back, the slider returns them."),
     h("div", { class: "row" }, slider, number, h("span", {}, "%")),
     h("label", { class: "field" }, h("span", {}, "cut first"), by),
-    figures,
+    figures, earlier,
     h("h2", {}, "Cut while it trains"),
     h("p", { class: "note" }, "The network adapts as it loses edges."),
     h("div", { class: "row" }, h("label", { class: "field" }, h("span", {}, "sparsity at the end"), goal, h("span", {}, "%")),
       h("label", { class: "field" }, h("span", {}, "epochs"), epochs)),
+    h("details", {}, h("summary", {}, "Options"), h("div", { class: "row" },
+      h("label", { class: "field" }, h("span", {}, "edges stay after"), until, h("span", {}, "% of the epochs")),
+      h("label", { class: "field" }, h("span", {}, "SET and RigL move at first"), moved, h("span", {}, "% of the edges")))),
     ...METHODS.map(([method, text, what]) => h("div", { class: "row" },
       h("button", { "data-testid": `method-${method}`, onclick: () => {
-        const sparsity = Number(goal.value) / 100;
-        act("run", { do: "play", sparsify: { method, sparsity }, epochs: Number(epochs.value) });
+        const options = method === "gradual" ? { by: by.value } : { fraction: Number(moved.value) / 100 };
+        const sparsify = { method, sparsity: Number(goal.value) / 100, until: Number(until.value) / 100, ...options };
+        keepPicture();
+        act("run", { do: "play", sparsify, epochs: Number(epochs.value) });
       } }, text),
       h("span", { class: "note", style: "flex: 1; min-width: 180px" }, what))),
     h("h2", {}, "How little is enough"),
@@ -144,7 +172,10 @@ export function begin(root) {
   let name = "";
   on("version", (state) => {
     const now = `${state.data.name} ${state.data.n_train} ${state.layers.length}`;
-    if (now !== name) points = []; // those before "Start over" stay, to be compared
+    if (now !== name) { // points before "Start over" stay, to be compared
+      points = [];
+      earlier.hidden = true;
+    }
     name = now;
   });
   new MutationObserver(() => { if (!root.hidden && store.state) { show(store.state); draw(); } }).observe(root, { attributeFilter: ["hidden"] });

@@ -44,20 +44,17 @@ export function begin(root) {
   root.append(bar, ...panels);
   on("selected", (place) => place && show("neuron"));
   show("neuron");
-  reopen(show);
+  let opened = false;
+  on("version", (state) => {
+    if (!opened) reopen(state, show);
+    opened = true;
+  });
 }
 
 // What the address bar named when the page was opened, if it is still there.
-async function reopen(show) {
-  const { tab, node, example } = remembered;
-  try {
-    if (node) {
-      await get("neuron", { node });
-      select({ node: Number(node) });
-    }
-    if (example) tell("open-example", Number(example));
-  } catch {
-    // Another network, or other data, came since.
-  }
+async function reopen({ data }, show) {
+  const { tab, node, example: index } = remembered;
+  if (node && await get("neuron", { node }).catch(() => null)) select({ node: Number(node) });
+  if (Number(index) < data.n_test) tell("open-example", Number(index));
   if (TABS.some(([id]) => id === tab)) show(tab);
 }
