@@ -1247,7 +1247,7 @@ class Model(Freezable, Declared):
         image: tuple[int, int] | None = None,
         host: str = "127.0.0.1",
         port: int = 0,
-        open_browser: bool = True,
+        open_browser: bool | None = None,
     ) -> Studio:
         """Open a page in the browser that shows this model while it trains, and edits it.
 
@@ -1263,8 +1263,8 @@ class Model(Freezable, Declared):
             Height and width, if examples are images. Found by itself for square ones.
         host, port
             Where to listen; by default this computer alone can use the page, at a free port.
-        open_browser : bool
-            Whether to open the page now.
+        open_browser : bool, optional
+            Whether to open the page in the browser now; by default not in a notebook.
 
         Returns
         -------

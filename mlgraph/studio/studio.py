@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import sys
 import threading
 import time
 import webbrowser
@@ -103,11 +104,11 @@ def open_studio(
     image: tuple[int, int] | None,
     host: str,
     port: int,
-    open_browser: bool,
+    open_browser: bool | None,
 ) -> Studio:
     """See `Model.studio`."""
     data = arrays(x, y, test, image=image)
     studio = Studio(Session(model, data), host=host, port=port)
-    if open_browser:
+    if ("ipykernel" not in sys.modules) if open_browser is None else open_browser:
         webbrowser.open(studio.url)
     return studio

@@ -305,3 +305,15 @@ def test_data_that_do_not_fit_are_refused_before_anything_starts():
     for x, y, text in (([[1.0, 2.0]] * 9, [0] * 9, "64"), (np.zeros((9, 64)), [7] * 9, "label|class")):
         with pytest.raises(ValueError, match=text):
             network().studio(x, y, open_browser=False)
+
+
+@pytest.mark.parametrize(("given", "opens", "opens_in_a_notebook"), [(None, 1, 0), (True, 1, 1), (False, 0, 0)])
+def test_the_browser_opens_unless_a_notebook_shows_the_page(given, opens, opens_in_a_notebook, monkeypatch):
+    opened = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
+    network().studio(*images(), open_browser=given).close()
+    assert len(opened) == opens
+    monkeypatch.setitem(sys.modules, "ipykernel", None)
+    network().studio(*images(), open_browser=given).close()
+    assert len(opened) == opens + opens_in_a_notebook
