@@ -64,6 +64,10 @@ class Run(Callback):
         What ended the last run: text, and sweep, node and example where a number was not finite.
     steps, epochs, examples : int
         So far, over all runs since the model was as it began.
+    skipped : int
+        So many examples were left out, because of numbers that were not finite.
+    disconnected : list of int
+        Ids of the neurons that were cut for that reason.
     """
 
     def __init__(self, model: Model, data: Data, options: dict[str, Any], after_epoch: Callable[[Any], None]) -> None:
@@ -72,7 +76,8 @@ class Run(Callback):
         self.curve = Curve()
         self.epoch_curve: list[dict[str, float | None]] = []
         self.failure: dict[str, Any] | None = None
-        self.steps = self.epochs = self.examples = 0
+        self.steps = self.epochs = self.examples = self.skipped = 0
+        self.disconnected: list[int] = []
         self.loss = self.accuracy = float("nan")
         self.pace: float | None = None
         self._wake = threading.Condition()
@@ -83,7 +88,7 @@ class Run(Callback):
         self._changes: dict[str, Any] = {}
         self._stop = self._waiting = self._is_new = False
         self._guests = 0
-        self._seen, self._each_step = 0, True
+        self._seen, self._faults, self._each_step = 0, 0, True
         self._next = 0.0
         self._recent: deque[tuple[float, int, int]] = deque(maxlen=400)
 
@@ -207,7 +212,7 @@ class Run(Callback):
         data = self._data
         given = {"validation_data": (data.test_x, data.test_y), "callbacks": [self], **fit}
         while True:
-            self._seen, self._each_step, options = 0, True, self.options
+            self._seen, self._faults, self._each_step, options = 0, 0, True, self.options
             per_epoch = -(-len(data.x) // min(checked_sizes(options["batch_size"])))
             epochs = {"epochs": max(1, MOST_STEPS // per_epoch)}
             self._model.fit(data.x, data.y, **{**epochs, **options, **given})
@@ -225,6 +230,12 @@ class Run(Callback):
             self.curve.extend(losses, accuracies)
             self.loss, self.accuracy = progress.batch_loss, progress.batch_accuracy
             self.steps, self._seen = self.steps + fresh, seen
+            faults = len(history.nonfinite_step)
+            if faults > self._faults:
+                cut = history.nonfinite_cut[self._faults :]
+                self.skipped += int((cut < 0).sum())
+                self.disconnected += cut[cut >= 0].tolist()
+                self._faults = faults
         now = time.monotonic()
         self._recent.append((now, self.steps, self.examples))
         with self._wake:

@@ -333,6 +333,8 @@ class Session:
                 "redo": self.can_redo,
                 "last_edit": None if self.last_edit is None else json_ready(self.last_edit),
                 "failure": run.failure,
+                "skipped": run.skipped,
+                "disconnected": [model.name_of(node) for node in run.disconnected[:20]],
                 "data": {
                     "name": data.name,
                     "target": data.target,

@@ -143,6 +143,7 @@ def test_a_neuron_that_overflows_is_named_and_disconnected(opened, mnist):
     at(page, "trouble").wait_for(state="hidden")
     until(lambda: number(page, "n-edges") < 25408 and number(page, "test-accuracy") > 90)
     assert session.run.failure is None and np.isfinite(session.model.graph.get_parameters()).all()
+    assert session.run.disconnected and f"n{session.run.disconnected[0]}" in at(page, "handled").inner_text()
 
 
 def test_two_windows_agree_and_a_closed_one_ends_nothing(opened, browser, mnist):
@@ -246,3 +247,34 @@ def test_a_drag_of_the_slider_is_one_edit(opened):
     until(lambda: session.can_undo and session.model.n_edges == number(page, "n-edges"))
     at(page, "undo").click()
     until(lambda: session.model.n_edges == edges and session.can_undo is None)
+
+
+def test_a_reload_shows_the_same(opened, mnist):
+    page = opened(Session(build.network(mnist, [32]), mnist))
+    at(page, "neuron-0-7").click()
+    at(page, "tab-example").click()
+    page.get_by_role("button", name="test example 5:").click()
+    said = at(page, "prediction").inner_text()
+    page.reload()
+    at(page, "prediction").wait_for()
+    assert (
+        at(page, "prediction").inner_text() == said and at(page, "tab-example").get_attribute("aria-selected") == "true"
+    )
+    at(page, "tab-neuron").click()
+    assert "neuron 7" in page.locator("#panel-neuron").inner_text()
+
+
+def test_a_saved_session_is_dropped_and_goes_on(opened, mnist, tmp_path):
+    session = Session(build.network(mnist, [8]), mnist)
+    page = opened(session)
+    at(page, "epoch").click()
+    until(lambda: session.run.epochs == 1)
+    at(page, "tab-data").click()
+    with page.expect_download() as download:
+        page.get_by_role("link", name="session.npz").click()
+    download.value.save_as(tmp_path / "session.npz")
+    at(page, "data-circle").click()
+    until(lambda: number(page, "n-edges") < 1000)
+    page.set_input_files("#panel-data input[type=file]", tmp_path / "session.npz")
+    until(lambda: number(page, "n-edges") == 784 * 8 + 80)
+    assert session.run.epochs == 1 and session.data.name == "MNIST"

@@ -198,6 +198,10 @@ def test_a_run_that_overflows_names_the_neuron_and_recovers():
         assert client.run("play", on_nonfinite="disconnect")["failure"] is None
         wait_for(lambda: client.json("state")["n_edges"] < edges)
         client.run("pause")
+        state = client.json("state")
+        graph = client.session.model.graph
+        assert len(state["disconnected"]) == len(run.disconnected) > 0 and state["skipped"] == 0
+        assert not any(graph[node].alive for node in run.disconnected)
         assert "run" in client.json("state")["undo"]
         client.run("reset")
         client.run("play", on_nonfinite="skip")

@@ -24,7 +24,7 @@ export function begin(root) {
     "data-testid": "goal", "aria-label": "sparsity at the end" });
   const epochs = h("input", { type: "number", min: "1", max: "1000", value: "10", "aria-label": "epochs" });
   const share = (value, label) => h("input", { type: "number", min: "1", max: "99", step: "any", value, "aria-label": label });
-  const until = share("75", "percent of the epochs after which the edges stay");
+  const until = share("75", "percent of training after which the edges stay");
   const moved = share("30", "percent of the edges that SET and RigL move at first");
   let busy = false, next = null, points = [];
 
@@ -91,7 +91,7 @@ export function begin(root) {
     h("div", { class: "row" }, h("label", { class: "field" }, h("span", {}, "sparsity at the end"), goal, h("span", {}, "%")),
       h("label", { class: "field" }, h("span", {}, "epochs"), epochs)),
     h("details", {}, h("summary", {}, "Options"), h("div", { class: "row" },
-      h("label", { class: "field" }, h("span", {}, "edges stay after"), until, h("span", {}, "% of the epochs")),
+      h("label", { class: "field" }, h("span", {}, "edges stay after"), until, h("span", {}, "% of the training")),
       h("label", { class: "field" }, h("span", {}, "SET and RigL move at first"), moved, h("span", {}, "% of the edges")))),
     ...METHODS.map(([method, text, what]) => h("div", { class: "row" },
       h("button", { "data-testid": `method-${method}`, onclick: () => {

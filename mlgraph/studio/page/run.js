@@ -88,10 +88,12 @@ export function begin(root) {
   const edited = h("div", { class: "told", role: "status", "data-testid": "last-edit" });
   const trouble = h("div", { class: "trouble", role: "alert", "data-testid": "trouble", hidden: true });
 
+  const handled = h("div", { class: "told", role: "status", "data-testid": "handled", hidden: true });
+
   root.append(
     h("div", { class: "bar" }, play, pause, step, epoch, reset, rate, batch, optimizer, momentum, dropout, pace, undo, redo, keys),
     h("dl", { class: "figures" }, testBox, testLossBox, accuracyBox, lossBox, stepBox, epochBox, edgesBox, speedBox, timeBox),
-    edited, trouble, help);
+    edited, handled, trouble, help);
 
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, select, textarea, button, dialog")) return;
@@ -134,6 +136,10 @@ export function begin(root) {
     redo.disabled = state.redo === null;
     redo.title = state.redo === null ? "There is nothing to redo" : `Redo: ${plain(state.redo)} (Shift + Z)`;
     showEdit(edited, state);
+    const told = [state.disconnected.length ? `disconnected: ${plain(state.disconnected.join(", "))}` : "",
+      state.skipped ? `${whole(state.skipped)} examples left out` : ""].filter(Boolean).join("; ");
+    handled.hidden = !told;
+    handled.textContent = `Where numbers overflowed: ${told}`;
     const failure = JSON.stringify(state.failure);
     if (failure !== shownFailure) showFailure(trouble, state.failure);
     shownFailure = failure;
