@@ -980,7 +980,8 @@ class Model(Freezable, Declared):
             2013, On the difficulty of training recurrent neural networks). The norm is that of all
             parameters that the step trains, as in torch's `clip_grad_norm_` and in Keras'
             `global_clipnorm`. A step that overflows still follows `on_nonfinite`. Each step becomes
-            two calls: an epoch of 784-32-10 on MNIST takes six times as long, of LeNet-300-100 twice.
+            two calls: in batches of 128, an epoch of 784-32-10 on MNIST takes about six times as
+            long, of LeNet-300-100 twice.
         optimizer : "sgd" or "adam"
             Adam is the efficient form at the end of section 2 of Kingma & Ba (2015), with beta2 =
             0.999 and epsilon = 1e-8, which is added before the bias correction.

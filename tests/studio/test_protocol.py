@@ -91,6 +91,22 @@ def test_host_and_origin(image, headers, status):
         assert status == 200 or error_of(answer)
 
 
+@pytest.mark.parametrize(
+    ("token", "headers", "status"),
+    [
+        (TOKEN, {"host": "class.example:8000"}, 200),
+        (TOKEN, {"host": "192.0.2.1", "origin": "http://192.0.2.1"}, 200),
+        ("wrong", {"host": "192.0.2.1"}, 403),
+        (TOKEN, {"host": "192.0.2.1", "origin": "http://evil.example"}, 403),
+    ],
+)
+def test_where_every_host_may_address_it_the_token_decides(image, token, headers, status):
+    from starlette.testclient import TestClient
+
+    client = TestClient(server.application(image.session, TOKEN, None))
+    assert client.get("/api/state", params={"token": token}, headers=headers).status_code == status
+
+
 def test_the_page_needs_nothing_from_elsewhere(image):
     answer = image.client.get("/page/app.js")
     assert answer.status_code == 200 and answer.headers["content-type"].startswith("text/javascript")
