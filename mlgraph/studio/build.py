@@ -143,6 +143,7 @@ def upload(session: Session, content: bytes, name: str, target: str | None) -> N
     if len(data.columns) > sources.MOST_COLUMNS or len(data.classes or ()) > sources.MOST_LABELS:
         raise ValueError(f"{name}: more than {sources.MOST_COLUMNS:,} columns or {sources.MOST_LABELS:,} classes")
     session.replace(network(data, [32]), data)
+    session.run.change(**OPTIONS)
 
 
 def play(session: Session, sparsify: Any = None, epochs: Any = None, on_nonfinite: str = "raise") -> None:
@@ -153,6 +154,8 @@ def play(session: Session, sparsify: Any = None, epochs: Any = None, on_nonfinit
     if sparsify is None:
         if on_nonfinite != "raise":
             run.end()
+        if not run.is_alive:
+            session.schedule(None)
         run.play(fit={"on_nonfinite": on_nonfinite})
         return
     if not isinstance(sparsify, dict) or not {"method", "sparsity"} <= set(sparsify):
@@ -165,6 +168,9 @@ def play(session: Session, sparsify: Any = None, epochs: Any = None, on_nonfinit
         raise ValueError(f"sparsify: {method} has no {shown(unknown[0])}; it has {', '.join(options)}")
     if "by" in given:
         one_of("by", given["by"], ("path", "magnitude", "saliency", "random"))
-    scheduled = schedule(**given)
+    scheduled, epochs = schedule(**given), epochs or 10
+    scheduled.check(session.model)
     run.end()
-    run.play(fit={"epochs": epochs or 10, "sparsify": scheduled, "on_nonfinite": on_nonfinite})
+    names = {"gradual": "gradual pruning"}
+    session.schedule(f"{names.get(method, method)} to {100 * scheduled.sparsity:.3g} % in {epochs} epochs", epochs)
+    run.play(fit={"epochs": epochs, "sparsify": scheduled, "on_nonfinite": on_nonfinite})

@@ -79,7 +79,7 @@ def _add_edge(session: Session, source: Any, target: Any, weight: float = 0.0) -
 
 def _set_weight(session: Session, source: Any, target: Any, value: float) -> None:
     edge, value = session.edge(source, target), _number("value", value)
-    _assign(session, f"weight of {edge!r}", edge, "weight", value)
+    _assign(session, f"weight of {edge.source.name} to {edge.target.name}", edge, "weight", value)
 
 
 def _set_bias(session: Session, node: Any, value: float | None) -> None:
@@ -122,8 +122,8 @@ def _freeze(session: Session, value: bool, node: Any = None, layer: Any = None) 
 
 def _assign(session: Session, what: str, thing: Any, name: str, value: Any) -> None:
     """Assign an attribute that the graph's own undo does not know."""
-    with session.editing(what) as how:
-        old = getattr(thing, name)
+    old = getattr(thing, name)
+    with session.editing(f"{what}: {old:.4g} → {value:.4g}") as how:
         setattr(thing, name, value)
         how += [lambda: setattr(thing, name, old), lambda: setattr(thing, name, value)]
 

@@ -16,7 +16,7 @@ browser sends one, the same. Answers are JSON unless noted; errors are ``{"error
 | ``POST /api/example`` | `views.example` |
 | ``GET /api/plane?nodes=5,6&side=48`` | `views.plane`: a line of JSON, a line feed, bytes |
 | ``GET /api/points`` | `views.points` |
-| ``POST /api/run`` | ``{"do": "play"}``, pause, step, epoch, reset, pace (``steps_per_second``) |
+| ``POST /api/run`` | ``{"do": "play"}``, pause, step, epoch, reset, back, pace (``steps_per_second``) |
 | ``POST /api/options`` | ``{"learning_rate": 0.01, ...}``: options of the run |
 | ``POST /api/edit`` | `edits.EDITS` |
 | ``POST /api/new`` | `build.new`: other data, or another network |
@@ -358,15 +358,16 @@ COMMANDS = {
     "play": ("sparsify", "epochs", "on_nonfinite"),
     "pause": (),
     "step": ("steps",),
-    "epoch": (),
+    "epoch": ("epochs",),
     "reset": (),
+    "back": (),
     "pace": ("steps_per_second",),
 }
 """What ``POST /api/run`` can do, and the fields that each takes."""
 
 
 def _command(session: Session, given: dict[str, Any]) -> None:
-    """Play, pause, step, epoch, reset or pace."""
+    """What `COMMANDS` names."""
     do = one_of("do", given.get("do"), tuple(COMMANDS))
     unknown = sorted(set(given) - {"do", *COMMANDS[do]})
     if unknown:
@@ -381,9 +382,11 @@ def _command(session: Session, given: dict[str, Any]) -> None:
         elif do == "step":
             run.play(steps=whole("steps", given.get("steps", 1), 1, 10**6))
         elif do == "epoch":
-            run.play(epochs=1)
+            run.play(epochs=whole("epochs", given.get("epochs", 1), 1, 10_000))
         elif do == "reset":
             session.reset()
+        elif do == "back":
+            session.back()
         else:
             pace = given.get("steps_per_second")
             run.set_pace(

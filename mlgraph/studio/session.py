@@ -38,12 +38,23 @@ BY_OTHERS = "edits by the run or from Python"
 
 
 class Entry(NamedTuple):
-    """An edit that can be taken back; n is the number of edits of the graph in it."""
+    """An edit that can be taken back; n is the number of edits of the graph in it, `step` when it was made."""
 
     what: str
     undo: Callable[[], None]
     redo: Callable[[], None]
     n: int = 0
+    step: int = 0
+
+
+class Kept(NamedTuple):
+    """A network that another has replaced; `model` is its content, `owner` the object that the page showed."""
+
+    owner: Model
+    model: Model
+    initial: Model
+    data: Data
+    run: Run
 
 
 class Session:
@@ -66,7 +77,9 @@ class Session:
         self.is_closed = False
         self._options = {**OPTIONS, **(options or {})}
         before = model.classes
+        self.model: Model = model
         self._given, self._classes = model, before
+        self._kept: Kept | None = None
         if model.classes is not None:
             data = _as_numbered_by(data, [str(name) for name in model.classes])
             model.classes = None  # while the studio is open, labels are numbers; it has the names
@@ -90,6 +103,7 @@ class Session:
             if old is not None:
                 old.end()
                 self._options = old.options
+                self._keep(self.model)
             self.model, self.data, self.initial = model, data, initial
             self._begin()
 
@@ -99,16 +113,42 @@ class Session:
             self.require_open()
             self.run.end()
             self._options = self.run.options
-            model = copy.deepcopy(self.initial)
-            if type(model) is type(self.model) and len(model.layers) == len(self.model.layers):
-                with self.model.graph.lock:
-                    self.model.become(model)  # the caller's model stays the one that the page shows
-                    for mine, theirs in zip(self.model.layers, model.layers, strict=True):
-                        mine.dropout, mine.weight_dropout = theirs.dropout, theirs.weight_dropout
-                    self.model.history = model.history
-            else:
-                self.model = model
+            self._keep(copy.deepcopy(self.model))
+            self._become(copy.deepcopy(self.initial))
             self._begin()
+
+    def back(self) -> None:
+        """The network before the last `replace` or `reset` again, with its data and its curve."""
+        with self.lock:
+            self.require_open()
+            kept = self._kept
+            if kept is None:
+                raise ValueError("back: there is no network before this one")
+            self.run.end()
+            same = kept.owner is self.model
+            self._keep(copy.deepcopy(self.model) if same else self.model)
+            if same:
+                self._become(kept.model)
+            else:
+                self.model = kept.model
+            self.initial, self.data, self._options = kept.initial, kept.data, kept.run.options
+            self._begin()
+            self.run.go_on_from(kept.run.curve, kept.run.epoch_curve, kept.run.epochs, kept.run.examples)
+
+    def _keep(self, model: Model) -> None:
+        """Keep the present network, whose content is or will be that of `model`, for `back`."""
+        self._kept = Kept(self.model, model, self.initial, self.data, self.run)
+
+    def _become(self, model: Model) -> None:
+        """The page's model gets the content of another; the caller's model stays the one that the page shows."""
+        if type(model) is not type(self.model) or len(model.layers) != len(self.model.layers):
+            self.model = model
+            return
+        with self.model.graph.lock:
+            self.model.become(model)
+            for mine, theirs in zip(self.model.layers, model.layers, strict=True):
+                mine.dropout, mine.weight_dropout = theirs.dropout, theirs.weight_dropout
+            self.model.history = model.history
 
     def _begin(self) -> None:
         before: Run | None = getattr(self, "run", None)
@@ -123,6 +163,18 @@ class Session:
         self._file: tuple[tuple[int, int], int, int] | None = None
         self._tested: tuple[dict[str, float], tuple[Any, ...], float] = {}, (), 0.0
         self.last_edit: dict[str, Any] | None = None
+        self._scheduled: dict[str, Any] | None = None  # the last edit while a schedule makes it
+
+    def schedule(self, what: str | None, epochs: int = 0) -> None:
+        """From now on, what the run edits is one edit of this name; None: no longer."""
+        with self.lock:
+            self.notice()
+            self._scheduled = None
+            if what is not None:
+                before = {**self.test(fresh=True), "n_edges": self.model.n_edges}
+                run = {"until": self.run.epochs + epochs, "of": epochs}
+                self._scheduled = {"what": what, "step": self.run.steps, "before": before, "after": before, "run": run}
+                self.last_edit = self._scheduled
 
     def require_open(self) -> None:
         """RuntimeError if the studio has been closed: nothing may begin to train any more."""
@@ -185,7 +237,7 @@ class Session:
             yield how
             n = self._n_new_edits()
             if how or n:
-                self._add(Entry(what, *how) if how else self._of_graph(what, n))
+                self._add(Entry(what, how[0], how[1], step=steps) if how else self._of_graph(what, n))
             self._edited(what, before, edges, steps)
 
     def _edited(self, what: str, before: dict[str, float], edges: int, steps: int) -> None:
@@ -202,7 +254,13 @@ class Session:
     def _of_graph(self, what: str, n: int) -> Entry:
         """The entry of the graph's last n edits."""
         graph = self.model.graph
-        return Entry(what, lambda: _repeat(n, graph.undo, graph.redo), lambda: _repeat(n, graph.redo, graph.undo), n)
+        return Entry(
+            what,
+            lambda: _repeat(n, graph.undo, graph.redo),
+            lambda: _repeat(n, graph.redo, graph.undo),
+            n,
+            self.run.steps,
+        )
 
     def _add(self, entry: Entry) -> None:
         self._undo = [*self._undo[-MOST_UNDO:], entry]
@@ -233,9 +291,11 @@ class Session:
         """
         n = self._n_new_edits()
         if n:
-            if self._undo and self._undo[-1].what == BY_OTHERS:
+            scheduled = self._scheduled
+            what, step = (BY_OTHERS, self.run.steps) if scheduled is None else (scheduled["what"], scheduled["step"])
+            if self._undo and self._undo[-1].what == what:
                 n += self._undo.pop().n
-            self._add(self._of_graph(BY_OTHERS, n))
+            self._add(self._of_graph(what, n)._replace(step=step))
         self._known = self.model.graph.last_edit
 
     def undo(self) -> None:
@@ -256,7 +316,8 @@ class Session:
             entry = taken[-1]
             (entry.undo if who == "undo" else entry.redo)()
             given.append(taken.pop())
-            self._edited(f"{who}: {entry.what}", before, edges, self.run.steps)
+            since = "" if entry.step == self.run.steps else " (what was learnt since stays)"
+            self._edited(f"{who}: {entry.what}{since}", before, edges, self.run.steps)
 
     @property
     def can_undo(self) -> str | None:
@@ -311,6 +372,10 @@ class Session:
             graph = model.graph
             test = self.test()
             steps_per_second, examples_per_second = run.speed
+            if self._scheduled is not None:
+                self._scheduled["after"] = {**test, "n_edges": model.n_edges}
+                if not run.is_alive:
+                    self.schedule(None)
             shape = self._shape_of(running=run.status == "running")
             return {
                 "version": self.version,
@@ -332,6 +397,8 @@ class Session:
                 "undo": self.can_undo,
                 "redo": self.can_redo,
                 "last_edit": None if self.last_edit is None else json_ready(self.last_edit),
+                "schedule": self._progress(),
+                "previous": None if self._kept is None else f"{self._kept.data.name}, step {self._kept.run.steps:,}",
                 "failure": run.failure,
                 "skipped": run.skipped,
                 "disconnected": [model.name_of(node) for node in run.disconnected[:20]],
@@ -347,6 +414,13 @@ class Session:
                 },
                 "is_network": isinstance(model, Network),
             }
+
+    def _progress(self) -> dict[str, Any] | None:
+        """The schedule that goes on, and its epoch."""
+        if self._scheduled is None or not self.run.is_alive:
+            return None
+        until, of = self._scheduled["run"].values()
+        return {"what": self._scheduled["what"], "epoch": min(of, of - (until - self.run.epochs) + 1), "of": of}
 
     def _shape_of(self, *, running: bool) -> dict[str, Any]:
         """What edits change; while training goes on it is kept until then, and the lock of the graph is left alone."""

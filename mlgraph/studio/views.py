@@ -54,7 +54,7 @@ def network(session: Session) -> dict[str, Any]:
         neurons = {
             i: {
                 "status": status.get(i, "ok") if alive[i] else "cut",
-                "name": name_of(graph, i, short=True),
+                "name": named(session, graph[i]),
                 **_activation(graph[i]),
             }
             for column in columns
@@ -226,14 +226,24 @@ def _ablation(session: Session, node: Node) -> dict[str, Any] | None:
     return {name: {"with": finite(now[name]), "without": finite(without[name])} for name in now}
 
 
+def named(session: Session, node: Node) -> str:
+    """What a page calls a node: a column of the data, an output by its class, a neuron by its place in a layer."""
+    model, data = session.model, session.data
+    if node.kind == "input":
+        number = int(model.graph.records[node.id])
+        return data.columns[number] if number < len(data.columns) else name_of(model.graph, node.id)
+    outputs = model.output_ids
+    if data.classes and node.id in outputs and len(outputs) == len(data.classes):
+        return f"output {data.classes[outputs.index(node.id)]}"
+    return name_of(model.graph, node.id)
+
+
 def _place(session: Session, node: Node) -> dict[str, Any]:
     """How a page refers to a node."""
     graph = session.model.graph
-    place: dict[str, Any] = {"node": node.id, "name": name_of(graph, node.id), "kind": node.kind}
+    place: dict[str, Any] = {"node": node.id, "name": named(session, node), "kind": node.kind}
     if node.kind == "input":
-        number = int(graph.records[node.id])
-        columns = session.data.columns
-        place |= {"input": number, "name": columns[number] if number < len(columns) else place["name"]}
+        place["input"] = int(graph.records[node.id])
     for i, layer in enumerate(session.model.layers):
         if node.id in layer.ids:
             place |= {"layer": i, "neuron": layer.ids.index(node.id)}

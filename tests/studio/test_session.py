@@ -154,9 +154,62 @@ def test_a_schedule_prunes_while_it_trains(client):
     wait_for(lambda: client.json("state")["status"] == "idle")
     state = client.json("state")
     assert state["epoch"] == 6 and state["sparsity"] == pytest.approx(0.8, abs=0.03) and run.failure is None
-    assert "run" in state["undo"]
-    edges = state["n_edges"]
-    assert client.edit("undo")["n_edges"] > edges and client.edit("redo")["n_edges"] == edges
+    assert state["undo"] == "gradual pruning to 80 % in 6 epochs" == state["last_edit"]["what"]
+    edges, edit = state["n_edges"], state["last_edit"]
+    assert edit["before"]["n_edges"] > edges == edit["after"]["n_edges"]
+    assert edit["after"]["accuracy"] == state["test_accuracy"]
+    state = client.edit("undo")
+    assert state["n_edges"] == edit["before"]["n_edges"] and "what was learnt since stays" in state["last_edit"]["what"]
+    assert client.edit("redo")["n_edges"] == edges
+
+
+def test_a_schedule_says_its_epoch(client):
+    client.run("pace", steps_per_second=40)
+    client.run("play", sparsify={"method": "SET", "sparsity": 0.5}, epochs=50)
+    wait_for(lambda: client.json("state")["schedule"]["epoch"] == 2)
+    client.run("pause")
+    state = client.json("state")["schedule"]
+    assert state["of"] == 50 and state["what"].startswith("SET to 50 %")
+    client.run("reset")
+    assert client.json("state")["schedule"] is None
+
+
+@pytest.mark.parametrize("change", ["reset", "other data"])
+def test_back_returns_the_network_its_data_and_its_curve(client, change):
+    session = client.session
+    model, data = session.model, session.data
+    client.run("step", steps=20)
+    session.run.wait_until_paused()
+    before, state = contents(model), client.json("state")
+    client.run("reset") if change == "reset" else client.post("new", data="circle")
+    after = contents(session.model)
+    assert after != before and client.json("state")["previous"] == f"{data.name}, step 20"
+    state = client.run("back")
+    assert state["step"] == 20 and contents(session.model) == before and session.model is model
+    assert session.data is data and len(session.run.curve.columns(0, 20, 30)["step"]) == 20
+    client.run("back")  # and there again
+    assert contents(session.model) == after
+    client.run("step", steps=2)
+    wait_for(lambda: session.run.steps == 2)
+
+
+def test_there_is_nothing_before_the_first_network(client):
+    assert "no network before" in client.refused("run", do="back")
+
+
+def test_an_undo_after_steps_says_that_they_stay(client):
+    client.edit("cut-neuron", layer=0, neuron=0)
+    assert "since" not in client.edit("undo")["last_edit"]["what"]
+    client.edit("cut-neuron", layer=0, neuron=0)
+    client.run("step", steps=2)
+    client.session.run.wait_until_paused()
+    assert client.edit("undo")["last_edit"]["what"].endswith("(what was learnt since stays)")
+
+
+def test_many_epochs_at_once(client):
+    client.run("epoch", epochs=3)
+    wait_for(lambda: client.json("state")["epoch"] == 3 and client.session.run.status == "paused")
+    assert "epochs" in client.refused("run", do="epoch", epochs=0)
 
 
 @pytest.mark.parametrize("until", [0.2, 0.9])

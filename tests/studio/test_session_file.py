@@ -29,7 +29,18 @@ def trained(session):
 
 def shown(state):
     """What the page shows of a state, less what belongs to one moment."""
-    passing = {"version", "edits", "status", "undo", "redo", "last_edit", "loss", "accuracy", "epoch_seconds"}
+    passing = {
+        "version",
+        "edits",
+        "status",
+        "undo",
+        "redo",
+        "last_edit",
+        "loss",
+        "accuracy",
+        "epoch_seconds",
+        "previous",
+    }
     return {name: value for name, value in state.items() if name not in passing}
 
 
