@@ -137,6 +137,7 @@ def test_a_neuron_that_overflows_is_named_and_disconnected(opened, mnist):
     at(page, "play").click()
     at(page, "trouble").wait_for()
     node = session.run.failure["node"]
+    page.get_by_text("Where and how").click()
     assert f"n{node}" in at(page, "trouble").inner_text()
     assert session.run.failure["sweep"]
     page.get_by_role("button", name="Disconnect it").click()
@@ -177,7 +178,7 @@ def test_a_network_is_pruned_while_it_trains_and_not_before(opened, mnist):
     page = opened(session)
     at(page, "tab-prune").click()
     at(page, "goal").fill("90")
-    page.get_by_label("epochs").fill("3")
+    page.get_by_role("spinbutton", name="epochs", exact=True).fill("3")
     assert number(page, "n-edges") == 25408
     at(page, "method-gradual").click()
     until(lambda: number(page, "n-edges") <= 2541 and session.run.status == "idle")
@@ -220,6 +221,8 @@ def test_own_points_by_the_keyboard_alone(opened):
     page = opened(session)
     at(page, "tab-data").click()
     page.get_by_text("Your own points").click()
+    until(lambda: at(page, "use-points").is_enabled())  # the points that are learnt now
+    page.get_by_role("button", name="Clear").click()
     assert at(page, "use-points").is_disabled() and "two points" in at(page, "use-points").get_attribute("title")
     at(page, "own-points").focus()
     for key in ("Enter", "ArrowLeft", "Enter", "ArrowUp", "Shift+Enter"):

@@ -69,6 +69,9 @@ export function select(place) {
 
 const message = document.getElementById("message");
 
+message.title = "Click to close";
+message.addEventListener("click", quiet);
+
 export function complain(error) {
   message.textContent = error.message ?? String(error);
   message.hidden = false;

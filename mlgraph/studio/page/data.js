@@ -1,6 +1,6 @@
 // What is learnt, by which network, and what to take away.
 
-import { act, complain, fileAddress, h, on, take, upload } from "./api.js";
+import { act, complain, fileAddress, get, h, on, take, upload } from "./api.js";
 
 const TOYS = ["circle", "xor", "spiral", "two groups"];
 const PRESETS = [["none", []], ["8-8", [8, 8]], ["32", [32]], ["300-100", [300, 100]]];
@@ -49,7 +49,7 @@ export function begin(root) {
     h("div", { class: "row" }, file), target,
     h("details", {}, h("summary", {}, "Your own points"), points()),
     h("h2", {}, "The network"),
-    h("p", { class: "note" }, "Building begins anew: what was learnt is gone. Save it first if you need it."),
+    h("p", { class: "note" }, "Building begins anew. Back, above, returns to the network before."),
     h("div", { class: "row" }, h("label", { class: "field" }, h("span", {}, "hidden layers"), hidden),
       ...PRESETS.map(([text, sizes]) => h("button", { onclick: () => (hidden.value = sizes.join("-")) }, text))),
     h("div", { class: "row" }, h("label", { class: "field" }, h("span", {}, "activation"), activation),
@@ -69,7 +69,7 @@ export function begin(root) {
     const column = h("select", { "aria-label": "the column to learn", "data-testid": "target" },
       ...names.map((name, i) => h("option", { value: name, selected: i === names.length - 1 }, name)));
     target.replaceChildren(
-      h("p", { class: "note" }, `${chosen.name}: the other columns must be numbers.`),
+      h("p", { class: "note" }, `${chosen.name}: choose what to learn. It learns from all other columns, which must be numbers.`),
       h("div", { class: "row" }, h("label", { class: "field" }, h("span", {}, "column to learn"), column),
         h("button", { class: "primary", "data-testid": "learn", onclick: () => send(chosen, column.value) }, "Learn it")));
     column.focus();
@@ -206,7 +206,15 @@ function points() {
   });
   for (const event of ["focus", "blur"]) canvas.addEventListener(event, draw);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+  // Begins with the points that are learnt now.
+  on("version", async ({ data: { plane } }) => {
+    if (!plane || found.length) return;
+    const { train, test } = await get("points").catch(() => ({}));
+    if (!train || found.length) return;
+    for (const { x, y, label } of [train, test]) found.push(...x.map((v, i) => [v, y[i], label[i]]));
+    draw();
+  });
   draw();
-  return h("div", {}, h("p", { class: "note" }, "Click to add points; with Shift, of the other class."), canvas,
+  return h("div", {}, h("p", { class: "note" }, "Click to add points; with Shift, of the other class. Clear begins with none."), canvas,
     h("div", { class: "row" }, kind, h("button", { onclick: () => { found = []; draw(); } }, "Clear"), use));
 }

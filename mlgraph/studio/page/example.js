@@ -105,11 +105,15 @@ export function begin(root) {
           picture(found.input_adjoints.map((v) => -(v ?? 0)), size, 168)),
           h("p", { class: "note", style: "flex: 1; min-width: 120px" }, `More ink on blue, less on red would make it say ${label}.`)));
       }
-      const strongest = Object.entries(found.adjoints).filter(([node, v]) => v && names[node])
+      // The adjoint of the loss: where it is negative, more of the neuron makes the answer more likely.
+      const hidden = Object.entries(found.adjoints).filter(([node, v]) => v && names[node] && !outputs.has(Number(node)))
         .sort((a, b) => Math.abs(b[1]) - Math.abs(a[1])).slice(0, 8);
-      parts.push(h("p", { class: "note" }, `The neurons that matter most. More of a positive one makes it say ${label} less:`),
-        h("div", { class: "row" }, ...strongest.map(([node, v]) =>
-          h("button", { onclick: () => select({ node: Number(node) }) }, `${nameOfNode(Number(node))}: ${short(v)}`))));
+      for (const [what, sign] of [["for", -1], ["against", 1]]) {
+        const some = hidden.filter(([, v]) => v * sign > 0);
+        if (some.length) parts.push(h("p", { class: "note" }, `More of these neurons speaks ${what} ${label}, the first most:`),
+          h("div", { class: "row" }, ...some.map(([node, v]) => h("button", { title: `derivative of the loss: ${short(v)}`,
+            onclick: () => select({ node: Number(node) }) }, nameOfNode(Number(node))))));
+      }
     }
     const neuron = store.selected;
     if (layers.length && neuron) parts.push(patcher(found, neuron));
@@ -132,7 +136,7 @@ export function begin(root) {
     const value = found.values[place.node];
     if (value === undefined) return h("span", {});
     if (patch && patch.node !== place.node) patch = null;
-    const reach = Math.max(1, 2 * Math.abs(value), Math.abs(patch?.value ?? 0));
+    const reach = Math.max(1, store.reach ?? 0, 2 * Math.abs(value), Math.abs(patch?.value ?? 0));
     const slider = h("input", { type: "range", min: -reach, max: reach, step: reach / 200, value: patch?.value ?? value, "data-testid": "patch",
       "aria-label": `value of ${nameOf(place)}`, style: "flex: 1",
       oninput: (event) => {
@@ -148,11 +152,12 @@ export function begin(root) {
   function nameOfNode(node) {
     return names[node] ?? `node ${node}`;
   }
-  let names = {};
+  let names = {}, outputs = new Set();
 
   async function rename() {
     try {
-      const { neurons } = await get("network");
+      const { neurons, outputs: last } = await get("network");
+      outputs = new Set(last);
       names = Object.fromEntries(Object.entries(neurons).map(([id, { name }]) => [id, name]));
     } catch {
       names = {};
@@ -256,8 +261,15 @@ export function begin(root) {
       h("div", { class: image ? "grid" : "row" }, ...found.examples.map((one) => h("button", {
         class: "example", "aria-label": `test example ${one.index}: ${one.label}, the network says ${one.says}`,
         title: `${one.label}; the network says ${one.says}`, onclick: () => open(one.index),
-      }, one.pixels ? thumbnail(one.pixels, image) : `${one.label}`,
-        h("span", { class: classes && one.says !== one.label ? "worse caption" : "caption" }, `${Array.isArray(one.says) ? one.says.map(short) : one.says}`)))));
+      }, one.pixels ? thumbnail(one.pixels, image) : `${Array.isArray(one.label) ? one.label.map(short) : one.label}`,
+        h("span", { class: classes && one.says !== one.label ? "worse caption" : "caption" }, captionOf(one, classes))))));
+  }
+
+  // Right: the answer; wrong: the answer and what it should be.
+  function captionOf({ says, label: truth, pixels }, classes) {
+    const text = Array.isArray(says) ? says.map(short) : says;
+    if (!classes || !pixels) return `says ${text}`;
+    return says === truth ? text : `${text}, is ${truth}`;
   }
 
   async function open(index) {
@@ -280,10 +292,9 @@ export function begin(root) {
     known = key;
     ask();
   });
-  on("step", () => { if (!root.hidden) ask(); });
+  on("step", ask);
   new MutationObserver(() => {
-    if (root.hidden) tell("example", null);
-    else {
+    if (!root.hidden) {
       page();
       ask();
     }

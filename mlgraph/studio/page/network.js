@@ -472,9 +472,9 @@ function about(node) {
 }
 
 function title(node) {
-  if (node.input !== undefined) return `input ${node.name}`;
+  if (node.input !== undefined) return node.name.startsWith("pixel") ? node.name : `input ${node.name}`;
   const label = labelOf(node);
-  return `neuron ${node.name}${label === null ? "" : `: ${label}`}`;
+  return label === null || node.name === `output ${label}` ? node.name : `${node.name}: ${label}`;
 }
 
 // The name of an output's class.
@@ -494,7 +494,7 @@ function key(event) {
   else if (event.key === "+" || event.key === "=") zoom(1.25, ...middle());
   else if (event.key === "-") zoom(1 / 1.25, ...middle());
   else if (event.key === "0") showWhole();
-  else if (event.key === "e" && focused && find(store.selected)) addEdge(find(store.selected), focused);
+  else if (event.key === "a" && focused && find(store.selected)) addEdge(find(store.selected), focused);
   else if (event.key === "Escape" && drag) drag = null;
   else return;
   event.preventDefault();
@@ -765,7 +765,7 @@ function drawTitles() {
   ctx.font = "12px system-ui, sans-serif";
   ctx.textBaseline = "alphabetic";
   const size = net.image ? `${net.image[1]} × ${net.image[0]}` : `${input.ids.length}`;
-  const texts = [[input, "input", size], ...columns.map((column) => {
+  const texts = [[input, state.data.name === "MNIST" ? "input: a digit" : "input", size], ...columns.map((column) => {
     const layer = state.layers[column.number];
     const number = state.layers.length ? `layer ${column.number}` : `level ${column.number + 1}`;
     const name = column.isOutput ? "output" : number;

@@ -59,8 +59,7 @@ const sample = () => {
   return n > 2000 ? "(the first 2,000 test examples)" : "";
 };
 
-export const nameOf = (place) =>
-  place.layer === undefined ? place.name : `layer ${place.layer} neuron ${place.neuron}`;
+export const nameOf = (place) => place.name;
 
 export function begin(root) {
   let shown = null, timer = null;
@@ -205,6 +204,7 @@ function sees(place) {
 function values(place) {
   if (!place.histogram) return null;
   const { counts, from, to } = place.histogram;
+  store.reach = Math.max(Math.abs(from), Math.abs(to));
   const most = Math.max(...counts);
   return [
     h("h2", {}, "Its values"),

@@ -23,6 +23,7 @@ export function begin(root) {
   const goal = h("input", { type: "number", min: "0", max: "99.9", step: "any", value: "95",
     "data-testid": "goal", "aria-label": "sparsity at the end" });
   const epochs = h("input", { type: "number", min: "1", max: "1000", value: "10", "aria-label": "epochs" });
+  const progress = h("p", { role: "status", "data-testid": "progress", hidden: true });
   const share = (value, label) => h("input", { type: "number", min: "1", max: "99", step: "any", value, "aria-label": label });
   const until = share("75", "percent of training after which the edges stay");
   const moved = share("30", "percent of the edges that SET and RigL move at first");
@@ -82,12 +83,13 @@ export function begin(root) {
 
   root.append(
     h("h2", {}, "Cut edges"),
-    h("p", { class: "note" }, "Sparsity is the share of edges that are cut. Moved back, the slider returns them."),
+    h("p", { class: "note" }, "Sparsity is the share of edges that are cut. Moved back, the slider returns them. "
+      + "Many at once hurt the network; cut while it trains, below, and it adapts."),
     h("div", { class: "row" }, slider, number, h("span", {}, "%")),
     h("label", { class: "field" }, h("span", {}, "cut first"), by),
     figures, earlier,
     h("h2", {}, "Cut while it trains"),
-    h("p", { class: "note" }, "The network adapts as it loses edges."),
+    h("p", { class: "note" }, "The network adapts as it loses edges. Gradual keeps most of the accuracy."), progress,
     h("div", { class: "row" }, h("label", { class: "field" }, h("span", {}, "sparsity at the end"), goal, h("span", {}, "%")),
       h("label", { class: "field" }, h("span", {}, "epochs"), epochs)),
     h("details", {}, h("summary", {}, "Options"), h("div", { class: "row" },
@@ -108,6 +110,8 @@ export function begin(root) {
   function show(state) {
     const classes = state.data.classes !== null;
     const last = state.last_edit;
+    progress.hidden = state.schedule === null;
+    if (state.schedule) progress.textContent = `Now: ${state.schedule.what}, epoch ${state.schedule.epoch} of ${state.schedule.of}.`;
     const row = (name, ...cells) => h("tr", {}, h("td", { class: "note" }, name), ...cells.map((text) => h("td", { class: "number" }, text)));
     const before = last?.before;
     figures.replaceChildren(

@@ -11,7 +11,7 @@ const PACES = [[null, "full speed"], [1000, "1,000 steps a second"], [100, "100 
 const KEYS = [
   [" ", "Space", "play or pause", () => toggle()],
   ["s", "S", "one step", () => act("run", { do: "step" })],
-  ["e", "E", "one epoch", () => act("run", { do: "epoch" })],
+  ["e", "E", "one epoch, or as many as stand beside it", () => learn()],
   ["z", "Z", "undo the last edit", () => edit("undo")],
   ["Z", "Shift + Z", "redo it", () => edit("redo")],
 ];
@@ -20,6 +20,9 @@ export const percent = (share) => (share === null || share === undefined ? "–"
 const whole = (n) => Math.round(n).toLocaleString("en");
 const short = (n) => (n === null || n === undefined ? "–" : n >= 100 ? whole(n) : Number(n.toPrecision(3)).toString());
 
+const epochs = h("input", { type: "number", min: "1", max: "10000", value: "1", "data-testid": "epochs",
+  "aria-label": "number of epochs", style: "width: 4em" });
+const learn = () => act("run", { do: "epoch", epochs: Number(epochs.value) });
 const toggle = () => act("run", { do: store.state?.status === "running" ? "pause" : "play" });
 
 function button(name, text, title, action, kind = "") {
@@ -51,7 +54,8 @@ export function begin(root) {
   const play = button("play", "▶ Train", "Train (space)", () => act("run", { do: "play" }), "primary");
   const pause = button("pause", "❚❚ Pause", "Pause (space)", () => act("run", { do: "pause" }), "primary");
   const step = button("step", "Step", "Take one step: learn from one batch (S)", () => act("run", { do: "step" }));
-  const epoch = button("epoch", "Epoch", "Learn from all training examples once (E)", () => act("run", { do: "epoch" }));
+  const epoch = button("epoch", "Epoch", "", () => learn());
+  const back = button("back", "Back", "", () => act("run", { do: "back" }));
   const reset = button("reset", "Start over", "The weights as they were at the beginning; the data stay",
     () => act("run", { do: "reset" }));
   const undo = button("undo", "Undo", "Undo the last edit (Z)", () => edit("undo"));
@@ -59,7 +63,10 @@ export function begin(root) {
   const help = h("dialog", {},
     h("h2", {}, "Keys"),
     ...KEYS.map(([, key, what]) => h("p", {}, h("kbd", {}, key), ` ${what}`)),
-    h("p", {}, h("kbd", {}, "+"), " ", h("kbd", {}, "–"), " ", h("kbd", {}, "0"), " zoom the network, when it has the focus"),
+    h("h2", {}, "In the network"),
+    h("p", {}, h("kbd", {}, "Tab"), " reaches it, ", h("kbd", {}, "arrows"), " move between neurons, ", h("kbd", {}, "Enter"), " opens one"),
+    h("p", {}, h("kbd", {}, "A"), " adds an edge from the open neuron to the one you have moved to"),
+    h("p", {}, h("kbd", {}, "+"), " ", h("kbd", {}, "–"), " ", h("kbd", {}, "0"), " zoom"),
     h("form", { method: "dialog" }, h("button", { class: "primary" }, "Close")));
   const keys = button("keys", "Keys", "Keyboard shortcuts", () => help.showModal());
 
@@ -91,14 +98,15 @@ export function begin(root) {
   const handled = h("div", { class: "told", role: "status", "data-testid": "handled", hidden: true });
 
   root.append(
-    h("div", { class: "bar" }, play, pause, step, epoch, reset, rate, batch, optimizer, momentum, dropout, pace, undo, redo, keys),
+    h("div", { class: "bar" }, play, pause, pace, step, epoch, epochs, reset, back, rate, batch, optimizer, momentum, dropout, undo, redo, keys),
     h("dl", { class: "figures" }, testBox, testLossBox, accuracyBox, lossBox, stepBox, epochBox, edgesBox, speedBox, timeBox),
     edited, handled, trouble, help);
 
   document.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, select, textarea, button, dialog")) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, select, textarea, dialog")) return;
     const key = KEYS.find(([name]) => name === event.key);
-    if (!key) return;
+    // Space presses a button that has the focus, but on a neuron, which Enter opens, it trains.
+    if (!key || event.defaultPrevented || (event.key === " " && event.target.closest("button:not(#network button)"))) return;
     event.preventDefault();
     key[3]();
   });
@@ -110,7 +118,10 @@ export function begin(root) {
     pause.hidden = !running;
     step.disabled = epoch.disabled = running;
     step.title = running ? "Pause first, to take one step" : "Take one step: learn from one batch (S)";
-    epoch.title = running ? "Pause first, to learn one epoch" : "Learn from all training examples once (E)";
+    epoch.title = running ? "Pause first, to learn by epochs"
+      : "Learn from all training examples so many times (E); an epoch that has begun is finished first";
+    back.hidden = state.previous === null;
+    back.title = `The network before this one, as it was: ${state.previous}`;
     setRate(state.options.learning_rate);
     setBatch(state.options.batch_size);
     setOptimizer(state.options.optimizer);
@@ -150,8 +161,10 @@ export function begin(root) {
 const plain = (text) => text.replace(/[<>]/g, "");
 
 function showEdit(root, { last_edit: last, data }) {
-  root.hidden = last === null;
-  if (last === null) return;
+  if (last === null) {
+    root.replaceChildren(h("span", { class: "note" }, "Last edit: none"));
+    return;
+  }
   const name = data.classes ? "accuracy" : "loss";
   const text = data.classes ? percent : short;
   const { before, after } = last;
@@ -166,22 +179,23 @@ function showEdit(root, { last_edit: last, data }) {
 function showFailure(root, failure) {
   root.hidden = failure === null;
   if (failure === null) return;
-  const rows = [h("p", {}, h("strong", {}, "Training stopped. "), failure.text)];
-  if (failure.node >= 0 || failure.sweep) {
-    const offer = (name, text, what, how) => h("div", {},
-      h("button", { type: "button", "data-testid": name, onclick: how }, text), h("p", { class: "note" }, what));
-    rows.push(h("p", { class: "note" }, "No weight holds such a number: all are as before the step. What now?"));
-    rows.push(h("div", { class: "offers" },
-      failure.node >= 0 ?
-        offer("show-neuron", "Show the neuron", "Opens the neuron or operation where it began.",
-          () => select({ node: failure.node })) : null,
-      offer("disconnect", "Disconnect it", "Goes on, and cuts each neuron that overflows out of the network.",
-        () => act("run", { do: "play", on_nonfinite: "disconnect" })),
-      offer("skip", "Skip such examples", "Goes on, and leaves out each example that makes a number overflow.",
-        () => act("run", { do: "play", on_nonfinite: "skip" })),
-      offer("half-rate", "Start over at half the rate", "Begins again with the first weights, at half the learning rate.",
-        restartAtHalf)));
+  if (failure.node < 0 && !failure.sweep) {
+    root.replaceChildren(h("p", {}, h("strong", {}, "Training stopped. "), failure.text));
+    return;
   }
+  const rows = [h("p", {}, h("strong", {}, "Training stopped: a number became too large for the computer. "),
+    "The weights are as they were before this step."), h("details", {}, h("summary", {}, "Where and how"), failure.text)];
+  const offer = (name, text, what, how) => h("button", { type: "button", "data-testid": name, title: what, onclick: how }, text);
+  rows.push(h("div", { class: "offers" },
+    failure.node >= 0 ?
+      offer("show-neuron", "Show the neuron", "Opens the neuron or operation where it began.",
+        () => select({ node: failure.node })) : null,
+    offer("disconnect", "Disconnect it", "Goes on, and cuts each neuron that overflows out of the network.",
+      () => act("run", { do: "play", on_nonfinite: "disconnect" })),
+    offer("skip", "Skip such examples", "Goes on, and leaves out each example that makes a number overflow.",
+      () => act("run", { do: "play", on_nonfinite: "skip" })),
+    offer("half-rate", "Start over at half the rate", "Begins again with the first weights, at half the learning rate.",
+      restartAtHalf)));
   root.replaceChildren(...rows);
 }
 

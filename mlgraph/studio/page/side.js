@@ -23,6 +23,7 @@ export function begin(root) {
       bar.children[i].setAttribute("aria-selected", id === name);
       bar.children[i].tabIndex = id === name ? 0 : -1;
     }
+    root.scrollTop = 0;
     remember("tab", name);
   };
   for (const [id, title, part] of TABS) {
