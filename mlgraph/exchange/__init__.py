@@ -1,0 +1,29 @@
+"""At home among others: models from and for other libraries.
+
+Each file has the functions of one library, which it imports when one is called; `layers` is what
+those libraries share that know layers alone. What the other side cannot express is an error that
+names it.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mlgraph.exchange.torch import from_torch as from_torch, to_torch as to_torch
+
+# Each file is imported when one of its functions is first used.
+_MODULES = {"torch": "from_torch to_torch"}
+_MODULE_OF = {name: f"mlgraph.exchange.{module}" for module, names in _MODULES.items() for name in names.split()}
+
+__all__ = sorted(_MODULE_OF)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULE_OF:
+        value = globals()[name] = getattr(import_module(_MODULE_OF[name]), name)
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULE_OF})
