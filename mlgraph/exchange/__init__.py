@@ -9,11 +9,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mlgraph.exchange.networkx import from_networkx as from_networkx, to_networkx as to_networkx
     from mlgraph.exchange.sklearn import from_sklearn as from_sklearn, to_sklearn as to_sklearn
     from mlgraph.exchange.torch import from_torch as from_torch, to_torch as to_torch
 
 # Each file is imported when one of its functions is first used.
-_MODULES = {"sklearn": "from_sklearn to_sklearn", "torch": "from_torch to_torch"}
+_MODULES = {
+    "networkx": "from_networkx to_networkx",
+    "sklearn": "from_sklearn to_sklearn",
+    "torch": "from_torch to_torch",
+}
 _MODULE_OF = {name: f"mlgraph.exchange.{module}" for module, names in _MODULES.items() for name in names.split()}
 
 __all__ = sorted(_MODULE_OF)
