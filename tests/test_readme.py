@@ -6,6 +6,7 @@ import faulthandler
 import io
 import re
 import tokenize
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,8 @@ DOCUMENTS = sorted(
 )
 
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+SECTION = re.compile(r"^## ", re.MULTILINE)
+IMPORTED = re.compile(r"^(?:import|from) (\w+)", re.MULTILINE)
 FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 NUMBER = re.compile(r"-?\d+\.\d+")
@@ -32,9 +35,18 @@ def id_of(path):
     return str(path.relative_to(ROOT))
 
 
+def can_run(block):
+    """Whether all libraries that a block imports are installed."""
+    return all(find_spec(name) for name in IMPORTED.findall(block))
+
+
 def statements(page):
-    """The statements of a page's Python, each as code, with the result that the comment at its end states, if any."""
-    for block in BLOCK.findall(page.read_text()):
+    """The statements of a page's Python, each as code, with the result that the comment at its end states, if any.
+
+    Sections that need a library that is not installed are left out.
+    """
+    sections = [BLOCK.findall(section) for section in SECTION.split(page.read_text())]
+    for block in (block for section in sections if all(map(can_run, section)) for block in section):
         tokens = tokenize.generate_tokens(io.StringIO(block).readline)
         comments = {token.start[0]: token.string[2:] for token in tokens if token.type == tokenize.COMMENT}
         for statement in ast.parse(block).body:
