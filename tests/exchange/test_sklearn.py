@@ -222,7 +222,10 @@ def test_training_goes_on_from_the_weights():
     estimator = exchange.to_sklearn(net)
     before = estimator.score(X, THREE)
     loss = net.evaluate(X, THREE)["loss"]
+    coefficients = estimator.coefs_[0].copy()
     estimator.partial_fit(X, THREE)
+    moved = np.median(np.abs(estimator.coefs_[0] - coefficients))
+    assert moved == pytest.approx(estimator.learning_rate_init, rel=0.01)  # as the first step of Adam, and no later one
     assert estimator.loss_ == pytest.approx(loss, abs=0.01) and estimator.score(X, THREE) >= before - 0.1
     assert estimator.t_ == 60 and estimator.n_iter_ == 1 and len(estimator.loss_curve_) == 1
     fitted(clone(estimator))
