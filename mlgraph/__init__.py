@@ -4,7 +4,8 @@ Graph
     Nodes and edges. Create nodes with `Graph.add_input`, `Graph.add_parameter`, `Graph.add_neuron`, the
     operators + - * / **, `abs` and the functions below. `Graph.compile` returns a `Function`.
 Function
-    Evaluates nodes for a batch, with exact derivatives. `Function.to_c` translates it to C.
+    Evaluates nodes for a batch, with exact derivatives. `Function.to_c` translates it to C, and
+    `Function.quantize` to 8-bit integers, a `QuantizedFunction`.
 Node, Neuron, Edge
     Views of the parts of a graph: read, change and remove them.
 Model
@@ -47,6 +48,7 @@ from mlgraph_ext import ISA
 _MODULES = {
     "_support.threads": "default_threads",
     "engine.function": "Function Gradients",
+    "engine.quantized": "QuantizedFunction",
     "engine.trace": "Trace",
     "graph.arrays": "Edges Neurons",
     "graph.derivatives": "grad",

@@ -2,6 +2,7 @@
 from mlgraph import datasets as datasets, exchange as exchange, pictures as pictures, testing as testing
 from mlgraph._support.threads import default_threads as default_threads
 from mlgraph.engine.function import Function as Function, Gradients as Gradients
+from mlgraph.engine.quantized import QuantizedFunction as QuantizedFunction
 from mlgraph.engine.trace import Trace as Trace
 from mlgraph.graph.arrays import Edges as Edges, Neurons as Neurons
 from mlgraph.graph.derivatives import grad as grad

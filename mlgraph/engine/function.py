@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from html import escape
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from mlgraph._support import tables
 from mlgraph._support.array_types import Float32, Int64
-from mlgraph._support.checks import float_array
+from mlgraph._support.checks import float_array, one_of
 from mlgraph.compiler.plan import Plan
 from mlgraph.engine.engine import Engine
 from mlgraph.engine.examples import Examples, unscaled
@@ -23,6 +23,9 @@ from mlgraph.graph.graph import Graph, checked_graph
 from mlgraph.graph.ids import id_of, ids_of, ids_of_different
 from mlgraph.graph.ops import INPUT, NEURON, PARAMETER
 from mlgraph.graph.views import Neuron, Node, NodesLike, name_of, names_of
+
+if TYPE_CHECKING:
+    from mlgraph.engine.quantized import QuantizedFunction
 
 MOST_NUMBERS = 10
 """Maximum size of an array whose numbers the repr of `Gradients` shows."""
@@ -360,7 +363,48 @@ class Function:
                     products[:, k] = alone.jvp(examples.array, tangent, n_threads=n_threads)[:, 0]
         return products
 
-    def to_c(self, name: str = "function") -> str:
+    def quantize(self, calibrate: npt.ArrayLike) -> QuantizedFunction:
+        """The function in 8-bit integers, as ``to_c(dtype="int8")`` writes it: how accurate will it be?
+
+        Parameters
+        ----------
+        calibrate : array_like, shape (examples, inputs)
+            Typical inputs, a few hundred or more. The ranges of their values decide on the scales; what later exceeds
+            a range is clipped. All inputs share a range, so standardize columns of different sizes.
+
+        Returns
+        -------
+        QuantizedFunction
+            A function of a batch, with `to_c`. It has the present parameters and does not follow the graph.
+
+        Raises
+        ------
+        TypeError
+            If the data are not real numbers.
+        ValueError
+            If a node that the outputs need is an operation other than an activation, a sum may exceed 32 bits, or a
+            value is not finite. If the data are of another shape, there are none, or they are bytes above 1, which a
+            model divides by 255 but a function does not: pass ``x / 255``.
+
+        Examples
+        --------
+        >>> g = mlgraph.Graph()
+        >>> y = g.add_neuron(g.add_inputs(2), "tanh", weights=[0.5, -1.0], bias=0.25)
+        >>> x = np.random.default_rng(0).normal(size=(1000, 2))
+        >>> f = g.compile(y)
+        >>> q = f.quantize(x)
+        >>> float(np.abs(f(x) - q(x)).max()) < 0.05
+        True
+        """
+        from mlgraph.engine.quantized import QuantizedFunction, numbers
+
+        examples = numbers("calibrate", calibrate, self.n_inputs)
+        examples.check_trainable()
+        with self.graph.lock:
+            plan = self.engine(False).plan
+            return QuantizedFunction(plan, self.graph, plan.slot[self.output_ids].tolist(), examples)
+
+    def to_c(self, name: str = "function", *, dtype: str = "float32", calibrate: npt.ArrayLike | None = None) -> str:
         """Write the function as C99, for use without Python: ``void name(const float *x, float *y)``, for one example.
 
         The text is a complete file. Compile it as C, not as C++; it needs only the mathematics library. It contains
@@ -371,6 +415,11 @@ class Function:
         ----------
         name : str
             Name of the function in C.
+        dtype : {"float32", "int8"}
+            With "int8", the function computes in integers and reads bytes: ``void name(const uint8_t *x, int32_t *y)``.
+            See `quantize` and `QuantizedFunction.to_c`.
+        calibrate : array_like, shape (examples, inputs)
+            With "int8", as for `quantize`.
 
         Returns
         -------
@@ -381,7 +430,7 @@ class Function:
         Raises
         ------
         ValueError
-            If `name` is not an identifier of C, or is used by math.h or in the file.
+            If `name` is not an identifier of C, or is used by math.h or in the file; with "int8", as for `quantize`.
 
         Examples
         --------
@@ -407,6 +456,12 @@ class Function:
         from mlgraph.engine.c_source import c_source, checked_name
 
         name = checked_name(name)
+        if one_of("dtype", dtype, ("float32", "int8")) == "int8":
+            if calibrate is None:
+                raise ValueError("calibrate: integers need scales; pass typical inputs, for example the training data")
+            return self.quantize(calibrate).to_c(name)
+        if calibrate is not None:
+            raise ValueError('calibrate: only dtype="int8" takes examples')
         with self.graph.lock:
             plan = self.engine(False).plan
             return c_source(plan, self.graph.parameters, plan.slot[self.output_ids], name)

@@ -1,16 +1,13 @@
 """Functions exported as C compile without a warning and agree with the reference."""
 
 import contextlib
-import ctypes
 import itertools
-import os
 import re
-import shlex
 import subprocess
-import sysconfig
 
 import numpy as np
 import pytest
+from compiled import COMPILER, compiled
 from graphs import cases, every_parameter
 from hypothesis import given, settings
 
@@ -18,32 +15,15 @@ import mlgraph
 from mlgraph.graph import ops
 from mlgraph.testing import derivatives as testing
 
-COMPILER = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
-STRICT = ["-std=c99", "-pedantic", "-Wall", "-Wextra", "-Wmissing-prototypes", "-Werror", "-O2"]
-
 
 @pytest.fixture(scope="module")
 def build(tmp_path_factory):
     """Compile the C of a function; return it as a function of a batch."""
-    folder, numbers = tmp_path_factory.mktemp("c"), itertools.count()
+    folder = tmp_path_factory.mktemp("c")
 
     def build(function, name="f"):
-        source, library = folder / f"{next(numbers)}.c", folder / f"{next(numbers)}.so"
-        source.write_text(function.to_c(name))
-        command = [*COMPILER, *STRICT, "-shared", "-fPIC", source, "-o", library, "-lm"]
-        done = subprocess.run(command, capture_output=True, text=True)
-        assert not done.returncode, done.stderr + source.read_text()
-        loaded = getattr(ctypes.CDLL(os.fspath(library)), name)
-        loaded.restype = None
-
-        def call(x):
-            x = np.ascontiguousarray(x, np.float32)
-            y = np.zeros((len(x), len(function.output_ids)), np.float32)
-            for a, b in zip(x, y, strict=True):
-                loaded(ctypes.c_void_p(a.ctypes.data), ctypes.c_void_p(b.ctypes.data))
-            return y
-
-        return call
+        call = compiled(folder, function.to_c(name), name, len(function.output_ids), np.float32)
+        return lambda x: call(np.asarray(x, np.float32))
 
     return build
 

@@ -42,6 +42,7 @@ def world(folder):
     w.net.add_layer(9, "tanh")
     w.net.add_layer(3, "softmax")
     w.net.prune(0.25)
+    w.logits = w.net.graph.compile(w.net.outputs)
     w.net.evaluate(X, LABELS)  # what is compiled first may move parameters
     return w
 
@@ -109,6 +110,8 @@ def calls(w):
         "Function.vjp": partial(w.f.vjp, cotangent=TARGETS, **data),
         "Function.jvp": partial(w.f.jvp, tangent=X, **data),
         "Function.to_c": partial(w.f.to_c, name="digits"),
+        "Function.quantize": partial(lambda calibrate: w.logits.quantize(calibrate).to_c(), calibrate=X),
+        "QuantizedFunction.__call__": partial(w.logits.quantize(X), x=X),
         "Trace.adjoint": partial(w.traced.adjoint, node=w.n),
         "Trace.of": partial(lambda nodes: w.traced.of(nodes).values, nodes=[w.y, w.n]),
         "Gradients.of": partial(w.gradients.of, node=w.n),
@@ -172,7 +175,7 @@ def wrong_values(w, good):
         "activation by scope optimizer on_nonfinite loss": ["spam", "", "a\nb", 3, ["relu"], b"relu", "x" * 10**5],
         "name": [3, True, b"a", ["a"]],
         "shuffle frozen": [None, "yes", 1, 0.0, X],
-        "x weights biases values cotangent tangent mask": arrays,
+        "x weights biases values cotangent tangent mask calibrate": arrays,
         "y": [*arrays, LABELS - 1, LABELS + 2, LABELS.astype(float)],
         "outputs inputs sources nodes layer": nodes,
         "node source target neuron": [None, "x", [w.x[0]], w.other[1], 1.5, 10**6, -1, 10**5000],
