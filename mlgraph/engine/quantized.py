@@ -410,9 +410,9 @@ def _scale_and_zero(ranges: Float64) -> tuple[Float64, Int64]:
 def _table(op: str, sums: Float64, scale: float, zero: int) -> Table:
     """The activation over a range of sums, without its ends where it is flat."""
     value, grid = ops.OPS[op].value, np.linspace(sums[0], sums[1], GRID)
-    steep = [np.flatnonzero(np.abs(value(grid) - value(end)) >= scale / 2) for end in sums]
-    ends = np.array([[grid[steep[0][0]], grid[steep[1][-1]]] if len(steep[0]) and len(steep[1]) else [0.0, 0.0]])
-    ends = np.array([[min(ends[0, 0], 0.0), max(ends[0, 1], 0.0)]])
+    (low, high), f = value(sums), value(grid)
+    steep = grid[(np.abs(f - low) >= scale / 2) & (np.abs(f - high) >= scale / 2)]
+    ends = np.array([[steep.min(initial=0), steep.max(initial=0)]])
     (place_scale,), (place_zero,) = _scale_and_zero(ends)
     entries = _bytes(value((np.arange(BYTE_MAX + 1) - place_zero) * place_scale) / scale + zero)
     return Table(float(place_scale), int(place_zero), entries)

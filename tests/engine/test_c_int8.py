@@ -91,7 +91,7 @@ def test_other_activations_are_as_accurate(activation, mnist):
 def test_a_cortex_m_gives_the_same_bits(digits, mnist, tmp_path):
     q = digits[1].quantize(mnist.train_x[:1000] / 255)
     cortex_m.compiled(tmp_path, q.to_c("f"), *cortex_m.STRICT)
-    y, _ = cortex_m.emulated(tmp_path, DECLARATION, "f(x, y)", mnist.test_x[:500], 10, np.int32)
+    y = cortex_m.emulated(tmp_path, DECLARATION, "f(x, y)", mnist.test_x[:500], 10, np.int32).y
     np.testing.assert_array_equal(y, q.run(mnist.test_x[:500]))
 
 
