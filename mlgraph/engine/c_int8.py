@@ -112,16 +112,18 @@ class Writer:
     def _store(self, cells: list[Cell], gap: str) -> Stored:
         """The smaller of a matrix and sparse rows."""
         base = "x" if self._reads_inputs(cells) else "v"
-        places = [[self.columns[slot] if base == "x" else self.at[slot] for slot in cell.sources] for cell in cells]
-        rows = [_with_gaps(places[i], cell.weights, LARGEST[gap]) for i, cell in enumerate(cells)]
+        at = self.columns if base == "x" else self.at
+        edges = [sorted((at[s], w) for s, w in zip(cell.sources, cell.weights, strict=True)) for cell in cells]
+        rows = [_with_gaps(row, LARGEST[gap]) for row in edges]
         n_bytes = sum(1 + len(weights) * (2 if gap == "uint8_t" else 3) for weights, _ in rows)
-        first = min((row[0] for row in places if row), default=0)
-        width = max((row[-1] + 1 for row in places if row), default=first) - first
+        first = min((row[0][0] for row in edges if row), default=0)
+        width = max((row[-1][0] + 1 for row in edges if row), default=first) - first
         if len(cells) * width > n_bytes:
             return Stored(cells, base, 0, [weights for weights, _ in rows], [gaps for _, gaps in rows], n_bytes)
         matrix = np.zeros((len(cells), width), np.int64)
-        for i, cell in enumerate(cells):
-            matrix[i, np.array(places[i], np.int64) - first] = cell.weights
+        for i, row in enumerate(edges):
+            for place, weight in row:
+                matrix[i, place - first] = weight
         return Stored(cells, base, first, matrix.tolist(), None, matrix.size)
 
     def tables(self) -> dict[str, tuple[str, list[int]]]:
@@ -236,12 +238,14 @@ def _cells(block: Block, by: Rescaling) -> list[Cell]:
     return [Cell(block.op, *row) for row in zip(*lists, strict=True)]
 
 
-def _with_gaps(places: list[int], weights: list[int], most: int) -> tuple[list[int], list[int]]:
+def _with_gaps(edges: list[tuple[int, int]], most: int) -> tuple[list[int], list[int]]:
     """Weights with the gap before each source; entries of weight 0 divide gaps that exceed `most`."""
     entries: list[tuple[int, int]] = []
-    for weight, gap in zip(weights, np.diff(places, prepend=0).tolist(), strict=True):
-        while gap > most:
+    last = 0
+    for place, weight in edges:
+        while place - last > most:
             entries.append((0, most))
-            gap -= most
-        entries.append((weight, gap))
+            last += most
+        entries.append((weight, place - last))
+        last = place
     return [weight for weight, _ in entries], [gap for _, gap in entries]
