@@ -189,6 +189,8 @@ def c_int8(function: QuantizedFunction, name: str) -> str:
         for name in ("weight", "gap", "count")
         if f"{name}s" in tables
     ]
+    if writer.at and not re.search(r"\(v\b", body):  # the weights of all that would read v are rounded to 0
+        declared.append("    (void)v;")
     if not re.search(r"\bx\b", body):
         declared.append("    (void)x;")
     out = [*_comment(writer, tables), "#include <stdint.h>", ""]
