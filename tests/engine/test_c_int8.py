@@ -149,6 +149,15 @@ def test_rounding_is_half_up(build):
     np.testing.assert_allclose(y * q.output_scale, (codes - 127.5) / 127.5 * [1, 0.001, 1], atol=0.01)
 
 
+def test_neurons_whose_readers_have_weights_of_0(build):
+    g = mlgraph.Graph()
+    hidden = g.add_neuron(g.add_inputs(2), weights=[1.0, 2.0])
+    f = g.compile([g.add_neuron([hidden], weights=[0.0], bias=1.5)])
+    q = f.quantize(np.eye(2))
+    x = np.array([[0, 0], [255, 9]], np.uint8)
+    np.testing.assert_array_equal(build(q)(x), q.run(x))  # a warning of the compiler is an error
+
+
 def test_constants_inputs_and_equal_outputs(build):
     g = mlgraph.Graph()
     x = g.add_inputs(3)
