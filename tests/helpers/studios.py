@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import threading
 import time
 import warnings
 
@@ -162,3 +163,7 @@ def contents(model):
     frozen = graph.storage.frozen
     frozen = [] if frozen is None else np.flatnonzero(frozen).tolist()
     return values, edges.source.tolist(), edges.target.tolist(), codes, shape, frozen
+
+
+def studio_threads():
+    return [thread for thread in threading.enumerate() if thread.name == "mlgraph studio"]

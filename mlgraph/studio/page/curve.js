@@ -1,11 +1,12 @@
-// The losses of all steps: a band from the lowest to the highest of each pixel column, their mean, and the tests over it.
+// The losses of all steps: a band from the lowest to the highest of each pixel column, their mean, and the tests.
 
 import { get, h, on } from "./api.js";
 
 const LEFT = 56, RIGHT = 56, TOP = 24, BOTTOM = 24;
 
 export function begin(root) {
-  const canvas = h("canvas", { role: "img", "aria-label": "Training loss of every step, and test results", tabindex: "0",
+  const canvas = h("canvas", { role: "img", "aria-label": "Training loss of every step, and test results",
+    tabindex: "0",
     title: "Drag to zoom, double click to see all" });
   root.append(canvas);
   let shown = null; // the answer of the server
@@ -20,7 +21,8 @@ export function begin(root) {
     classes = state.data.classes !== null;
     if (edits.at(-1) > state.step) edits = []; // the run began again
     const last = state.last_edit && JSON.stringify(state.last_edit);
-    if (last && last !== edit && edits.at(-1) !== state.last_edit.step) edits = [...edits.slice(-200), state.last_edit.step];
+    if (last && last !== edit && edits.at(-1) !== state.last_edit.step) edits = [...edits.slice(-200),
+      state.last_edit.step];
     edit = last;
     const key = `${state.step} ${state.version} ${range} ${canvas.clientWidth} ${canvas.clientHeight}`;
     if (busy || key === asked || document.hidden || plot().width < 20) return;
@@ -141,7 +143,8 @@ export function begin(root) {
       if (i >= 0) {
         const test = points.filter((one) => one.step <= s).at(-1);
         const tested = test ? `, test ${classes ? `${(100 * test.accuracy).toFixed(2)} %` : label(test.loss)}` : "";
-        const text = `step ${step[i].toLocaleString("en")}: loss ${label(mean[i])} (${label(low[i])} to ${label(high[i])})${tested}`;
+        const loss = `${label(mean[i])} (${label(low[i])} to ${label(high[i])})`;
+        const text = `step ${step[i].toLocaleString("en")}: loss ${loss}${tested}`;
         c.fillStyle = colour("panel");
         const wide = c.measureText(text).width + 12;
         const left = Math.min(pointer + 8, canvas.clientWidth - wide - 4);
@@ -156,12 +159,15 @@ export function begin(root) {
   const at = (event) => event.clientX - canvas.getBoundingClientRect().left;
   canvas.addEventListener("pointermove", (event) => { pointer = at(event); draw(); });
   canvas.addEventListener("pointerleave", () => { pointer = drag = null; draw(); });
-  canvas.addEventListener("pointerdown", (event) => { drag = pointer = at(event); canvas.setPointerCapture(event.pointerId); });
+  canvas.addEventListener("pointerdown",
+    (event) => { drag = pointer = at(event); canvas.setPointerCapture(event.pointerId); });
   canvas.addEventListener("pointerup", () => {
     if (shown && drag !== null && Math.abs(pointer - drag) > 8) {
       const { width } = plot();
-      const back = (px) => Math.round(shown.from + ((Math.min(Math.max(px, LEFT), LEFT + width) - LEFT) / width) * (shown.to - shown.from));
-      range = [back(Math.min(drag, pointer)), Math.max(back(Math.max(drag, pointer)), back(Math.min(drag, pointer)) + 2)];
+      const back = (px) => Math.round(shown.from + ((Math.min(Math.max(px, LEFT),
+        LEFT + width) - LEFT) / width) * (shown.to - shown.from));
+      range = [back(Math.min(drag, pointer)), Math.max(back(Math.max(drag, pointer)),
+        back(Math.min(drag, pointer)) + 2)];
     }
     drag = null;
     draw();

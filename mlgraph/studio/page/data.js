@@ -6,8 +6,8 @@ const TOYS = ["circle", "xor", "spiral", "two groups"];
 const PRESETS = [["none", []], ["8-8", [8, 8]], ["32", [32]], ["300-100", [300, 100]]];
 const ACTIVATIONS = ["leaky_relu", "relu", "elu", "gelu", "silu", "softplus", "tanh", "sigmoid", "identity"];
 const FILES = [
-  ["session.npz", "all of it: network, data, options and curve. Drop it on this page, or start python -m mlgraph.studio session.npz, "
-    + "and go on from here"],
+  ["session.npz", "all of it: network, data, options and curve. Drop it on this page, or start "
+    + "python -m mlgraph.studio session.npz, and go on from here"],
   ["model.npz", "the network alone, for mlgraph.load"],
   ["model.c", "the network as a function in C, for any program or microcontroller"],
   ["network.svg", "a picture of the graph, for the browser or a document"],
@@ -41,7 +41,8 @@ export function begin(root) {
   root.append(
     h("h2", {}, "What it learns"), now,
     h("div", { class: "row" }, pick("MNIST", "mnist", "Handwritten digits"),
-      ...TOYS.map((name) => pick(name[0].toUpperCase() + name.slice(1), name, "Points of the plane in two classes", thumbnail(name))),
+      ...TOYS.map((name) => pick(name[0].toUpperCase() + name.slice(1), name, "Points of the plane in two classes",
+        thumbnail(name))),
       pick("A neuron that overflows", "overflow", "A number grows beyond float32: see what the studio does about it")),
     h("h2", {}, "Your own data"),
     h("p", { class: "note" }, "A .csv with a header (numbers, and a column to learn), an .npz with x and y, or an .npy "
@@ -56,7 +57,8 @@ export function begin(root) {
       h("label", { class: "field" }, h("span", {}, "seed"), seed),
       h("button", { class: "primary", "data-testid": "build", onclick: build }, "Build")),
     h("h2", {}, "Take away"),
-    ...FILES.map(([name, what]) => h("p", {}, h("a", { href: fileAddress(name), download: name, "data-testid": name }, name), h("span", { class: "note" }, ` ${what}`))));
+    ...FILES.map(([name, what]) => h("p", {}, h("a", { href: fileAddress(name), download: name, "data-testid": name },
+      name), h("span", { class: "note" }, ` ${what}`))));
 
   async function choose(chosen) {
     document.getElementById("tab-data").click();
@@ -69,9 +71,11 @@ export function begin(root) {
     const column = h("select", { "aria-label": "the column to learn", "data-testid": "target" },
       ...names.map((name, i) => h("option", { value: name, selected: i === names.length - 1 }, name)));
     target.replaceChildren(
-      h("p", { class: "note" }, `${chosen.name}: choose what to learn. It learns from all other columns, which must be numbers.`),
+      h("p", { class: "note" },
+        `${chosen.name}: choose what to learn. It learns from all other columns, which must be numbers.`),
       h("div", { class: "row" }, h("label", { class: "field" }, h("span", {}, "column to learn"), column),
-        h("button", { class: "primary", "data-testid": "learn", onclick: () => send(chosen, column.value) }, "Learn it")));
+        h("button", { class: "primary", "data-testid": "learn", onclick: () => send(chosen, column.value) },
+          "Learn it")));
     column.focus();
   }
 
@@ -215,6 +219,7 @@ function points() {
     draw();
   });
   draw();
-  return h("div", {}, h("p", { class: "note" }, "Click to add points; with Shift, of the other class. Clear begins with none."), canvas,
+  return h("div", {}, h("p", { class: "note" },
+    "Click to add points; with Shift, of the other class. Clear begins with none."), canvas,
     h("div", { class: "row" }, kind, h("button", { onclick: () => { found = []; draw(); } }, "Clear"), use));
 }

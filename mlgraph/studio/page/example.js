@@ -32,7 +32,8 @@ export function centred(canvas, [height, width]) {
   const first = place((width - w * scale) / 2, (height - k * scale) / 2);
   let mass = 0, sx = 0, sy = 0;
   first.forEach((v, i) => { mass += v; sx += v * (i % width); sy += v * Math.floor(i / width); });
-  return place((width - w * scale) / 2 + (width - 1) / 2 - sx / mass, (height - k * scale) / 2 + (height - 1) / 2 - sy / mass);
+  return place((width - w * scale) / 2 + (width - 1) / 2 - sx / mass,
+    (height - k * scale) / 2 + (height - 1) / 2 - sy / mass);
 }
 
 export function begin(root) {
@@ -95,23 +96,29 @@ export function begin(root) {
       const why = h("select", { "aria-label": "why", onchange: (event) => {
         label = event.target.value === "" ? null : event.target.value;
         ask();
-      } }, h("option", { value: "" }, "–"), ...data.classes.map((name) => h("option", { selected: name === label }, name)));
-      parts.push(h("label", { class: "field", style: "margin-top: 8px" }, h("span", {}, "What would make it say"), why));
+      } }, h("option", { value: "" }, "–"), ...data.classes.map((name) =>
+        h("option", { selected: name === label }, name)));
+      parts.push(h("label", { class: "field", style: "margin-top: 8px" },
+        h("span", {}, "What would make it say"), why));
     }
     if (found.adjoints) {
       if (data.image) {
         const size = data.image;
         parts.push(h("div", { class: "row" }, h("div", { class: "over" }, thumbnail(found.pixels, size, 168),
           picture(found.input_adjoints.map((v) => -(v ?? 0)), size, 168)),
-          h("p", { class: "note", style: "flex: 1; min-width: 120px" }, `More ink on blue, less on red would make it say ${label}.`)));
+          h("p", { class: "note", style: "flex: 1; min-width: 120px" },
+            `More ink on blue, less on red would make it say ${label}.`)));
       }
       // The adjoint of the loss: where it is negative, more of the neuron makes the answer more likely.
-      const hidden = Object.entries(found.adjoints).filter(([node, v]) => v && names[node] && !outputs.has(Number(node)))
+      const hidden = Object.entries(found.adjoints).filter(([node, v]) => v && names[node]
+        && !outputs.has(Number(node)))
         .sort((a, b) => Math.abs(b[1]) - Math.abs(a[1])).slice(0, 8);
       for (const [what, sign] of [["for", -1], ["against", 1]]) {
         const some = hidden.filter(([, v]) => v * sign > 0);
-        if (some.length) parts.push(h("p", { class: "note" }, `More of these neurons speaks ${what} ${label}, the first most:`),
-          h("div", { class: "row" }, ...some.map(([node, v]) => h("button", { title: `derivative of the loss: ${short(v)}`,
+        if (some.length) parts.push(h("p", { class: "note" },
+          `More of these neurons speaks ${what} ${label}, the first most:`),
+          h("div", { class: "row" }, ...some.map(([node, v]) =>
+            h("button", { title: `derivative of the loss: ${short(v)}`,
             onclick: () => select({ node: Number(node) }) }, nameOfNode(Number(node))))));
       }
     }
@@ -137,7 +144,8 @@ export function begin(root) {
     if (value === undefined) return h("span", {});
     if (patch && patch.node !== place.node) patch = null;
     const reach = Math.max(1, store.reach ?? 0, 2 * Math.abs(value), Math.abs(patch?.value ?? 0));
-    const slider = h("input", { type: "range", min: -reach, max: reach, step: reach / 200, value: patch?.value ?? value, "data-testid": "patch",
+    const slider = h("input", { type: "range", min: -reach, max: reach, step: reach / 200,
+      value: patch?.value ?? value, "data-testid": "patch",
       "aria-label": `value of ${nameOf(place)}`, style: "flex: 1",
       oninput: (event) => {
         patch = { node: place.node, value: Number(event.target.value) };
@@ -146,7 +154,8 @@ export function begin(root) {
     return h("div", { class: "patch" },
       h("p", { class: "note" }, `What if ${nameOfNode(place.node)} had another value than ${short(value)}?`),
       h("div", { class: "row" }, slider, h("output", { class: "number" }, patch ? short(patch.value) : ""),
-        h("button", { disabled: !patch, onclick: () => { patch = null; document.activeElement.blur(); ask(); } }, "As it is")));
+        h("button", { disabled: !patch, onclick: () => { patch = null; document.activeElement.blur(); ask(); } },
+          "As it is")));
   }
 
   function nameOfNode(node) {
@@ -210,7 +219,8 @@ export function begin(root) {
   }
 
   function numbers(columns) {
-    const fields = columns.map((name) => h("input", { type: "number", step: "any", value: "0", "aria-label": name, oninput: typed }));
+    const fields = columns.map((name) => h("input", { type: "number", step: "any", value: "0", "aria-label": name,
+      oninput: typed }));
     function typed() {
       const x = fields.map((field) => Number(field.value));
       if (x.every(Number.isFinite)) {
@@ -218,9 +228,11 @@ export function begin(root) {
         ask();
       }
     }
-    on("shown-row", (row) => fields.forEach((field, i) => { if (document.activeElement !== field) field.value = short(row[i]); }));
+    on("shown-row", (row) =>
+      fields.forEach((field, i) => { if (document.activeElement !== field) field.value = short(row[i]); }));
     return h("details", { open: columns.length <= 12 }, h("summary", {}, "Type the numbers"),
-      h("div", { class: "numbers" }, ...columns.map((name, i) => h("label", { class: "field" }, h("span", {}, name), fields[i]))));
+      h("div", { class: "numbers" }, ...columns.map((name, i) =>
+        h("label", { class: "field" }, h("span", {}, name), fields[i]))));
   }
 
   let wipe = () => {};
@@ -250,19 +262,23 @@ export function begin(root) {
     }
     const { image, classes } = store.state.data;
     const only = h("label", { class: "field" },
-      h("input", { type: "checkbox", checked: wrong, onchange: (event) => { wrong = event.target.checked; first = 0; page(); } }), "wrong answers only");
+      h("input", { type: "checkbox", checked: wrong,
+        onchange: (event) => { wrong = event.target.checked; first = 0; page(); } }), "wrong answers only");
     choice.replaceChildren(
       h("h2", {}, "Test examples"),
       h("div", { class: "row" },
         h("button", { disabled: first === 0, onclick: () => { first = Math.max(0, first - PAGE); page(); } }, "←"),
-        h("span", { class: "number note" }, found.of ? `${first + 1} to ${Math.min(first + PAGE, found.of)} of ${found.of.toLocaleString("en")}` : "none"),
+        h("span", { class: "number note" },
+          found.of ? `${first + 1} to ${Math.min(first + PAGE, found.of)} of ${found.of.toLocaleString("en")}`
+          : "none"),
         h("button", { disabled: first + PAGE >= found.of, onclick: () => { first += PAGE; page(); } }, "→"),
         classes && only),
       h("div", { class: image ? "grid" : "row" }, ...found.examples.map((one) => h("button", {
         class: "example", "aria-label": `test example ${one.index}: ${one.label}, the network says ${one.says}`,
         title: `${one.label}; the network says ${one.says}`, onclick: () => open(one.index),
       }, one.pixels ? thumbnail(one.pixels, image) : `${Array.isArray(one.label) ? one.label.map(short) : one.label}`,
-        h("span", { class: classes && one.says !== one.label ? "worse caption" : "caption" }, captionOf(one, classes))))));
+        h("span", { class: classes && one.says !== one.label ? "worse caption" : "caption" },
+          captionOf(one, classes))))));
   }
 
   // Right: the answer; wrong: the answer and what it should be.
@@ -286,7 +302,8 @@ export function begin(root) {
   on("selected", () => { patch = null; });
   let known = "";
   on("version", (state) => {
-    const key = JSON.stringify([state.data.name, state.data.n_test, state.data.image, state.data.columns, state.data.classes]);
+    const key = JSON.stringify([state.data.name, state.data.n_test, state.data.image, state.data.columns,
+      state.data.classes]);
     if (key !== known) build(state);
     else rename();
     known = key;

@@ -11,7 +11,8 @@ const colour = (name) => getComputedStyle(document.documentElement).getPropertyV
 
 // Numbers as an image, blue where positive and red where negative.
 export function picture(values, [height, width], size) {
-  const canvas = h("canvas", { width, height, style: `width: ${size}px; height: ${(size * height) / width}px; image-rendering: pixelated` });
+  const canvas = h("canvas",
+    { width, height, style: `width: ${size}px; height: ${(size * height) / width}px; image-rendering: pixelated` });
   const c = canvas.getContext("2d");
   const image = c.createImageData(width, height);
   const most = Math.max(...values.map(Math.abs)) || 1;
@@ -26,7 +27,9 @@ export function picture(values, [height, width], size) {
 
 // Bytes as a grey image: dark ink on light paper, as one writes.
 export function thumbnail(pixels, [height, width], size = 56) {
-  const canvas = h("canvas", { width, height, style: `width: ${size}px; height: ${(size * height) / width}px; image-rendering: pixelated; background: #fff` });
+  const canvas = h("canvas",
+    { width, height, class: "paper",
+      style: `width: ${size}px; height: ${(size * height) / width}px; image-rendering: pixelated` });
   const c = canvas.getContext("2d");
   const image = c.createImageData(width, height);
   pixels.forEach((v, i) => image.data.set([20, 24, 28, v], 4 * i));
@@ -43,7 +46,8 @@ export function rgb(text) {
 export function bars(names, values, title, text = short) {
   const most = Math.max(...values.map((v) => Math.abs(v ?? 0))) || 1;
   const negative = values.some((v) => v < 0);
-  return h("div", { class: "bars", role: "img", "aria-label": `${title}: ${names.map((n, i) => `${n} ${text(values[i])}`).join(", ")}` },
+  return h("div", { class: "bars", role: "img",
+    "aria-label": `${title}: ${names.map((n, i) => `${n} ${text(values[i])}`).join(", ")}` },
     ...names.flatMap((name, i) => {
       const v = values[i] ?? 0;
       const width = (Math.abs(v) / most) * (negative ? 50 : 100);
@@ -56,7 +60,7 @@ export function bars(names, values, title, text = short) {
 // Which examples a figure is of: the server looks at the first 2,000 test examples.
 const sample = () => {
   const n = store.state.data.n_test;
-  return n > 2000 ? "(the first 2,000 test examples)" : "";
+  return n > 2000 ? " (the first 2,000 test examples)" : "";
 };
 
 export const nameOf = (place) => place.name;
@@ -79,7 +83,8 @@ export function begin(root) {
       const found = await get("neuron", { node: place.node });
       if (store.selected?.node !== place.node) return;
       // What is being typed stays, also while the focus is on the button of its form.
-      if (!root.contains(document.activeElement) || !document.activeElement.matches("input, select, form *")) show(found);
+      if (!root.contains(document.activeElement)
+        || !document.activeElement.matches("input, select, form *")) show(found);
     } catch (error) {
       if (store.selected?.node === place.node) {
         store.selected = null;
@@ -101,7 +106,8 @@ export function begin(root) {
     const index = h("input", { type: "number", min: "0", value: "0", "aria-label": "neuron" });
     root.replaceChildren(
       h("h2", {}, "A neuron"),
-      h("p", {}, "Click a neuron in the network to look into it: what it sees, what excites it, and what is lost without it."),
+      h("p", {}, "Click a neuron in the network to look into it: "
+        + "what it sees, what excites it, and what is lost without it."),
       h("form", { class: "row", onsubmit: async (event) => {
         event.preventDefault();
         try {
@@ -110,7 +116,8 @@ export function begin(root) {
         } catch (error) {
           complain(error);
         }
-      } }, h("label", { class: "field" }, h("span", {}, "layer"), layer), h("label", { class: "field" }, h("span", {}, "neuron"), index),
+      } }, h("label", { class: "field" }, h("span", {}, "layer"), layer),
+        h("label", { class: "field" }, h("span", {}, "neuron"), index),
         h("button", {}, "Open")));
   }
 
@@ -121,7 +128,8 @@ export function begin(root) {
       ? new Map([...root.querySelectorAll("details")].map((one) => [one.dataset.testid, one.open])) : new Map();
     shown = place;
     root.replaceChildren(...[
-      heading(place), controls(place), ofLayer(place), sees(place), values(place), excites(place), votes(place), edges(place), more(place),
+      heading(place), controls(place), ofLayer(place), sees(place), values(place), excites(place), votes(place),
+        edges(place), more(place),
     ].flat().filter(Boolean));
     for (const one of root.querySelectorAll("details")) one.open = opened.get(one.dataset.testid) ?? one.open;
     if (focus) root.querySelector(`[data-testid="${focus}"]`)?.focus();
@@ -138,7 +146,8 @@ export function begin(root) {
 
 function heading(place) {
   const status = !place.alive ? "cut" : place.frozen ? "frozen" : "";
-  return h("h2", { "data-testid": "neuron-name" }, nameOf(place), status && h("span", { class: "note" }, ` (${status})`));
+  return h("h2", { "data-testid": "neuron-name" }, nameOf(place),
+    status && h("span", { class: "note" }, ` (${status})`));
 }
 
 function controls(place) {
@@ -147,21 +156,27 @@ function controls(place) {
   }
   const { node } = place;
   if (!place.alive) return h("p", {}, "It is cut: no edge leads through it. Undo returns it.");
-  const bias = h("input", { type: "number", step: "any", value: place.bias === null ? "" : place.bias.toPrecision(5), "data-testid": "bias",
-    "aria-label": "bias", onchange: (event) => edit("set-bias", { node, value: event.target.value === "" ? null : Number(event.target.value) }) });
+  const bias = h("input", { type: "number", step: "any", value: place.bias === null ? "" : place.bias.toPrecision(5),
+    "data-testid": "bias",
+    "aria-label": "bias", onchange: (event) => edit("set-bias",
+      { node, value: event.target.value === "" ? null : Number(event.target.value) }) });
   const activation = h("select", { "data-testid": "activation", "aria-label": "activation",
     onchange: (event) => edit("set-activation", { node, value: event.target.value }) },
-    ...[...new Set([...ACTIVATIONS, place.activation])].map((name) => h("option", { selected: name === place.activation }, name)));
+    ...[...new Set([...ACTIVATIONS, place.activation])].map((name) =>
+      h("option", { selected: name === place.activation }, name)));
   const loss = place.ablation;
-  const cost = loss?.accuracy ? `Accuracy ${percent(loss.accuracy.with)} with it, ${percent(loss.accuracy.without)} without it ${sample()}.`
-    : loss?.loss ? `Loss ${short(loss.loss.with)} with it, ${short(loss.loss.without)} without it ${sample()}.`
+  const cost = loss?.accuracy
+    ? `Accuracy ${percent(loss.accuracy.with)} with it, ${percent(loss.accuracy.without)} without it${sample()}.`
+    : loss?.loss ? `Loss ${short(loss.loss.with)} with it, ${short(loss.loss.without)} without it${sample()}.`
     : "It cannot be cut: an output needs it.";
   return [
     h("p", { "data-testid": "ablation" }, cost),
     h("div", { class: "row" },
-      h("button", { class: "cut", "data-testid": "cut-neuron", disabled: !loss, title: loss ? "Cut all its edges" : cost,
+      h("button", { class: "cut", "data-testid": "cut-neuron", disabled: !loss,
+        title: loss ? "Cut all its edges" : cost,
         onclick: () => edit("cut-neuron", { node }) }, "Cut"),
-      h("button", { "data-testid": "freeze-neuron", title: place.frozen ? "Let it learn again" : "Its weights and bias no longer learn",
+      h("button", { "data-testid": "freeze-neuron", title: place.frozen ? "Let it learn again"
+        : "Its weights and bias no longer learn",
         onclick: () => edit("freeze", { node, value: !place.frozen }) }, place.frozen ? "Thaw" : "Freeze")),
     h("div", { class: "row" }, h("label", { class: "field" }, h("span", {}, "bias"), bias),
       h("label", { class: "field" }, h("span", {}, "activation"), activation)),
@@ -174,11 +189,14 @@ function ofLayer({ layer }) {
   if (!one) return null;
   const last = layer === store.state.layers.length - 1;
   const n = h("input", { type: "number", min: "1", max: "1000", value: "1", "aria-label": "how many neurons more" });
-  const dropout = h("input", { type: "number", min: "0", max: "0.99", step: "0.05", value: one.dropout ?? 0, "data-testid": "layer-dropout",
-    "aria-label": `dropout of layer ${layer}`, onchange: (event) => edit("set-dropout", { layer, value: Number(event.target.value) }) });
+  const dropout = h("input", { type: "number", min: "0", max: "0.99", step: "0.05", value: one.dropout ?? 0,
+    "data-testid": "layer-dropout",
+    "aria-label": `dropout of layer ${layer}`, onchange: (event) =>
+      edit("set-dropout", { layer, value: Number(event.target.value) }) });
   return h("details", { "data-testid": "layer-controls" }, h("summary", {}, `Its layer, ${layer}`),
     h("div", { class: "row" },
-      h("button", { "data-testid": "freeze-layer", onclick: () => edit("freeze", { layer, value: true }) }, "Freeze all"),
+      h("button", { "data-testid": "freeze-layer", onclick: () => edit("freeze", { layer, value: true }) },
+        "Freeze all"),
       h("button", { "data-testid": "thaw-layer", onclick: () => edit("freeze", { layer, value: false }) }, "Thaw all"),
       last ? null : h("label", { class: "field" }, h("span", {}, "dropout"), dropout)),
     last ? h("p", { class: "note" }, "The outputs can neither be widened nor dropped.")
@@ -186,7 +204,8 @@ function ofLayer({ layer }) {
         event.preventDefault();
         document.activeElement.blur();
         edit("widen", { layer, n: Number(n.value) });
-      } }, h("span", { class: "note" }, "add"), n, h("span", { class: "note" }, "neurons"), h("button", { "data-testid": "widen" }, "Widen")));
+      } }, h("span", { class: "note" }, "add"), n, h("span", { class: "note" }, "neurons"),
+        h("button", { "data-testid": "widen" }, "Widen")));
 }
 
 function sees(place) {
@@ -208,10 +227,12 @@ function values(place) {
   const most = Math.max(...counts);
   return [
     h("h2", {}, "Its values"),
-    h("div", { class: "histogram", role: "img", "aria-label": `values from ${short(from)} to ${short(to)}, mean ${short(place.mean)}` },
+    h("div", { class: "histogram", role: "img",
+      "aria-label": `values from ${short(from)} to ${short(to)}, mean ${short(place.mean)}` },
       ...counts.map((n) => h("i", { style: `height: ${(100 * n) / most}%` }))),
     h("div", { class: "row note", style: "justify-content: space-between; margin: 0" },
-      h("span", {}, short(from)), h("span", {}, `mean ${short(place.mean)} over test examples`), h("span", {}, short(to))),
+      h("span", {}, short(from)), h("span", {}, `mean ${short(place.mean)} over test examples`),
+        h("span", {}, short(to))),
   ];
 }
 
@@ -246,13 +267,16 @@ function edges(place) {
       h("summary", {}, `${title}: ${found.length}${found.length > MOST_EDGES ? `, the strongest ${MOST_EDGES}` : ""}`),
       h("table", { class: "edges" }, ...strongest.map((one) => {
         const ends = source ? { source: one.node, target: place.node } : { source: place.node, target: one.node };
-        const weight = one.weight === null ? "" : h("input", { type: "number", step: "any", value: one.weight.toPrecision(3),
+        const weight = one.weight === null ? "" : h("input",
+          { type: "number", step: "any", value: one.weight.toPrecision(3),
           "aria-label": `weight of the edge ${source ? "from" : "to"} ${nameOf(one)}`,
           onchange: (event) => edit("set-weight", { ...ends, value: Number(event.target.value) }) });
         return h("tr", {},
-          h("td", {}, h("button", { class: "link", onclick: () => select({ node: one.node, layer: one.layer, neuron: one.neuron }) }, nameOf(one))),
+          h("td", {}, h("button", { class: "link", onclick: () =>
+            select({ node: one.node, layer: one.layer, neuron: one.neuron }) }, nameOf(one))),
           h("td", {}, weight),
-          h("td", {}, one.weight === null ? "" : h("button", { title: "Cut this edge", "aria-label": `cut the edge ${source ? "from" : "to"} ${nameOf(one)}`,
+          h("td", {}, one.weight === null ? "" : h("button",
+            { title: "Cut this edge", "aria-label": `cut the edge ${source ? "from" : "to"} ${nameOf(one)}`,
             onclick: () => edit("cut-edge", ends) }, "✂")));
       })));
   };
@@ -280,6 +304,7 @@ function more(place) {
       } catch (error) {
         complain(error);
       }
-    } }, h("span", { class: "note" }, "new edge from"), from, h("span", { class: "note" }, "weight"), weight, h("button", {}, "Add")),
+    } }, h("span", { class: "note" }, "new edge from"), from, h("span", { class: "note" }, "weight"), weight,
+      h("button", {}, "Add")),
   ];
 }

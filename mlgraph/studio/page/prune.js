@@ -8,15 +8,19 @@ const METHODS = [
   ["SET", "SET", "Is sparse from the first step; drops weak edges and tries random new ones (Mocanu et al. 2018)."],
   ["RigL", "RigL", "As SET, but new edges are those with the largest gradients (Evci et al. 2020)."],
 ];
-const CRITERIA = [["path", "weakest paths"], ["magnitude", "smallest weights"], ["saliency", "smallest weight × gradient"], ["random", "at random"]];
+const CRITERIA = [["path", "weakest paths"], ["magnitude", "smallest weights"],
+  ["saliency", "smallest weight × gradient"], ["random", "at random"]];
 
 const whole = (n) => Math.round(n).toLocaleString("en");
 const short = (v) => (v === null || v === undefined ? "–" : Number(v.toPrecision(3)).toString());
 
 export function begin(root) {
-  const slider = h("input", { type: "range", min: "0", max: "99.5", step: "0.5", value: "0", "data-testid": "sparsity", "aria-label": "sparsity in percent", style: "flex: 1" });
-  const number = h("input", { type: "number", min: "0", max: "99.9", step: "any", value: "0", "aria-label": "sparsity in percent" });
-  const by = h("select", { "aria-label": "what to cut first" }, ...CRITERIA.map(([value, text]) => h("option", { value }, text)));
+  const slider = h("input", { type: "range", min: "0", max: "99.5", step: "0.5", value: "0", "data-testid": "sparsity",
+    "aria-label": "sparsity in percent", style: "flex: 1" });
+  const number = h("input", { type: "number", min: "0", max: "99.9", step: "any", value: "0",
+    "aria-label": "sparsity in percent" });
+  const by = h("select", { "aria-label": "what to cut first" },
+    ...CRITERIA.map(([value, text]) => h("option", { value }, text)));
   const figures = h("table", { class: "edges", "data-testid": "before-after" });
   const plot = h("canvas", { class: "trade", role: "img", "aria-label": "test result against the number of edges" });
   // Not the slider's number: that one cuts at once, and would leave nothing to cut gradually.
@@ -24,7 +28,8 @@ export function begin(root) {
     "data-testid": "goal", "aria-label": "sparsity at the end" });
   const epochs = h("input", { type: "number", min: "1", max: "1000", value: "10", "aria-label": "epochs" });
   const progress = h("p", { role: "status", "data-testid": "progress", hidden: true });
-  const share = (value, label) => h("input", { type: "number", min: "1", max: "99", step: "any", value, "aria-label": label });
+  const share = (value, label) => h("input", { type: "number", min: "1", max: "99", step: "any", value,
+    "aria-label": label });
   const until = share("75", "percent of training after which the edges stay");
   const moved = share("30", "percent of the edges that SET and RigL move at first");
   let busy = false, next = null, points = [];
@@ -90,11 +95,13 @@ export function begin(root) {
     figures, earlier,
     h("h2", {}, "Cut while it trains"),
     h("p", { class: "note" }, "The network adapts as it loses edges. Gradual keeps most of the accuracy."), progress,
-    h("div", { class: "row" }, h("label", { class: "field" }, h("span", {}, "sparsity at the end"), goal, h("span", {}, "%")),
+    h("div", { class: "row" }, h("label", { class: "field" }, h("span", {}, "sparsity at the end"), goal,
+      h("span", {}, "%")),
       h("label", { class: "field" }, h("span", {}, "epochs"), epochs)),
     h("details", {}, h("summary", {}, "Options"), h("div", { class: "row" },
       h("label", { class: "field" }, h("span", {}, "edges stay after"), until, h("span", {}, "% of the training")),
-      h("label", { class: "field" }, h("span", {}, "SET and RigL move at first"), moved, h("span", {}, "% of the edges")))),
+      h("label", { class: "field" }, h("span", {}, "SET and RigL move at first"), moved,
+        h("span", {}, "% of the edges")))),
     ...METHODS.map(([method, text, what]) => h("div", { class: "row" },
       h("button", { "data-testid": `method-${method}`, onclick: () => {
         const options = method === "gradual" ? { by: by.value } : { fraction: Number(moved.value) / 100 };
@@ -111,12 +118,18 @@ export function begin(root) {
     const classes = state.data.classes !== null;
     const last = state.last_edit;
     progress.hidden = state.schedule === null;
-    if (state.schedule) progress.textContent = `Now: ${state.schedule.what}, epoch ${state.schedule.epoch} of ${state.schedule.of}.`;
-    const row = (name, ...cells) => h("tr", {}, h("td", { class: "note" }, name), ...cells.map((text) => h("td", { class: "number" }, text)));
+    if (state.schedule) {
+      const { what, epoch, of } = state.schedule;
+      progress.textContent = `Now: ${what}, epoch ${epoch} of ${of}.`;
+    }
+    const row = (name, ...cells) => h("tr", {}, h("td", { class: "note" }, name),
+      ...cells.map((text) => h("td", { class: "number" }, text)));
     const before = last?.before;
     figures.replaceChildren(
-      h("tr", {}, h("td"), h("td", { class: "note" }, before ? "before" : ""), h("td", { class: "note" }, before ? "now" : "")),
-      row(classes ? "test accuracy" : "test loss", before ? (classes ? percent(before.accuracy) : short(before.loss)) : "",
+      h("tr", {}, h("td"), h("td", { class: "note" }, before ? "before" : ""),
+        h("td", { class: "note" }, before ? "now" : "")),
+      row(classes ? "test accuracy" : "test loss", before
+        ? (classes ? percent(before.accuracy) : short(before.loss)) : "",
         classes ? percent(state.test_accuracy) : short(state.test_loss)),
       row("edges", before ? whole(before.n_edges) : "", whole(state.n_edges)),
       row("sparsity", "", percent(state.sparsity)),
@@ -150,7 +163,8 @@ export function begin(root) {
     const [e0, e1] = [Math.min(...edges) - 0.1, Math.max(...edges) + 0.1];
     const [v0, v1] = [Math.min(...values), Math.max(...values)];
     const gap = (v1 - v0) * 0.1 || 0.01;
-    const x = (e) => 48 + ((width - 60) * (e - e0)) / (e1 - e0), y = (v) => 10 + (height - 36) * (1 - (v - v0 + gap) / (v1 - v0 + 2 * gap));
+    const x = (e) => 48 + ((width - 60) * (e - e0)) / (e1 - e0),
+      y = (v) => 10 + (height - 36) * (1 - (v - v0 + gap) / (v1 - v0 + 2 * gap));
     const text = store.state.data.classes ? (v) => `${(100 * v).toFixed(1)} %` : short;
     c.textAlign = "right";
     for (const v of [v0, v1]) c.fillText(text(v), 44, y(v) + 4);
@@ -182,5 +196,6 @@ export function begin(root) {
     }
     name = now;
   });
-  new MutationObserver(() => { if (!root.hidden && store.state) { show(store.state); draw(); } }).observe(root, { attributeFilter: ["hidden"] });
+  new MutationObserver(() => { if (!root.hidden && store.state) { show(store.state); draw(); } }).observe(root,
+    { attributeFilter: ["hidden"] });
 }

@@ -5,7 +5,8 @@ import { act, edit, h, on, select, store } from "./api.js";
 const RATES = [0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1];
 const BATCHES = [1, 4, 8, 16, 32, 64, 128, 256, 512, 1024];
 const DROPOUTS = [0, 0.1, 0.2, 0.3, 0.5, 0.7];
-const PACES = [[null, "full speed"], [1000, "1,000 steps a second"], [100, "100 steps a second"], [10, "10 steps a second"],
+const PACES = [[null, "full speed"], [1000, "1,000 steps a second"], [100, "100 steps a second"],
+  [10, "10 steps a second"],
   [1, "1 step a second"]];
 
 const KEYS = [
@@ -18,7 +19,8 @@ const KEYS = [
 
 export const percent = (share) => (share === null || share === undefined ? "–" : `${(100 * share).toFixed(2)} %`);
 const whole = (n) => Math.round(n).toLocaleString("en");
-const short = (n) => (n === null || n === undefined ? "–" : n >= 100 ? whole(n) : Number(n.toPrecision(3)).toString());
+const short = (n) =>
+  (n === null || n === undefined ? "–" : n >= 100 ? whole(n) : Number(n.toPrecision(3)).toString());
 
 const epochs = h("input", { type: "number", min: "1", max: "10000", value: "1", "data-testid": "epochs",
   "aria-label": "number of epochs", style: "width: 4em" });
@@ -64,7 +66,8 @@ export function begin(root) {
     h("h2", {}, "Keys"),
     ...KEYS.map(([, key, what]) => h("p", {}, h("kbd", {}, key), ` ${what}`)),
     h("h2", {}, "In the network"),
-    h("p", {}, h("kbd", {}, "Tab"), " reaches it, ", h("kbd", {}, "arrows"), " move between neurons, ", h("kbd", {}, "Enter"), " opens one"),
+    h("p", {}, h("kbd", {}, "Tab"), " reaches it, ", h("kbd", {}, "arrows"), " move between neurons, ",
+      h("kbd", {}, "Enter"), " opens one"),
     h("p", {}, h("kbd", {}, "A"), " adds an edge from the open neuron to the one you have moved to"),
     h("p", {}, h("kbd", {}, "+"), " ", h("kbd", {}, "–"), " ", h("kbd", {}, "0"), " zoom"),
     h("form", { method: "dialog" }, h("button", { class: "primary" }, "Close")));
@@ -73,9 +76,12 @@ export function begin(root) {
   const option = (name) => (value) => act("options", { [name]: name === "optimizer" ? value : Number(value) });
   const [rate, setRate] = choice("learning rate", "learning-rate", RATES.map((v) => [v, v]), option("learning_rate"));
   const [batch, setBatch] = choice("batch", "batch-size", BATCHES.map((v) => [v, v]), option("batch_size"));
-  const [optimizer, setOptimizer] = choice("optimizer", "optimizer", [["adam", "Adam"], ["sgd", "SGD"]], option("optimizer"));
-  const [momentum, setMomentum] = choice("momentum", "momentum", [0, 0.5, 0.9, 0.99].map((v) => [v, v]), option("momentum"));
-  const [dropout, setDropout] = choice("dropout", "dropout", DROPOUTS.map((v) => [v, `${100 * v} %`]), async (value) => {
+  const [optimizer, setOptimizer] = choice("optimizer", "optimizer", [["adam", "Adam"], ["sgd", "SGD"]],
+    option("optimizer"));
+  const [momentum, setMomentum] = choice("momentum", "momentum", [0, 0.5, 0.9, 0.99].map((v) => [v, v]),
+    option("momentum"));
+  const [dropout, setDropout] = choice("dropout", "dropout", DROPOUTS.map((v) => [v, `${100 * v} %`]),
+    async (value) => {
     for (let layer = 0; layer < store.state.layers.length - 1; layer++) {
       if (!(await edit("set-dropout", { layer, value: Number(value) }))) return;
     }
@@ -98,15 +104,19 @@ export function begin(root) {
   const handled = h("div", { class: "told", role: "status", "data-testid": "handled", hidden: true });
 
   root.append(
-    h("div", { class: "bar" }, play, pause, pace, step, epoch, epochs, reset, back, rate, batch, optimizer, momentum, dropout, undo, redo, keys),
-    h("dl", { class: "figures" }, testBox, testLossBox, accuracyBox, lossBox, stepBox, epochBox, edgesBox, speedBox, timeBox),
+    h("div", { class: "bar" }, play, pause, pace, step, epoch, epochs, reset, back, rate, batch, optimizer, momentum,
+      dropout, undo, redo, keys),
+    h("dl", { class: "figures" }, testBox, testLossBox, accuracyBox, lossBox, stepBox, epochBox, edgesBox, speedBox,
+      timeBox),
     edited, handled, trouble, help);
 
   document.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, select, textarea, dialog")) return;
+    if (event.ctrlKey || event.metaKey || event.altKey
+      || event.target.closest("input, select, textarea, dialog")) return;
     const key = KEYS.find(([name]) => name === event.key);
     // Space presses a button that has the focus, but on a neuron, which Enter opens, it trains.
-    if (!key || event.defaultPrevented || (event.key === " " && event.target.closest("button:not(#network button)"))) return;
+    if (!key || event.defaultPrevented || (event.key === " "
+      && event.target.closest("button:not(#network button)"))) return;
     event.preventDefault();
     key[3]();
   });
@@ -173,7 +183,8 @@ function showEdit(root, { last_edit: last, data }) {
   root.replaceChildren(
     h("span", { class: "note" }, "Last edit:"), h("span", {}, plain(last.what)),
     h("span", {}, `test ${name} ${text(before[name])} → `, h("b", { class: change }, text(after[name]))),
-    h("span", { class: "note" }, `${before.n_edges.toLocaleString("en")} → ${after.n_edges.toLocaleString("en")} edges`));
+    h("span", { class: "note" },
+      `${before.n_edges.toLocaleString("en")} → ${after.n_edges.toLocaleString("en")} edges`));
 }
 
 function showFailure(root, failure) {
@@ -184,8 +195,10 @@ function showFailure(root, failure) {
     return;
   }
   const rows = [h("p", {}, h("strong", {}, "Training stopped: a number became too large for the computer. "),
-    "The weights are as they were before this step."), h("details", {}, h("summary", {}, "Where and how"), failure.text)];
-  const offer = (name, text, what, how) => h("button", { type: "button", "data-testid": name, title: what, onclick: how }, text);
+    "The weights are as they were before this step."),
+      h("details", {}, h("summary", {}, "Where and how"), failure.text)];
+  const offer = (name, text, what, how) => h("button",
+    { type: "button", "data-testid": name, title: what, onclick: how }, text);
   rows.push(h("div", { class: "offers" },
     failure.node >= 0 ?
       offer("show-neuron", "Show the neuron", "Opens the neuron or operation where it began.",
