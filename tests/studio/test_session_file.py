@@ -16,13 +16,12 @@ from mlgraph.studio.session import Session, json_ready
 def trained(session):
     """A session that has trained, been edited and trained on."""
     session.run.change(learning_rate=0.01, batch_size=16)
-    session.run.set_pace(500.0)
     session.run.play(steps=30)
     assert session.run.wait_until_paused()
     session.run.end()
-    session.run.set_pace(None)
     session.run.play(epochs=2)
     assert session.run.wait_until_paused()
+    session.run.set_pace(500.0)
     session.model.prune(0.3)
     return session
 

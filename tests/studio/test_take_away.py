@@ -8,6 +8,7 @@ from studios import client_of
 
 from mlgraph.studio import build, data, take_away
 from mlgraph.studio.__main__ import _session
+from mlgraph.studio.run import OPTIONS
 from mlgraph.studio.session import Session
 
 RNG = np.random.default_rng(0)
@@ -72,6 +73,18 @@ def test_labels_of_data_that_were_uploaded_later():
         content = table(np.where(X[:, 0] > 5, "large", "small"))
         assert client.request("POST", "/api/upload", params={"name": "t.csv"}, content=content).status_code == 200
         assert take_away.network(client.session).classes == ("large", "small")
+
+
+def test_other_data_begin_with_the_usual_options_and_names_of_their_own():
+    spiral = data.toy("spiral")
+    with client_of(Session(build.network(spiral, [4]), spiral)) as client:
+        client.post("options", learning_rate=1.0, optimizer="sgd")
+        content = table(np.where(X[:, 0] > 5, "large", "small"))
+        client.request("POST", "/api/upload", params={"name": "t.csv"}, content=content)
+        assert client.json("state")["options"] == OPTIONS
+        assert client.json("neuron", layer=1, neuron=1)["name"] == "output small"
+        hidden = client.json("neuron", layer=0, neuron=3)
+        assert hidden["name"] == "layer 0 neuron 3" and [one["name"] for one in hidden["in"]] == ["a", "b", "c"]
 
 
 def test_c_says_what_its_inputs_and_outputs_are():
