@@ -264,7 +264,7 @@ def test_a_reload_shows_the_same(opened, mnist):
         at(page, "prediction").inner_text() == said and at(page, "tab-example").get_attribute("aria-selected") == "true"
     )
     at(page, "tab-neuron").click()
-    assert "neuron 7" in page.locator("#panel-neuron").inner_text()
+    until(lambda: "layer 0 neuron 7" in page.locator("#panel-neuron").inner_text())
 
 
 def test_a_saved_session_is_dropped_and_goes_on(opened, mnist, tmp_path):
