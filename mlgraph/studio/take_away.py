@@ -43,7 +43,7 @@ def file(session: Session, name: str) -> bytes:
 
 
 def network(session: Session) -> Model:
-    """A copy of the network, with the classes of the data, and outputs in its units.
+    """A copy of the network, with the names and classes of the data, and outputs in its units.
 
     Raises
     ------
@@ -56,6 +56,7 @@ def network(session: Session) -> Model:
             model = copy.deepcopy(session.model)
     if classes is not None and n_classes_of(model.loss, len(model.outputs)) == len(classes):
         model.classes = classes
+    _name_nodes(model, data)
     if data.units is not None:
         for output, mean, deviation in zip(model.outputs, *data.units, strict=True):
             if not isinstance(output, Neuron) or output.activation != "identity":
@@ -66,6 +67,17 @@ def network(session: Session) -> Model:
             output.bias = float(deviation * (output.bias or 0) + mean)
             output.weights = deviation * np.asarray(output.weights)
     return model
+
+
+def _name_nodes(model: Model, data: Data) -> None:
+    """Names inputs by the columns and outputs by the classes, unless they have names; pixels get none."""
+    columns = data.columns if data.image is None else []
+    classes = data.classes or []
+    for nodes, names in ((model.graph.inputs, columns), (model.outputs, classes)):
+        if len(nodes) == len(names):
+            for node, name in zip(nodes, names, strict=True):
+                if node.id not in model.graph.names:
+                    node.name = str(name)
 
 
 def how_to_use(model: Model, data: Data) -> str:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from studios import client_of
 
+import mlgraph
 from mlgraph.studio import build, data, take_away
 from mlgraph.studio.__main__ import _session
 from mlgraph.studio.run import OPTIONS
@@ -103,3 +104,15 @@ def test_a_network_that_would_take_all_memory_is_refused():
         answer = client.request("POST", "/api/new", json={"hidden": [4096] * 16})
         assert answer.status_code == 422 and "251,674,624 edges" in answer.json()["error"]
         assert client.session.model.layers[0].size == 4
+
+
+def test_inputs_and_outputs_bear_the_names_of_the_data(tmp_path):
+    session = session_of(["cat" if a > 5 else "dog" for a in X[:, 0]])
+    session.model.outputs[1].name = "my own"
+    (tmp_path / "model.npz").write_bytes(take_away.file(session, "model.npz"))
+    taken = mlgraph.load(tmp_path / "model.npz")
+    assert [node.name for node in taken.graph.inputs] == ["a", "b", "c"]
+    assert [node.name for node in taken.outputs] == ["cat", "my own"]
+    assert ">cat identity<" in take_away.file(session, "network.svg").decode()
+    assert session.model.graph.inputs[0].name != "a"  # the running network is left as it is
+    session.close()

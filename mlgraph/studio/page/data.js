@@ -17,7 +17,8 @@ export function begin(root) {
   const now = h("p", { "data-testid": "data-name" });
   const pick = (text, data, title, ...before) => h("button", { "data-testid": `data-${data.replace(" ", "-")}`, title,
     onclick: () => act("new", { data }) }, ...before, text);
-  const file = h("input", { type: "file", accept: ".csv,.npz,.npy,.tsv,.txt", "aria-label": "a .csv, .npz or .npy file",
+  const file = h("input", { type: "file", hidden: true, accept: ".csv,.npz,.npy,.tsv,.txt",
+    "aria-label": "a .csv, .npz or .npy file",
     onchange: () => {
       if (file.files[0]) choose(file.files[0]);
       file.value = ""; // so that the same file can be chosen again
@@ -47,12 +48,15 @@ export function begin(root) {
     h("h2", {}, "Your own data"),
     h("p", { class: "note" }, "A .csv with a header (numbers, and a column to learn), an .npz with x and y, or an .npy "
       + "whose last column is to learn. Drop it anywhere on the page, as well as a session.npz from below."),
-    h("div", { class: "row" }, file), target,
+    h("div", { class: "row" }, h("button", { onclick: () => file.click() }, "Choose a file"), file), target,
     h("details", {}, h("summary", {}, "Your own points"), points()),
     h("h2", {}, "The network"),
     h("p", { class: "note" }, "Building begins anew. Back, above, returns to the network before."),
     h("div", { class: "row" }, h("label", { class: "field" }, h("span", {}, "hidden layers"), hidden),
-      ...PRESETS.map(([text, sizes]) => h("button", { onclick: () => (hidden.value = sizes.join("-")) }, text))),
+      ...PRESETS.map(([text, sizes]) => h("button", {
+        title: sizes.length ? `hidden layers of ${sizes.join(" and ")} neurons` : "no hidden layer",
+        onclick: () => (hidden.value = sizes.join("-")),
+      }, text))),
     h("div", { class: "row" }, h("label", { class: "field" }, h("span", {}, "activation"), activation),
       h("label", { class: "field" }, h("span", {}, "seed"), seed),
       h("button", { class: "primary", "data-testid": "build", onclick: build }, "Build")),

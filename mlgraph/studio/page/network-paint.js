@@ -71,9 +71,13 @@ export function drawAtlas(column, bytes, length, shape, tables) {
   column.atlas = atlas;
 }
 
-// Height and width of a tile for so many weights.
-export function tileShape(length, image) {
+// Height and width of a tile for so many weights: an image's, or, if it is not too long, that of the column of nodes
+// that they read, so that each stands where its node stands; else a rectangle without a rest, if there is one.
+export function tileShape(length, image, before) {
+  const fits = ([h, w]) => h * w === length && h <= 4 * w && w <= 4 * h;
   if (image && image[0] * image[1] === length) return image;
+  if (before && fits([before.rows, before.cols])) return [before.rows, before.cols];
+  for (let h = Math.floor(Math.sqrt(length)); h > 0; h--) if (fits([h, length / h])) return [h, length / h];
   const side = Math.ceil(Math.sqrt(Math.max(1, length)));
   return [Math.ceil(length / side) || 1, side];
 }

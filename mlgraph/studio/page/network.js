@@ -232,7 +232,9 @@ async function refreshColumn(column) {
     if (world !== here) return;
     column.weights = { ...header, bytes };
     if (!plane) {
-      const shape = tileShape(header.sources, column.number === 0 ? net.image : null);
+      const first = column.number === 0;
+      const before = first ? world.input : world.columns[column.number - 1];
+      const shape = tileShape(header.sources, first ? net.image : null, before);
       column.repaint = () => drawAtlas(column, bytes, header.sources, shape, colours.weights);
       column.repaint();
     }

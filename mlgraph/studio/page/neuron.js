@@ -108,6 +108,8 @@ export function begin(root) {
       h("h2", {}, "A neuron"),
       h("p", {}, "Click a neuron in the network to look into it: "
         + "what it sees, what excites it, and what is lost without it."),
+      h("p", { class: "note" }, "Its tile shows its weights: a square for each node that it reads, placed as in the "
+        + "column before. For points of the plane it shows the output at each point."),
       h("form", { class: "row", onsubmit: async (event) => {
         event.preventDefault();
         try {
@@ -193,7 +195,8 @@ function ofLayer({ layer }) {
     "data-testid": "layer-dropout",
     "aria-label": `dropout of layer ${layer}`, onchange: (event) =>
       edit("set-dropout", { layer, value: Number(event.target.value) }) });
-  return h("details", { "data-testid": "layer-controls" }, h("summary", {}, `Its layer, ${layer}`),
+  return h("details", { "data-testid": "layer-controls" },
+    h("summary", {}, `Layer ${layer}: freeze${last ? "" : ", dropout, widen"}`),
     h("div", { class: "row" },
       h("button", { "data-testid": "freeze-layer", onclick: () => edit("freeze", { layer, value: true }) },
         "Freeze all"),
