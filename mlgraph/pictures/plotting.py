@@ -217,7 +217,7 @@ class LivePicture:
     @property
     def is_open(self) -> bool:
         """Whether the window is still open."""
-        return self._plt.fignum_exists(self._figure.number)
+        return bool(self._plt.fignum_exists(self._figure.number))
 
     @property
     def is_due(self) -> bool:
