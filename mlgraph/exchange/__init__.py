@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mlgraph.exchange.networkx import from_networkx as from_networkx, to_networkx as to_networkx
+    from mlgraph.exchange.onnx import to_onnx as to_onnx
+    from mlgraph.exchange.onnx_reader import from_onnx as from_onnx
     from mlgraph.exchange.sklearn import from_sklearn as from_sklearn, to_sklearn as to_sklearn
     from mlgraph.exchange.torch import from_torch as from_torch, to_torch as to_torch
 
 # Each file is imported when one of its functions is first used.
 _MODULES = {
     "networkx": "from_networkx to_networkx",
+    "onnx": "to_onnx",
+    "onnx_reader": "from_onnx",
     "sklearn": "from_sklearn to_sklearn",
     "torch": "from_torch to_torch",
 }

@@ -39,7 +39,7 @@ class LayerArrays(NamedTuple):
 def arrays_of(model: Any, what: str) -> list[LayerArrays]:
     """The layers of a network that they describe whole; a TypeError or ValueError for other models."""
     if not isinstance(model, Network):
-        hint = "; to_networkx takes any model" if hasattr(model, "graph") else ""
+        hint = "; to_onnx and to_networkx take any model" if hasattr(model, "graph") else ""
         raise TypeError(f"{what}: expected a Network, got {type(model).__name__}{hint}")
     with model.require_outputs():
         _require_layers(model, what)
