@@ -3,6 +3,7 @@
 import doctest
 import importlib
 import pkgutil
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -10,7 +11,9 @@ import pytest
 import mlgraph
 
 MODULES = [
-    name for _, name, _ in pkgutil.walk_packages(mlgraph.__path__, "mlgraph.") if not name.startswith("mlgraph.app")
+    name
+    for _, name, _ in pkgutil.walk_packages(mlgraph.__path__, "mlgraph.")
+    if not name.startswith("mlgraph.app") and (name != "mlgraph.sklearn" or find_spec("sklearn"))
 ]
 SHOWN = "Graph Graph.neurons Graph.one_edit Function Gradients.flat Neuron Model Model.trace Model.inspect Model.ablate"
 SHOWN += " Network Model.fit load GradualPruning Drawing"
