@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mlgraph.exchange.neat import from_neat as from_neat, to_neat as to_neat, update_genome as update_genome
     from mlgraph.exchange.networkx import from_networkx as from_networkx, to_networkx as to_networkx
     from mlgraph.exchange.onnx import to_onnx as to_onnx
     from mlgraph.exchange.onnx_reader import from_onnx as from_onnx
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 # Each file is imported when one of its functions is first used.
 _MODULES = {
+    "neat": "from_neat to_neat update_genome",
     "networkx": "from_networkx to_networkx",
     "onnx": "to_onnx",
     "onnx_reader": "from_onnx",

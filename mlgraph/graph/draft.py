@@ -1,0 +1,112 @@
+"""A graph in the making: plain lists, to which adding a node costs a microsecond.
+
+For code that makes many small graphs and knows that they are valid: only the numbers are checked,
+and there is no edit to undo.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mlgraph.graph.graph import Graph
+from mlgraph.graph.ops import CONSTANT, INPUT, NEURON
+from mlgraph.graph.storage import padded
+
+
+class Draft:
+    """The columns of a graph as lists; a node is added after its sources.
+
+    Parameters
+    ----------
+    n_inputs : int
+        The first nodes are so many inputs.
+
+    Attributes
+    ----------
+    codes, counts, pool : list of int
+        As the columns of `mlgraph.graph.nodes`. The sources of a node follow those of the node before.
+    weights, biases : list of float
+        In the order of `Graph.get_parameters`.
+    names : dict of str
+        By node.
+    """
+
+    def __init__(self, n_inputs: int) -> None:
+        self.codes = [INPUT] * n_inputs
+        self.counts = [0] * n_inputs
+        self.pool: list[int] = []
+        self.weights: list[float] = []
+        self.biases: list[float] = []
+        self.names: dict[int, str] = {}
+        self._n_inputs = n_inputs
+        self._start = [0] * n_inputs
+        self._data = list(range(n_inputs))
+        self._constants: dict[float, int] = {}
+        self._of_records: tuple[list[int], list[int], list[bool]] = [], [], []  # first weight, fan-in, has a bias
+
+    def operation(self, code: int, sources: Sequence[int]) -> int:
+        """Add an operation; returns its id."""
+        return self._add(code, sources, -1)
+
+    def constant(self, value: float) -> int:
+        """The id of the constant of this value, which is added if it is missing."""
+        if value not in self._constants:
+            self._constants[value] = self._add(CONSTANT, (), len(self._constants))
+        return self._constants[value]
+
+    def neuron(self, activation: int, sources: Sequence[int], weights: Sequence[float], bias: float | None) -> int:
+        """Add a neuron whose activation has this code; returns its id."""
+        first, fan_in, has_bias = self._of_records
+        first.append(len(self.weights))
+        fan_in.append(len(sources))
+        has_bias.append(bias is not None)
+        self.weights += weights
+        if bias is not None:
+            self.biases.append(bias)
+        return self._add(NEURON + activation, sources, len(first) - 1)
+
+    def _add(self, code: int, sources: Sequence[int], data: int) -> int:
+        self.codes.append(code)
+        self.counts.append(len(sources))
+        self._start.append(len(self.pool))
+        self._data.append(data)
+        self.pool += sources
+        return len(self.codes) - 1
+
+    def parameters(self) -> list[float]:
+        """The weights, then the biases."""
+        return self.weights + self.biases
+
+    def graph(self) -> Graph:
+        """The graph; a ValueError if float32 cannot hold a weight or bias."""
+        numbers = self.parameters()
+        with np.errstate(over="ignore"):
+            vector = np.array(numbers, np.float32)
+        if not np.isfinite(vector).all():
+            i = int(np.argmin(np.isfinite(vector)))
+            what = "weight" if i < len(self.weights) else "bias"
+            raise ValueError(f"{what}: expected a number that float32 can hold, got {numbers[i]!r}")
+        graph, (first, fan_in, has_bias) = Graph(), self._of_records
+        place = iter(range(len(self.weights), len(numbers)))
+        columns = graph.columns_by_name() | {"born": graph.born}
+        for name, values in (
+            ("code", self.codes),
+            ("start", self._start),
+            ("count", self.counts),
+            ("data", self._data),
+            ("born", [-1] * len(self.codes)),
+            ("pool", self.pool),
+            ("constants", list(self._constants)),
+            ("inputs", list(range(self._n_inputs))),
+            ("weights", first),
+            ("stride", [1] * len(first)),
+            ("bias", [next(place) if has else -1 for has in has_bias]),
+            ("max_sources", fan_in),
+        ):
+            columns[name].fromlist(values)
+        at = graph.storage.grow(padded(len(vector)))  # kernels work on whole panels
+        graph.storage.vector[at : at + len(vector)] = vector
+        graph.names = self.names
+        return graph
