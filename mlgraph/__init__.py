@@ -26,14 +26,15 @@ NonFiniteError, CycleError, CheckpointError, ModelFileError
 ISA, default_threads
     The build of the kernels in use ("v2", "v3", "v4" or "baseline"), and the number of threads
     that large workloads get by default.
-mlgraph.datasets, mlgraph.exchange, mlgraph.pictures, mlgraph.sklearn, mlgraph.testing
+mlgraph.datasets, mlgraph.exchange, mlgraph.pictures, mlgraph.testing
     Public modules: MNIST and other IDX files; models from and for other libraries; pictures of
-    graphs, neurons and training runs; estimators for scikit-learn; checks of derivatives.
+    graphs, neurons and training runs; checks of derivatives.
 
 The functions of nodes are exp, expm1, log, log1p, sqrt, sin, cos, arcsin, arccos, arctan, sinh,
 cosh, tanh, erf, sigmoid, relu, leaky_relu, elu, gelu, silu, softplus, floor, sign, minimum, maximum
 and where. The functions sum, prod, max, logsumexp and softmax take any number of nodes. `grad` makes
-the derivative of a node, as nodes. `python -m mlgraph.mnist` runs the application.
+the derivative of a node, as nodes. `import mlgraph.sklearn` has estimators for
+scikit-learn. `python -m mlgraph.mnist` runs the application.
 
 An invalid argument raises a TypeError or a ValueError, and an id without a node an IndexError. The
 message is one line that names the argument or the method, and the call has changed nothing. The
@@ -83,7 +84,7 @@ _ELSEWHERE = {
     "Sequential": "mlgraph.Network",
 }
 """Where things of other libraries are, for errors."""
-_PUBLIC_MODULES = ("datasets", "exchange", "pictures", "sklearn", "testing")
+_PUBLIC_MODULES = ("datasets", "exchange", "pictures", "testing")
 
 __all__ = ["ISA", *sorted(_MODULE_OF.keys() - {"max", "sum"})]  # `import *` must not hide the built-in functions
 

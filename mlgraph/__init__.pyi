@@ -1,11 +1,5 @@
 # The public names for type checkers. tests/test_packaging.py compares them with those of __init__.py.
-from mlgraph import (
-    datasets as datasets,
-    exchange as exchange,
-    pictures as pictures,
-    sklearn as sklearn,
-    testing as testing,
-)
+from mlgraph import datasets as datasets, exchange as exchange, pictures as pictures, testing as testing
 from mlgraph._support.threads import default_threads as default_threads
 from mlgraph.engine.function import Function as Function, Gradients as Gradients
 from mlgraph.engine.quantized import QuantizedFunction as QuantizedFunction
