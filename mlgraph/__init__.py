@@ -14,6 +14,8 @@ Model
     `Model.draw`, shrink it with `Model.prune`, save it with `Model.save`. `load` reads it back.
 Network, Layer
     A model made of layers: `Network.add_layer`.
+Population
+    Many models over the same data: evaluated in one call, trained side by side.
 Schedule, GradualPruning, SET, RigL
     Schedules prune or rewire edges during `fit`. Subclass `Schedule` to write your own.
 Edges, Neurons, Gradients, Trace, History, Progress
@@ -63,6 +65,7 @@ _MODULES = {
     "models.model": "Model",
     "models.model_file": "ModelFileError load",
     "models.network": "Network",
+    "models.population": "Population",
     "sparsity.gradual_pruning": "GradualPruning",
     "sparsity.rewiring": "SET RigL",
     "sparsity.schedules": "Schedule",

@@ -15,6 +15,7 @@ from mlgraph.models.layer import Layer as Layer
 from mlgraph.models.model import Model as Model
 from mlgraph.models.model_file import ModelFileError as ModelFileError, load as load
 from mlgraph.models.network import Network as Network
+from mlgraph.models.population import Population as Population
 from mlgraph.sparsity.gradual_pruning import GradualPruning as GradualPruning
 from mlgraph.sparsity.rewiring import SET as SET, RigL as RigL
 from mlgraph.sparsity.schedules import Schedule as Schedule

@@ -1,6 +1,6 @@
 """What has outputs and a loss?
 
 Read `model` first: any graph that can be trained. `network` and `layer` build models of layers.
-`model_file` saves and loads them. `history` records what happened in a run. `metrics` are further
+`population` holds many of them. `model_file` saves and loads them. `history` records what happened in a run. `metrics` are further
 results of an evaluation.
 """

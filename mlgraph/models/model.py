@@ -1096,9 +1096,9 @@ class Model(Freezable, Declared):
         >>> len(history.epoch_loss), bool(history.epoch_loss[-1] < history.epoch_loss[0])
         (200, True)
         """
-        from mlgraph.training.fitting import fit
+        from mlgraph.training.fitting import prepared
 
-        return fit(
+        run = prepared(
             self,
             x,
             y,
@@ -1127,6 +1127,9 @@ class Model(Freezable, Declared):
             resume=resume,
             n_threads=n_threads,
         )
+        run.train(lambda: None)
+        run.warn()
+        return self.history
 
     def save(self, path: StrOrBytesPath) -> None:
         """Write the model to one file, all of it or nothing; `mlgraph.load` reads it.

@@ -1,4 +1,4 @@
-"""`Model.fit`: check the arguments, read the data, prepare the run, and train."""
+"""`Model.fit` and `Population.fit`: check the arguments, read the data, prepare the run, and train."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -69,9 +69,28 @@ SMALLEST_BATCH, LARGEST_BATCH, N_BATCHES = 32, 128, 64
 """Bounds of the default batch size, and batches of an epoch between them."""
 
 
-def fit(
+class Run(NamedTuple):
+    """A run whose arguments and data are checked. Nothing has changed yet.
+
+    Attributes
+    ----------
+    train : callable
+        Trains, and calls its argument after each call of the kernels, about every 0.2 s. All results
+        are recorded then, so an error that it raises leaves the model as after a step.
+    warn : callable
+        Called after `train`, warns if the run has diverged.
+    n_examples : int
+        Examples of all epochs.
+    """
+
+    train: Callable[[Callable[[], Any]], None]
+    warn: Callable[[], None]
+    n_examples: int
+
+
+def prepared(
     model: Model,
-    x: npt.ArrayLike,
+    x: npt.ArrayLike | Data,
     y: npt.ArrayLike,
     *,
     epochs: int | None,
@@ -98,8 +117,8 @@ def fit(
     checkpoint_every: float,
     resume: bool,
     n_threads: int | None,
-) -> History:
-    """Train a model. `Model.fit` documents the arguments."""
+) -> Run:
+    """A run of `Model.fit`, which documents the arguments."""
     more = Metrics(metrics)
     given, y = as_arrays(x, y)
     weight, of_class = as_weights(sample_weight), as_class_weight(class_weight)
@@ -172,73 +191,78 @@ def fit(
             sparsify, model, given.array, y, raw.array.shape[1], objective, classes, course.epochs, n_threads
         )
     columns = given.columns
-    del raw, given, x  # free the floats if the examples are now bytes
-    with model.graph.in_training(keeps_options=checkpoint is not None):
-        state = RunState(History())
-        state.history.add_metrics(more.names)
-        keeper: Checkpoint | None = None
-        # With the lock: another thread may edit the graph, or compile it and so move the parameters.
-        with seeded(model.graph, seed) as run_seed:
-            if objective.nodes != model.loss_ids:
-                raise RuntimeError("fit: a layer was added to the network while fit read its arguments")
-            engine_of(model)
-            if checkpoint is not None:
-                from mlgraph.training.checkpoint import Checkpoint
 
-                arguments = {
-                    **course._asdict(),
-                    "learning_rate": _recorded_rates(rates, sampled_rates),
-                    "momentum": momentum,
-                    "clip_norm": clip_norm,
-                    "optimizer": optimizer,
-                    "on_nonfinite": on_nonfinite,
-                    "sparsify": repr(sparsify),
-                    "metrics": more.names,
-                }
-                named = [] if classes is None else [np.frombuffer(json.dumps(classes).encode(), np.uint8)]
-                data = {"data": _recorded(examples, objective) + named, "validation data": held_out}
-                keeper = Checkpoint(
-                    checkpoint, checkpoint_every, model, len(examples), state, arguments, data, run_seed
+    # Of the data, only what this function reads stays in memory: no floats if the examples are now bytes.
+    def run(between: Callable[[], Any]) -> None:
+        with model.graph.in_training(keeps_options=checkpoint is not None):
+            state = RunState(History())
+            state.history.add_metrics(more.names)
+            keeper: Checkpoint | None = None
+            # With the lock: another thread may edit the graph, or compile it and so move the parameters.
+            with seeded(model.graph, seed) as run_seed:
+                if objective.nodes != model.loss_ids:
+                    raise RuntimeError("fit: a layer was added to the network while fit read its arguments")
+                engine_of(model)
+                if checkpoint is not None:
+                    from mlgraph.training.checkpoint import Checkpoint
+
+                    arguments = {
+                        **course._asdict(),
+                        "learning_rate": _recorded_rates(rates, sampled_rates),
+                        "momentum": momentum,
+                        "clip_norm": clip_norm,
+                        "optimizer": optimizer,
+                        "on_nonfinite": on_nonfinite,
+                        "sparsify": repr(sparsify),
+                        "metrics": more.names,
+                    }
+                    named = [] if classes is None else [np.frombuffer(json.dumps(classes).encode(), np.uint8)]
+                    data = {"data": _recorded(examples, objective) + named, "validation data": held_out}
+                    keeper = Checkpoint(
+                        checkpoint, checkpoint_every, model, len(examples), state, arguments, data, run_seed
+                    )
+                if keeper and resume and keeper.resume(any_seed=seed is None):
+                    run_seed = keeper.seed
+                else:
+                    _begin(model, objective, optimizer)
+                if acting:
+                    acting.begin(run_seed)
+                model.history = state.history
+                model._scaling, model._columns, model._classes = scaling, model.columns or columns, classes
+            few = takes_few(sizes, len(examples))
+            learning = Learning(objective, optimizer, (momentum, 0.999, 1e-8), run_seed, few, n_threads, clip_norm)
+            options = Options(course, learning, wants_each_step(called))
+            if keeper:
+                options.fixed = "a run with a checkpoint keeps its options, with which it would be resumed"
+
+            # Train.
+            for each in called:
+                if isinstance(each, Callback):
+                    each.on_train_begin(model)
+            report = Report(state.history, course.epochs) if verbose else None
+            with keeper.interrupts if keeper else nullcontext(), keeper or nullcontext(), report or nullcontext():
+                train(
+                    partial(execute, model),
+                    examples,
+                    options,
+                    guard=Guard(model, on_nonfinite, examples, learning),
+                    validate=validate,
+                    call=partial(call, called) if called else None,
+                    model=model,
+                    state=state,
+                    between=keeper.between_steps if keeper else between,
+                    report=report,
+                    n_edges=lambda: model.n_edges,
+                    sparse=acting,
                 )
-            if keeper and resume and keeper.resume(any_seed=seed is None):
-                run_seed = keeper.seed
-            else:
-                _begin(model, objective, optimizer)
-            if acting:
-                acting.begin(run_seed)
-            model.history = state.history
-            model._scaling, model._columns, model._classes = scaling, model.columns or columns, classes
-        few = takes_few(sizes, len(examples))
-        learning = Learning(objective, optimizer, (momentum, 0.999, 1e-8), run_seed, few, n_threads, clip_norm)
-        options = Options(course, learning, wants_each_step(called))
-        if keeper:
-            options.fixed = "a run with a checkpoint keeps its options, with which it would be resumed"
+            for each in called:
+                if isinstance(each, Callback):
+                    each.on_train_end(model)
 
-        # Train.
-        for each in called:
-            if isinstance(each, Callback):
-                each.on_train_begin(model)
-        report = Report(state.history, course.epochs) if verbose else None
-        with keeper.interrupts if keeper else nullcontext(), keeper or nullcontext(), report or nullcontext():
-            train(
-                partial(execute, model),
-                examples,
-                options,
-                guard=Guard(model, on_nonfinite, examples, learning),
-                validate=validate,
-                call=partial(call, called) if called else None,
-                model=model,
-                state=state,
-                between=keeper.between_steps if keeper else lambda: None,
-                report=report,
-                n_edges=lambda: model.n_edges,
-                sparse=acting,
-            )
-        for each in called:
-            if isinstance(each, Callback):
-                each.on_train_end(model)
-    warn_of_divergence(state.history, examples, objective)
-    return model.history
+    def warn() -> None:
+        warn_of_divergence(model.history, examples, objective)
+
+    return Run(run, warn, course.epochs * len(examples))
 
 
 def _scaling_for(model: Model, data: Data, standardize: bool, *, targets_in_x: bool) -> Scaling:

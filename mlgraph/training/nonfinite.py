@@ -44,11 +44,15 @@ class NonFiniteError(ArithmeticError):
         The node where it began.
     example : int
         Row of the data; -1 if only a sum over examples, or the updated parameter, overflowed.
+    members : tuple of int
+        Of a population, the members to which it happened; the rest is about the first of them.
     """
 
-    def __init__(self, message: str, sweep: str = "", node: int = -1, example: int = -1) -> None:
+    def __init__(
+        self, message: str, sweep: str = "", node: int = -1, example: int = -1, members: tuple[int, ...] = ()
+    ) -> None:
         super().__init__(message)
-        self.sweep, self.node, self.example = sweep, node, example
+        self.sweep, self.node, self.example, self.members = sweep, node, example, members
 
 
 class Limits(NamedTuple):

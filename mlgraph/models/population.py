@@ -1,0 +1,357 @@
+"""Many models over the same data: evaluated in one call, trained side by side."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator, MutableSequence, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from threading import Event
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from mlgraph._support.array_types import Float32, Float64
+from mlgraph._support.attributes import Declared
+from mlgraph._support.checks import shown
+from mlgraph._support.threads import checked_threads, default_threads, threads_for
+from mlgraph.models.history import History
+from mlgraph.models.model import Model
+from mlgraph.models.running import as_arrays, engine_of
+from mlgraph.models.scaling import as_data
+
+if TYPE_CHECKING:
+    from mlgraph.training.fitting import Run
+
+T = TypeVar("T")
+
+OF_ONE_MODEL = "callbacks", "verbose", "checkpoint", "checkpoint_every", "resume"
+"""Arguments of `Model.fit` that `Population.fit` does not take."""
+
+WAIT_SECONDS = 0.1
+"""How long Ctrl-C may wait while members train in other threads."""
+
+_FIT = inspect.signature(Model.fit)
+
+
+class Population(Declared, MutableSequence[Model]):
+    """Models that are evaluated and trained over the same data, each as if it were alone.
+
+    A list of models: ``population[3]``, ``population.append(model)``, ``del population[3]``,
+    ``population[:] = survivors``. Each member is a graph of its own, of any shape, with its own
+    weights, optimizer state and generator. What a member gives, and what it learns, is bit for bit
+    what its own methods give, for any number of threads. Joining, leaving or editing compiles no
+    other member again.
+
+    Parameters
+    ----------
+    models : iterable of Model
+        Different models, each of a graph of its own, with the same number of inputs and outputs and
+        the same loss.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If one of them is not a model, is a member already, shares its graph, or differs from the first
+        in inputs, outputs or loss. The population is as before then.
+
+    Examples
+    --------
+    >>> def network(seed):
+    ...     net = mlgraph.Network(2, seed=seed)
+    ...     net.add_layer(4, "tanh"), net.add_layer(1, "sigmoid", loss="binary_cross_entropy")
+    ...     return net
+    >>> population = mlgraph.Population(network(seed) for seed in range(5))
+    >>> x, y = [[0, 0], [0, 1], [1, 0], [1, 1]], [0, 1, 1, 0]
+    >>> histories = population.fit(x, y, epochs=200, batch_size=4, learning_rate=0.1)
+    >>> losses = population.evaluate(x, y)["loss"]
+    >>> losses.shape, population.predict(x).shape
+    ((5,), (5, 4))
+    >>> del population[int(losses.argmax())]
+    >>> population.append(network(5))
+    """
+
+    _members: list[Model]
+
+    def __init__(self, models: Iterable[Model] = ()) -> None:
+        self._members = []
+        self[:] = models
+
+    def __repr__(self) -> str:
+        if not self._members:
+            return "<Population of 0 models>"
+        return f"<Population of {len(self)} models of {_said(_kind(self._members[0]))}>"
+
+    # --- a list -----------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def __iter__(self) -> Iterator[Model]:
+        return iter(self._members)
+
+    @overload
+    def __getitem__(self, index: int) -> Model: ...
+    @overload
+    def __getitem__(self, index: slice) -> Population: ...
+    def __getitem__(self, index: int | slice) -> Model | Population:
+        """A member, or a population of some of the members."""
+        return Population(self._members[index]) if isinstance(index, slice) else self._members[index]
+
+    @overload
+    def __setitem__(self, index: int, value: Model) -> None: ...
+    @overload
+    def __setitem__(self, index: slice, value: Iterable[Model]) -> None: ...
+    def __setitem__(self, index: int | slice, value: Any) -> None:
+        """Replace a member, or some."""
+        changed = list(self._members)
+        changed[index] = value
+        self._members = _checked(changed)
+
+    def __delitem__(self, index: int | slice) -> None:
+        """Remove a member, or some."""
+        del self._members[index]
+
+    def insert(self, index: int, value: Model) -> None:
+        """Add a member before `index`."""
+        self[index:index] = [value]
+
+    def reverse(self) -> None:
+        """Reverse the order of the members."""
+        self._members.reverse()
+
+    # --- running ----------------------------------------------------------------------------------
+
+    def forward(self, x: npt.ArrayLike, *, n_threads: int | None = None) -> Float32:
+        """Values of the outputs of each member, as `Model.forward` gives them.
+
+        Parameters
+        ----------
+        x : array_like, shape (examples, inputs)
+            Each member reads them as its `scaling` and `columns` say.
+        n_threads : int, optional
+            As for `fit`.
+
+        Returns
+        -------
+        float32, shape (members, examples, outputs)
+
+        Raises
+        ------
+        ValueError
+            If there is no member, or a member's inputs, outputs or loss have changed.
+        TypeError, ValueError
+            As `Model.forward`; the error names the member.
+        """
+        data: Any = as_data(x)
+        return np.stack(self._each("forward", lambda model: model.forward(data, n_threads=n_threads)))
+
+    def predict_proba(self, x: npt.ArrayLike, *, n_threads: int | None = None) -> Float32:
+        """Probabilities, float32 of shape (members, examples, outputs); as `Model.predict_proba` and `forward`."""
+        data: Any = as_data(x)
+        return np.stack(self._each("predict_proba", lambda model: model.predict_proba(data, n_threads=n_threads)))
+
+    def predict(self, x: npt.ArrayLike, *, n_threads: int | None = None) -> npt.NDArray[Any]:
+        """What `Model.predict` gives for each member, with the members as first axis; as `forward`."""
+        data: Any = as_data(x)
+        return np.stack(self._each("predict", lambda model: model.predict(data, n_threads=n_threads)))
+
+    def evaluate(
+        self,
+        x: npt.ArrayLike,
+        y: npt.ArrayLike = (),
+        *,
+        sample_weight: npt.ArrayLike | None = None,
+        metrics: Sequence[str | Callable[..., float]] | None = None,
+        n_threads: int | None = None,
+    ) -> dict[str, Float64]:
+        """Loss, accuracy and metrics of each member, as `Model.evaluate` gives them.
+
+        Parameters
+        ----------
+        x, y, sample_weight, metrics
+            As for `Model.evaluate`.
+        n_threads : int, optional
+            As for `fit`.
+
+        Returns
+        -------
+        dict
+            Each result is an array of float64 of shape (members,). A member whose loss is not finite
+            has that loss, and the others are not concerned.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `Model.evaluate`; the error names the member.
+        """
+        data: Any
+        data, y = as_arrays(x, y)
+        options: dict[str, Any] = {"sample_weight": sample_weight, "metrics": metrics, "n_threads": n_threads}
+        scores = self._each("evaluate", lambda model: model.evaluate(data, y, **options))
+        return {name: np.array([score[name] for score in scores]) for name in scores[0]}
+
+    # --- learning ---------------------------------------------------------------------------------
+
+    def fit(
+        self, x: npt.ArrayLike, y: npt.ArrayLike = (), *, n_threads: int | None = None, **options: Any
+    ) -> list[History]:
+        """Train each member as if it were alone, several members at a time.
+
+        Parameters
+        ----------
+        x, y : array_like
+            As for `Model.fit`.
+        n_threads : int, optional
+            Number of members that train at the same time, one thread each. If there are only half as
+            many members or fewer, they train one after the other, each with all threads. By default
+            as many as the process may use and the work is worth. Results are bitwise equal for any
+            number.
+        **options
+            As for `Model.fit`, except for `callbacks`, `verbose`, `checkpoint`, `checkpoint_every` and
+            `resume`, which belong to one model. Without `seed`, each member draws its own.
+
+        Returns
+        -------
+        list of History
+            One for each member, in order; each is the member's `history`, too.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is not as documented, or does not suit a member, which the error names. No
+            member has changed.
+        NonFiniteError
+            With ``on_nonfinite="raise"``, after all other members have learnt: a number of one or
+            more members was not finite. `NonFiniteError.members` lists them. They have the parameters
+            from before the step, as after `Model.fit`.
+        RuntimeError
+            As `Model.fit`. Such an error, or Ctrl-C, ends the runs of all members within about 0.2 s,
+            each between two steps.
+
+        Warns
+        -----
+        UserWarning
+            As `Model.fit`.
+        """
+        from mlgraph.training.fitting import prepared
+        from mlgraph.training.nonfinite import NonFiniteError
+
+        for name in OF_ONE_MODEL:
+            if name in options:
+                raise TypeError(f"fit: there is no argument {name!r} for a population; fit of one model has it")
+        data, y = as_arrays(x, y)
+        members = self._current("fit")
+        side_by_side = 2 * len(members) > (checked_threads(n_threads) or default_threads())
+
+        def run_of(model: Model) -> Run:
+            bound = _FIT.bind(model, data, y, n_threads=1 if side_by_side else n_threads, **options)
+            bound.apply_defaults()
+            _, _, _, *others = bound.arguments
+            return prepared(model, data, y, **{name: bound.arguments[name] for name in others})
+
+        runs = [_named(i, run_of, model) for i, model in enumerate(members)]
+        work = sum(run.n_examples * engine_of(model).plan.work for run, model in zip(runs, members, strict=True))
+        failed: dict[int, NonFiniteError] = {}
+
+        def train(i: int, check: Callable[[], None]) -> None:
+            try:
+                runs[i].train(check)
+            except NonFiniteError as error:
+                failed[i] = error
+
+        _in_threads(train, len(runs), threads_for(n_threads, work / len(runs)) if side_by_side else 1)
+        for run in runs:
+            run.warn()
+        if failed:
+            numbers = sorted(failed)
+            error = failed[numbers[0]]
+            others = f" (and members {', '.join(map(str, numbers[1:]))} likewise)" if len(numbers) > 1 else ""
+            text = f"member {numbers[0]}{others}: {error}; the other members have learnt to the end"
+            raise NonFiniteError(text, error.sweep, error.node, error.example, tuple(numbers)) from error
+        return [model.history for model in members]
+
+    # --- helpers ----------------------------------------------------------------------------------
+
+    def _current(self, what: str) -> list[Model]:
+        """The members, checked again: their outputs may have changed since they joined."""
+        if not self._members:
+            raise ValueError(f"{what}: expected at least one member, got an empty population")
+        return _checked(list(self._members), what)
+
+    def _each(self, what: str, call: Callable[[Model], T]) -> list[T]:
+        return [_named(i, call, model) for i, model in enumerate(self._current(what))]
+
+
+class _Stopped(Exception):
+    """Ends the run of a member because another one has failed, or because of Ctrl-C."""
+
+
+def _in_threads(call: Callable[[int, Callable[[], None]], None], n: int, n_threads: int) -> None:
+    """Call with each number below `n`, in so many threads.
+
+    An error or a signal is raised when all calls have ended. Until then, the second argument of the
+    others raises an error when they call it.
+    """
+    if n_threads == 1:
+        for i in range(n):
+            call(i, lambda: None)
+        return
+    is_over = Event()
+
+    def check() -> None:
+        if is_over.is_set():
+            raise _Stopped
+
+    with ThreadPoolExecutor(n_threads, "mlgraph-population") as pool:
+        pending: set[Future[None]] = {pool.submit(call, i, check) for i in range(n)}
+        try:
+            while pending:
+                # Short waits: a signal does not end one if the system hands it to another thread.
+                done, pending = wait(pending, WAIT_SECONDS, FIRST_EXCEPTION)
+                for future in done:
+                    future.result()
+        finally:
+            is_over.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _kind(model: Model) -> tuple[int, int, str]:
+    """What all members have in common: the numbers of inputs and outputs, and the loss."""
+    with model.require_outputs():
+        return model.graph.n_inputs, len(model.output_ids), model.loss
+
+
+def _checked(members: list[Any], what: str = "population") -> list[Model]:
+    """The members; a TypeError or ValueError unless they can be members of one population."""
+    of_graph: dict[int, int] = {}
+    first: tuple[int, int, str] | None = None
+    for i, model in enumerate(members):
+        if not isinstance(model, Model):
+            raise TypeError(f"{what}: expected models, got {shown(model)} as member {i}")
+        j = of_graph.setdefault(id(model.graph), i)
+        if i != j:
+            same = "are the same model" if model is members[j] else "share one graph, and so their weights"
+            raise ValueError(f"{what}: members {j} and {i} {same}; copy.deepcopy(model) is another one")
+        kind = _kind(model)
+        first = first or kind
+        if kind != first:
+            raise ValueError(
+                f"{what}: expected members alike, got {_said(kind)} in member {i} and {_said(first)} before"
+            )
+    return members
+
+
+def _said(kind: tuple[int, int, str]) -> str:
+    sizes = ", ".join(f"{n} {what}" + "s" * (n != 1) for n, what in zip(kind, ("input", "output"), strict=False))
+    return f"{sizes} and the loss {kind[2]}"
+
+
+def _named(i: int, call: Callable[[Model], T], model: Model) -> T:
+    """The result for member i, which errors name."""
+    try:
+        return call(model)
+    except (TypeError, ValueError) as error:
+        if type(error) not in (TypeError, ValueError):
+            raise
+        raise type(error)(f"member {i}: {error}") from None
