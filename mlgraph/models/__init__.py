@@ -1,6 +1,6 @@
 """What has outputs and a loss?
 
 Read `model` first: any graph that can be trained. `network` and `layer` build models of layers.
-`population` holds many of them. `model_file` saves and loads them. `history` records what happened in a run. `metrics` are further
-results of an evaluation.
+`population` holds many models. `model_file` saves and loads them. `history` records what happened in
+a run. `metrics` are further results of an evaluation.
 """
