@@ -165,8 +165,8 @@ class _GraphEstimator(BaseEstimator):
     def _network(self, n_inputs: int, n_outputs: int) -> Network:
         """A new network as the parameters describe it."""
         net = Network(n_inputs, seed=int(self._random_state.randint(2**31)))
-        self._built, dropouts = self._layers()
-        for size, activation, dropout in zip(*self._built, dropouts, strict=True):
+        built, dropouts = self._layers()
+        for size, activation, dropout in zip(*built, dropouts, strict=True):
             net.add_layer(size, activation, dropout=dropout, init="glorot_uniform")
         activation, loss = self._output()
         net.add_layer(n_outputs, activation, loss=loss, init="glorot_uniform")
@@ -246,7 +246,7 @@ class _GraphEstimator(BaseEstimator):
         self.best_loss_ = None if self.early_stopping else min(losses)
         self.best_validation_score_ = stopping.best_score if self.early_stopping else None
         self.n_layers_, self.n_outputs_ = len(net.layers) + 1, len(net.outputs)
-        self.out_activation_ = self._output()[0]
+        self.out_activation_, (self._built, _) = self._output()[0], self._layers()
 
     def _values(self, X: Any) -> Float64:
         """The outputs before a softmax or sigmoid, of shape (n_samples, n_outputs)."""

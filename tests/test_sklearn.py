@@ -90,6 +90,7 @@ def test_several_labels_for_one_example():
     assert estimator.predict(x).shape == estimator.predict_proba(x).shape == y.shape
     assert estimator.score(x, y) > 0.9 and estimator.n_outputs_ == 3
     assert np.array_equal(estimator.predict_proba(x) > 0.5, estimator.predict(x) == 1)
+    assert estimator.model_.evaluate(x, y)["accuracy"] == pytest.approx(estimator.score(x, y))
     of_sparse = classifier().fit(x, sparse.csr_matrix(y)).predict(x)
     assert np.array_equal(of_sparse.toarray(), estimator.predict(x))
 
