@@ -1,4 +1,4 @@
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, overload
 
 import numpy.typing as npt
 
@@ -77,6 +77,7 @@ class _Sweep(Protocol):
         lists_at: int,
         list_floats: int,
     ) -> bytes: ...
+    @overload
     def run(
         self,
         prepared: bytes,
@@ -106,6 +107,9 @@ class _Sweep(Protocol):
         adjoint_slot: _Array | None,
         adjoint_out: _Array | None,
     ) -> int: ...
+    @overload
+    def run(self, *given: Any, later: Literal[True]) -> bytes: ...
+    def run_each(self, calls: list[bytes], n_threads: int) -> None: ...
     def update_clipped(
         self,
         ranges: _Array,

@@ -83,6 +83,9 @@ cdef struct SweepArgs:
     const float* step_rate
     const float* step_decay  # fraction of themselves that weights of edges lose, or NULL
     int64_t n_steps
+    int64_t only_first   # the step of a call without arrays of steps
+    int64_t only_size
+    float only_rate
     int64_t step_number
     uint64_t seed
     bint training

@@ -275,6 +275,31 @@ def prepare(
     return (<const char*>&r)[:sizeof(SweepArgs)]
 
 
+cdef void set_only_step(SweepArgs* r) noexcept:
+    """Point the step of a call that has one step of all examples into the arguments themselves, which have moved."""
+    r.step_first, r.step_size, r.step_rate, r.n_steps = &r.only_first, &r.only_size, &r.only_rate, 1
+
+
+cdef bint begin_queue(SweepArgs* r) noexcept:
+    """Allocate `r.taken`, which the caller frees: the shares' counters, the gate, reports, bounds, and what is frozen."""
+    cdef int64_t workers = r.n_workers, n_bytes = 0
+    cdef uint8_t* flags
+    if r.optimizer.frozen != NULL:
+        n_bytes = r.n_units + r.n_instructions + r.n_slots
+    r.taken = <int64_t*>zeros(workers * (TAKEN_STRIDE * sizeof(int64_t) + sizeof(Told)) + sizeof(Gate)
+                              + r.n_tiles * sizeof(double) + n_bytes, 1)
+    if r.taken == NULL:
+        return False
+    r.gate = <Gate*>(r.taken + workers * TAKEN_STRIDE)
+    r.told = <Told*>(r.gate + 1)
+    r.bounds = <double*>(r.told + workers)
+    flags = <uint8_t*>(r.bounds + r.n_tiles)
+    if n_bytes:
+        with nogil:
+            find_frozen(r, flags, flags + r.n_units, flags + r.n_units + r.n_instructions)
+    return True
+
+
 def run(
     bytes prepared, const uint8_t[:, ::1] data_bytes, const float[:, ::1] data_floats,
     const int64_t[::1] step_first, const int64_t[::1] step_size, const float[::1] step_rate, const float[::1] step_decay,
@@ -282,22 +307,23 @@ def run(
     int loss, const int32_t[::1] loss_slot, const int32_t[::1] label, const float[:, ::1] target, const float[::1] weight,
     float[::1] gradient, float[::1] losses, uint8_t[::1] correct,
     const int32_t[::1] value_slot, float[:, ::1] value_out, int64_t[::1] highest,
-    const int32_t[::1] adjoint_slot, float[:, ::1] adjoint_out,
+    const int32_t[::1] adjoint_slot, float[:, ::1] adjoint_out, bint later=False,
 ):
     """Run steps of a plan. Without `step_first`, run one step of all examples at learning rate 0.
 
     Returns
     -------
+    bytes
+        If `later`: the call, for `run_each`. The caller must keep all arrays alive until then. It must be of one worker, one
+        step and no update.
     int
         -1 if all steps were taken. Otherwise the number (from 0) of the step that was refused and ended the run: a value was
         not finite, in training or in a plan with holes, or a gradient may exceed the limit. With `highest`, the first example
         that has no highest value because one is NaN.
     """
     cdef SweepArgs r
-    cdef int64_t first = 0, size = 0, most = 0, n_bytes = 0, bad, i
-    cdef float rate = 0
+    cdef int64_t size = 0, most = 0, bad, i
     cdef int worker, workers
-    cdef uint8_t* flags
     if len(prepared) != sizeof(SweepArgs):
         raise ValueError(f"prepared: expected {sizeof(SweepArgs)} bytes, got {len(prepared)}")
     if step_first is not None and (step_first.shape[0] != step_size.shape[0] or step_rate.shape[0] != step_size.shape[0]):
@@ -325,7 +351,8 @@ def run(
     r.weight = &weight[0] if weight is not None else NULL
     r.order = &order[0] if order is not None else NULL
     if step_first is None:
-        r.step_first, r.step_size, r.step_rate, r.n_steps = &first, &size, &rate, 1
+        r.only_size = size
+        set_only_step(&r)
     else:
         r.step_first, r.step_size, r.step_rate, r.n_steps = &step_first[0], &step_size[0], &step_rate[0], step_size.shape[0]
     r.step_decay = &step_decay[0] if step_decay is not None else NULL
@@ -353,21 +380,13 @@ def run(
             most = max(most, (r.step_size[i] + LANES - 1) // LANES)
     if r.n_tiles < most:
         raise ValueError(f"prepared: expected memory for {most} tiles, got {r.n_tiles}")
+    if later:
+        if r.n_workers != 1 or r.n_units or step_first is not None:
+            raise ValueError("later: expected one worker, one step and no update")
+        return (<const char*>&r)[:sizeof(SweepArgs)]
     workers = <int>r.n_workers
-    # One block of memory: the shares' counters, the gate, the workers' reports, the bounds, and what is frozen.
-    if r.optimizer.frozen != NULL:
-        n_bytes = r.n_units + r.n_instructions + r.n_slots
-    r.taken = <int64_t*>zeros(workers * (TAKEN_STRIDE * sizeof(int64_t) + sizeof(Told)) + sizeof(Gate)
-                              + r.n_tiles * sizeof(double) + n_bytes, 1)
-    if r.taken == NULL:
+    if not begin_queue(&r):
         raise MemoryError("prepared: no memory for the queues of its workers")
-    r.gate = <Gate*>(r.taken + workers * TAKEN_STRIDE)
-    r.told = <Told*>(r.gate + 1)
-    r.bounds = <double*>(r.told + workers)
-    flags = <uint8_t*>(r.bounds + r.n_tiles)
-    if n_bytes:
-        with nogil:
-            find_frozen(&r, flags, flags + r.n_units, flags + r.n_units + r.n_instructions)
     # One iteration is one worker. If OpenMP starts fewer threads, a thread runs several workers, one after the other.
     if workers == 1:
         with nogil:
@@ -382,3 +401,26 @@ def run(
             if highest[i] < 0:
                 return i
     return bad
+
+
+def run_each(list calls, int n_threads):
+    """Make calls that `run` returned as bytes, of different plans, by so many threads; each call is of one thread."""
+    cdef int64_t n = len(calls), i, begun = 0
+    cdef SweepArgs* each = <SweepArgs*>zeros(n * sizeof(SweepArgs), 1)
+    if each == NULL:
+        raise MemoryError("calls: no memory")
+    try:
+        for i in range(n):
+            if len(<bytes?>calls[i]) != sizeof(SweepArgs):
+                raise ValueError(f"calls: expected {sizeof(SweepArgs)} bytes, got {len(calls[i])}")
+            memcpy(&each[i], <const char*><bytes>calls[i], sizeof(SweepArgs))
+            set_only_step(&each[i])
+            if not begin_queue(&each[i]):
+                raise MemoryError("calls: no memory for their queues")
+            begun = begun + 1
+        for i in prange(n, nogil=True, num_threads=n_threads, schedule="dynamic", chunksize=1, use_threads_if=n_threads > 1):
+            work(&each[i], 0)
+    finally:
+        for i in range(begun):
+            free(each[i].taken)
+        free(each)

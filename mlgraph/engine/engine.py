@@ -33,6 +33,9 @@ Nodes = Sequence[int] | Int32
 Arrays = tuple[Float32, Float32 | None, Float32 | None, Float32 | None]
 """Vectors of parameters, first moments, second moments and frozen flags."""
 
+Later = list[tuple[bytes, tuple[Any, ...]]]
+"""Calls of the kernels that are not made yet, each with what keeps its arrays alive."""
+
 Found = TypeVar("Found", tuple[int, Float32], tuple[int, Float32, Float32])
 
 NOTHING = Objective("none", ())
@@ -145,7 +148,7 @@ class Engine:
         n = len(examples)
         filled = self.filled(examples, n) if pays_off(n) else self
         if filled is not self and np.isfinite(examples.largest):
-            found = run(filled, examples, **options)
+            found = run(filled, examples, **options | {"later": None} if "later" in options else options)
             if found[0] < 0:
                 return found
         return run(self, examples, **options)
@@ -169,6 +172,7 @@ class Engine:
         highest: Int64 | None = None,
         n_threads: int | None = None,
         clip_norm: float | None = None,
+        later: Later | None = None,
     ) -> tuple[int, Float32, Float32]:
         """Execute steps of the plan.
 
@@ -208,6 +212,10 @@ class Engine:
         n_threads : int, optional
         clip_norm : float, optional
             Maximum norm of a step's gradient, if there is an optimizer. No values are then returned.
+        later : list, optional
+            The call is appended to it instead of being made, if it is of one thread and changes nothing.
+            The returned arrays, `losses`, `correct` and `highest` are filled by `execute_later`. Until
+            then the graph and this engine must not be used.
 
         Returns
         -------
@@ -308,6 +316,9 @@ class Engine:
             None if adjoint_out is none else call.adjoint_slot,
             None if adjoint_out is none else adjoint_out,
         )
+        if later is not None and update is None and steps is None and n_threads == 1 and not call.how.narrow:
+            later.append((mlgraph_ext.sweep.run(*given, later=True), given))
+            return -1, value_out, adjoint_out
         if update is None or self._holes is None:
             return mlgraph_ext.sweep.run(*given), value_out, adjoint_out
         # While gradients are added, another thread may write parameters: copy back the gradient only.
@@ -551,3 +562,8 @@ class Engine:
 
 def _at_least(memory: Float32, n: int) -> Float32:
     return memory if len(memory) >= n else aligned(n)
+
+
+def execute_later(calls: Later, n_threads: int) -> None:
+    """Make calls of different engines, so many at the same time."""
+    mlgraph_ext.sweep.run_each([call for call, _ in calls], n_threads)

@@ -32,10 +32,12 @@ from mlgraph.models.history import History
 from mlgraph.models.layer import Layer
 from mlgraph.models.metrics import Metrics
 from mlgraph.models.running import (
+    answers,
     as_arrays,
     engine_of,
     evaluate,
     execute,
+    labelled,
     outputs_of,
     read,
     read_to_predict,
@@ -504,26 +506,14 @@ class Model(Freezable, Declared):
         TypeError, ValueError
             As `forward`; and if an output is NaN, where classes or answers are asked for.
         """
-        predicted: npt.NDArray[Any]
-        unclear = -1
         if self.loss == "softmax_cross_entropy":
             examples = read_to_predict(self, x, self.output_ids)
             predicted = np.empty(len(examples), np.int64)
             unclear = execute(
                 self, examples, self.output_ids, values=self.output_ids, highest=predicted, n_threads=n_threads
             )[0]
-        else:
-            values = self.forward(x, n_threads=n_threads)
-            predicted = values[:, 0] if len(self.output_ids) == 1 else values
-            if self.loss == "binary_cross_entropy":
-                are_nan = np.isnan(values).any(axis=1)
-                unclear = int(np.argmax(are_nan)) if are_nan.any() else -1
-                predicted = (predicted > 0).astype(np.int64)
-        if unclear >= 0:
-            raise ValueError(
-                f"predict: expected outputs that are numbers, got nan for example {unclear}; forward shows them"
-            )
-        return predicted if self._classes is None else np.array(self._classes)[predicted]
+            return labelled(self, predicted, unclear)
+        return labelled(self, *answers(self.loss, self.forward(x, n_threads=n_threads)))
 
     def evaluate(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator, MutableSequence, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from functools import partial
 from threading import Event
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -15,10 +16,27 @@ from mlgraph._support.array_types import Float32, Float64
 from mlgraph._support.attributes import Declared
 from mlgraph._support.checks import shown
 from mlgraph._support.threads import checked_threads, default_threads, threads_for
+from mlgraph.engine.engine import Later
+from mlgraph.engine.examples import Examples
+from mlgraph.engine.losses import Objective, as_weights, weighted
 from mlgraph.models.history import History
+from mlgraph.models.metrics import Metrics
 from mlgraph.models.model import Model
-from mlgraph.models.running import as_arrays, engine_of
-from mlgraph.models.scaling import as_data
+from mlgraph.models.running import (
+    Scores,
+    answers,
+    as_arrays,
+    engine_of,
+    execute,
+    execute_each,
+    labelled,
+    outputs_of,
+    read_to_predict,
+    read_with_targets,
+    reading_of,
+    warn_of_bytes,
+)
+from mlgraph.models.scaling import Data, as_data
 
 if TYPE_CHECKING:
     from mlgraph.training.fitting import Run
@@ -143,18 +161,38 @@ class Population(Declared, MutableSequence[Model]):
         TypeError, ValueError
             As `Model.forward`; the error names the member.
         """
-        data: Any = as_data(x)
-        return np.stack(self._each("forward", lambda model: model.forward(data, n_threads=n_threads)))
+        return np.stack(self._values("forward", x, lambda model: model.output_ids, n_threads))
 
     def predict_proba(self, x: npt.ArrayLike, *, n_threads: int | None = None) -> Float32:
         """Probabilities, float32 of shape (members, examples, outputs); as `Model.predict_proba` and `forward`."""
-        data: Any = as_data(x)
-        return np.stack(self._each("predict_proba", lambda model: model.predict_proba(data, n_threads=n_threads)))
+        first = self._current("predict_proba")[0]
+        if not first.probability_ids:
+            first.predict_proba(x)  # an error, which says that such a model has none
+        return np.stack(self._values("predict_proba", x, lambda model: model.probability_ids, n_threads))
 
     def predict(self, x: npt.ArrayLike, *, n_threads: int | None = None) -> npt.NDArray[Any]:
         """What `Model.predict` gives for each member, with the members as first axis; as `forward`."""
-        data: Any = as_data(x)
-        return np.stack(self._each("predict", lambda model: model.predict(data, n_threads=n_threads)))
+        data = as_data(x)
+        members = self._current("predict")
+        if members[0].loss != "softmax_cross_entropy":
+            values = self._values("predict", data, lambda model: model.output_ids, n_threads)
+            found = [answers(model.loss, of_model) for model, of_model in zip(members, values, strict=True)]
+        else:
+            examples = _shared(members, data, lambda model: read_to_predict(model, data, model.output_ids))
+            highest = np.empty((len(members), len(examples[0])), np.int64)
+
+            def call(i: int, n_threads: int | None, later: Later | None) -> None:
+                nodes = members[i].output_ids
+                options = {"values": nodes, "highest": highest[i], "n_threads": n_threads, "later": later}
+                execute(members[i], examples[i], nodes, **options)
+
+            execute_each(members, highest.shape[1], call, n_threads)
+            found = [(one, int(np.argmin(one)) if (one < 0).any() else -1) for one in highest]
+        labels = [
+            _named(i, partial(labelled, predicted=predicted, unclear=unclear), members[i])
+            for i, (predicted, unclear) in enumerate(found)
+        ]
+        return np.stack(labels)
 
     def evaluate(
         self,
@@ -185,11 +223,32 @@ class Population(Declared, MutableSequence[Model]):
         TypeError, ValueError
             As `Model.evaluate`; the error names the member.
         """
-        data: Any
+        more, weight = Metrics(metrics), as_weights(sample_weight)
         data, y = as_arrays(x, y)
-        options: dict[str, Any] = {"sample_weight": sample_weight, "metrics": metrics, "n_threads": n_threads}
-        scores = self._each("evaluate", lambda model: model.evaluate(data, y, **options))
-        return {name: np.array([score[name] for score in scores]) for name in scores[0]}
+        members = self._current("evaluate")
+
+        def read(model: Model) -> tuple[Examples, Objective]:
+            examples, objective = read_with_targets(model, data, y)
+            objective = weighted(objective, len(examples), weight)
+            more.check(model, objective, y)
+            warn_of_bytes(examples)
+            return examples, objective
+
+        given = _shared(members, data, read)
+        scores = [
+            Scores(examples, objective._replace(nodes=model.loss_ids))
+            for model, (examples, objective) in zip(members, given, strict=True)
+        ]
+
+        def call(i: int, n_threads: int | None, later: Later | None) -> None:
+            execute(members[i], given[i][0], **scores[i].options, n_threads=n_threads, later=later)
+
+        execute_each(members, len(given[0][0]), call, n_threads)
+        means = [one.means() for one in scores]
+        if more.names:
+            for model, mean, (examples, objective) in zip(members, means, given, strict=True):
+                mean |= more.of(objective, outputs_of(model, examples, n_threads), y, model.classes)
+        return {name: np.array([mean[name] for mean in means]) for name in means[0]}
 
     # --- learning ---------------------------------------------------------------------------------
 
@@ -279,8 +338,34 @@ class Population(Declared, MutableSequence[Model]):
             raise ValueError(f"{what}: expected at least one member, got an empty population")
         return _checked(list(self._members), what)
 
-    def _each(self, what: str, call: Callable[[Model], T]) -> list[T]:
-        return [_named(i, call, model) for i, model in enumerate(self._current(what))]
+    def _values(
+        self, what: str, x: npt.ArrayLike | Data, nodes: Callable[[Model], list[int]], n_threads: int | None
+    ) -> list[Float32]:
+        """The values of some nodes of each member, float32 of shape (examples, nodes)."""
+        data = as_data(x)
+        members = self._current(what)
+        examples = _shared(members, data, lambda model: read_to_predict(model, data, nodes(model)))
+        values: dict[int, Float32] = {}
+
+        def call(i: int, n_threads: int | None, later: Later | None) -> None:
+            wanted = nodes(members[i])
+            values[i] = execute(members[i], examples[i], wanted, values=wanted, n_threads=n_threads, later=later)[1]
+
+        execute_each(members, len(examples[0]), call, n_threads)
+        return [values[i] for i in range(len(members))]
+
+
+def _shared(members: list[Model], data: Data, read: Callable[[Model], T]) -> list[T]:
+    """What `read` gives for each member, called once for all that read the data alike."""
+    found: dict[Any, T] = {}
+    results = []
+    for i, model in enumerate(members):
+        # Which columns may be missing depends on the graph.
+        key = reading_of(model) if data.array.ndim == 2 and data.array.shape[1] == model.graph.n_inputs else i
+        if key not in found:
+            found[key] = _named(i, read, model)
+        results.append(found[key])
+    return results
 
 
 class _Stopped(Exception):

@@ -7,6 +7,8 @@ need.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,12 +16,24 @@ import numpy.typing as npt
 
 from mlgraph._support.array_types import Float32, UInt8
 from mlgraph._support.checks import level_outside
+from mlgraph._support.interrupts import uninterrupted
+from mlgraph._support.threads import checked_threads, default_threads, threads_for
 from mlgraph.compiler.plan import Plan
-from mlgraph.engine.engine import Engine
+from mlgraph.engine.engine import Engine, Later, execute_later
 from mlgraph.engine.examples import BYTE, FLOAT, Examples
 from mlgraph.engine.losses import Objective, are_none, empty_answers, read_targets, with_targets
 from mlgraph.models.classes import Classes, label_array, n_classes_of, numbered
-from mlgraph.models.scaling import BYTES, UNSCALED, Data, Scaling, as_data, first_scaling, ordered, scaled
+from mlgraph.models.scaling import (
+    BYTES,
+    UNSCALED,
+    Data,
+    Scaling,
+    Standardization,
+    as_data,
+    first_scaling,
+    ordered,
+    scaled,
+)
 
 if TYPE_CHECKING:
     from mlgraph.models.model import Model
@@ -67,6 +81,14 @@ def read(model: Model, x: npt.ArrayLike | Data, nodes: list[int], what: str = "x
     return _attached(_examples(model, scaled(data, scaling), nodes, data.what), data, scaling)
 
 
+def reading_of(model: Model) -> tuple[Any, ...]:
+    """What decides how a model reads data, beside its inputs, outputs and loss."""
+    scaling = model._scaling
+    if isinstance(scaling, Standardization):
+        return scaling.mean.tobytes(), scaling.std.tobytes(), model._columns, model._classes
+    return scaling, model._columns, model._classes
+
+
 def scaling_for(model: Model, data: Data) -> Scaling:
     """The scaling of the model, or that which `fit` would decide on."""
     return first_scaling(data) if model.scaling is None else model.scaling
@@ -91,7 +113,7 @@ def _attached(examples: Examples, data: Data, scaling: Scaling) -> Examples:
     return examples
 
 
-def read_to_predict(model: Model, x: npt.ArrayLike, nodes: list[int]) -> Examples:
+def read_to_predict(model: Model, x: npt.ArrayLike | Data, nodes: list[int]) -> Examples:
     """Data for these nodes; warns of bytes that are not scaled, except for one example of floats, to save time."""
     examples = read(model, x, nodes)
     if examples.raw is not None and (len(examples) > 1 or examples.raw.dtype == np.uint8):
@@ -172,31 +194,119 @@ def outputs_of(model: Model, examples: Examples, n_threads: int | None) -> Float
     return execute(model, examples, model.output_ids, values=model.output_ids, n_threads=n_threads)[1]
 
 
+class Scores:
+    """Losses and answers of examples, which an engine fills, and their means.
+
+    Attributes
+    ----------
+    options : dict
+        Arguments for `execute`.
+    """
+
+    def __init__(self, examples: Examples, objective: Objective) -> None:
+        examples.check_any()
+        self._weight = objective.weight
+        self._losses = np.zeros(len(examples), np.float32)
+        self._correct = empty_answers(objective, len(examples))
+        self.options: dict[str, Any] = {
+            "objective": objective._replace(weight=None),
+            "losses": self._losses,
+            "correct": self._correct,
+        }
+
+    def means(self) -> dict[str, float]:
+        """What `Model.evaluate` returns. Weighted means leave out examples of weight 0, whatever they give."""
+        with np.errstate(invalid="ignore"):  # infinities of both signs
+            means = {"loss": self._mean(self._losses)}
+        if self._correct is not None:
+            means["accuracy"] = self._mean(self._correct)
+        return means
+
+    def _mean(self, of: Float32 | UInt8) -> float:
+        if self._weight is None:
+            return float(of.mean(dtype=np.float64))
+        counted = self._weight > 0
+        return float(np.average(of[counted].astype(np.float64), weights=self._weight[counted].astype(np.float64)))
+
+
 def evaluate(
     model: Model, examples: Examples, objective: Objective, n_threads: int | None, engine: Engine | None = None
 ) -> dict[str, float]:
-    """What `Model.evaluate` returns, computed by `engine` or by that of the model.
-
-    Weighted means leave out examples of weight 0, whatever they give.
-    """
-    examples.check_any()
-    losses = np.zeros(len(examples), np.float32)
-    correct = empty_answers(objective, len(examples))
-    weight, objective = objective.weight, objective._replace(weight=None)
-    options: dict[str, Any] = {"objective": objective, "losses": losses, "correct": correct, "n_threads": n_threads}
+    """What `Model.evaluate` returns, computed by `engine` or by that of the model."""
+    scores = Scores(examples, objective)
     if engine:
-        engine.compute(examples, **options)
+        engine.compute(examples, **scores.options, n_threads=n_threads)
     else:
-        execute(model, examples, **options)
+        execute(model, examples, **scores.options, n_threads=n_threads)
+    return scores.means()
 
-    def mean(of: Float32 | UInt8) -> float:
-        if weight is None:
-            return float(of.mean(dtype=np.float64))
-        counted = weight > 0
-        return float(np.average(of[counted].astype(np.float64), weights=weight[counted].astype(np.float64)))
 
-    with np.errstate(invalid="ignore"):  # infinities of both signs
-        scores = {"loss": mean(losses)}
-    if correct is not None:
-        scores["accuracy"] = mean(correct)
-    return scores
+def answers(loss: str, values: Float32) -> tuple[npt.NDArray[Any], int]:
+    """Predictions from outputs, for a model without softmax, and the first example of which they are unclear, or -1."""
+    predicted = values[:, 0] if values.shape[1] == 1 else values
+    if loss != "binary_cross_entropy":
+        return predicted, -1
+    are_nan = np.isnan(values).any(axis=1)
+    return (predicted > 0).astype(np.int64), int(np.argmax(are_nan)) if are_nan.any() else -1
+
+
+def labelled(model: Model, predicted: npt.NDArray[Any], unclear: int) -> npt.NDArray[Any]:
+    """Predictions as the labels of the model; a ValueError if one is unclear."""
+    if unclear >= 0:
+        raise ValueError(
+            f"predict: expected outputs that are numbers, got nan for example {unclear}; forward shows them"
+        )
+    return predicted if model.classes is None else np.array(model.classes)[predicted]
+
+
+PIECE_WORK = 2**30
+"""Multiply-adds of calls of the kernels that are made together: about 0.1 s, in which Ctrl-C waits."""
+
+
+def execute_each(
+    models: Sequence[Model], n: int, call: Callable[[int, int | None, Later | None], Any], n_threads: int | None
+) -> None:
+    """Call the engines of many models, each graph in one thread, over n examples.
+
+    Parameters
+    ----------
+    models : sequence of Model
+        Their graphs are different.
+    n : int
+    call : callable
+        Calls `execute` once for the model of a number, with this `n_threads` and `later`.
+    n_threads : int, optional
+        Number of models at the same time. If there are only half as many or fewer, one after the other
+        runs in all threads.
+    """
+    if 2 * len(models) <= (checked_threads(n_threads) or default_threads()):
+        for i in range(len(models)):
+            call(i, n_threads, None)
+        return
+    works = [n * (len(model.graph) + model.graph.storage.used) for model in models]
+    begin = 0
+    while begin < len(models):
+        end, work = begin + 1, works[begin]
+        while end < len(models) and work + works[end] <= PIECE_WORK:
+            end, work = end + 1, work + works[end]
+        _execute_together(range(begin, end), models, call, threads_for(n_threads, work))
+        begin = end
+
+
+def _execute_together(
+    numbers: range, models: Sequence[Model], call: Callable[[int, int | None, Later | None], Any], n_threads: int
+) -> None:
+    later: Later = []
+    busy = []
+    # A signal must not come between a lock and its release.
+    with uninterrupted(), ExitStack() as held:
+        for i in numbers:
+            # Whoever holds this lock may wait for another one that is held here.
+            if models[i].graph.lock.acquire(blocking=False):
+                held.callback(models[i].graph.lock.release)
+                call(i, 1, later)
+            else:
+                busy.append(i)
+        execute_later(later, n_threads)
+    for i in busy:
+        call(i, 1, None)
