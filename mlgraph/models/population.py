@@ -15,6 +15,7 @@ import numpy.typing as npt
 from mlgraph._support.array_types import Float32, Float64
 from mlgraph._support.attributes import Declared
 from mlgraph._support.checks import shown
+from mlgraph._support.interrupts import uninterrupted
 from mlgraph._support.threads import checked_threads, default_threads, threads_for
 from mlgraph.engine.engine import Later
 from mlgraph.engine.examples import Examples
@@ -389,8 +390,9 @@ def _in_threads(call: Callable[[int, Callable[[], None]], None], n: int, n_threa
             raise _Stopped
 
     with ThreadPoolExecutor(n_threads, "mlgraph-population") as pool:
-        pending: set[Future[None]] = {pool.submit(call, i, check) for i in range(n)}
         try:
+            with uninterrupted():  # or the pool may forget a thread that it has just started
+                pending: set[Future[None]] = {pool.submit(call, i, check) for i in range(n)}
             while pending:
                 # Short waits: a signal does not end one if the system hands it to another thread.
                 done, pending = wait(pending, WAIT_SECONDS, FIRST_EXCEPTION)
