@@ -38,44 +38,27 @@ OPSET, GELU_OPSET = 18, 20
 METADATA = "mlgraph"
 """The key of the metadata, a JSON object with some of `loss`, `classes` and `columns`."""
 
-NODES: dict[str, tuple[str, dict[str, Any]]] = {
-    "identity": ("Identity", {}),
-    "relu": ("Relu", {}),
-    "leaky_relu": ("LeakyRelu", {"alpha": ops.LEAK}),
-    "elu": ("Elu", {"alpha": 1.0}),
-    "gelu": ("Gelu", {"approximate": "none"}),
-    "sigmoid": ("Sigmoid", {}),
-    "tanh": ("Tanh", {}),
-    "softplus": ("Softplus", {}),
-    "neg": ("Neg", {}),
-    "abs": ("Abs", {}),
-    "exp": ("Exp", {}),
-    "log": ("Log", {}),
-    "sqrt": ("Sqrt", {}),
-    "sin": ("Sin", {}),
-    "cos": ("Cos", {}),
-    "erf": ("Erf", {}),
-    "sinh": ("Sinh", {}),
-    "cosh": ("Cosh", {}),
-    "arctan": ("Atan", {}),
-    "arcsin": ("Asin", {}),
-    "arccos": ("Acos", {}),
-    "floor": ("Floor", {}),
-    "sign": ("Sign", {}),
-    "add": ("Add", {}),
-    "sub": ("Sub", {}),
-    "mul": ("Mul", {}),
-    "div": ("Div", {}),
-    "pow": ("Pow", {}),
-    "maximum": ("Max", {}),
-    "minimum": ("Min", {}),
-    "sum": ("ReduceSum", {}),
-    "prod": ("ReduceProd", {}),
-    "max": ("ReduceMax", {}),
-    "logsumexp": ("ReduceLogSumExp", {}),
-    "softmax": ("Softmax", {"axis": 1}),
+NODES = dict(
+    pair.split(":")
+    for pair in """
+    identity:Identity relu:Relu leaky_relu:LeakyRelu elu:Elu gelu:Gelu sigmoid:Sigmoid tanh:Tanh softplus:Softplus
+    neg:Neg abs:Abs sign:Sign floor:Floor exp:Exp log:Log sqrt:Sqrt sin:Sin cos:Cos sinh:Sinh cosh:Cosh
+    arcsin:Asin arccos:Acos arctan:Atan erf:Erf
+    add:Add sub:Sub mul:Mul div:Div pow:Pow maximum:Max minimum:Min
+    sum:ReduceSum prod:ReduceProd max:ReduceMax logsumexp:ReduceLogSumExp softmax:Softmax
+    """.split()  # noqa: SIM905
+)
+"""The node of ONNX for each operation. Two have several nodes, silu and where, and two have none."""
+
+ATTRIBUTES: dict[str, dict[str, Any]] = {
+    "LeakyRelu": {"alpha": ops.LEAK},
+    "Elu": {"alpha": 1.0},
+    "Gelu": {"approximate": "none"},
+    "Swish": {"alpha": 1.0},
+    "Softmax": {"axis": 1},
+    "Gemm": {"transB": 1},
 }
-"""The node of ONNX for each operation, with its attributes. Two have several nodes: silu and where."""
+"""Attributes of nodes as they are written. The activations have no others here."""
 
 MISSING = {"expm1": "write exp(x) - 1", "log1p": "write log(1 + x)"}
 """Operations that ONNX does not have."""
@@ -168,7 +151,7 @@ class _Writer:
 
     def node(self, step: str, *inputs: str, **attributes: Any) -> str:
         """Add a node; the name of its output."""
-        name = f"{step.lower()}_{len(self.nodes)}"
+        name, attributes = f"{step.lower()}_{len(self.nodes)}", {**ATTRIBUTES.get(step, {}), **attributes}
         self.nodes.append(self.onnx.helper.make_node(step, inputs, [name], name, **attributes))
         return name
 
@@ -232,7 +215,7 @@ class _Writer:
         inputs = [value, self.array("weights", weights)]
         if not np.isnan(bias).all():
             inputs.append(self.array("biases", np.nan_to_num(bias, posinf=np.inf, neginf=-np.inf)))
-        return self.node("Gemm", *inputs, transB=1)
+        return self.node("Gemm", *inputs)
 
     def operation(self, name: str, *values: str) -> str:
         """Add an operation of mlgraph on whole values, or a reduction over the columns of one."""
@@ -241,10 +224,9 @@ class _Writer:
         if name == "where":
             zero = self.constant(np.zeros(1, np.float32))
             return self.node("Where", self.node("Greater", values[0], zero), *values[1:])
-        step, attributes = NODES[name]
-        if step.startswith("Reduce"):
-            return self.node(step, *values, self.constant(np.ones(1, np.int64)), keepdims=1)
-        return self.node(step, *values, **attributes)
+        if NODES[name].startswith("Reduce"):
+            return self.node(NODES[name], *values, self.constant(np.ones(1, np.int64)), keepdims=1)
+        return self.node(NODES[name], *values)
 
     def model(self, x: tuple[str, int], outputs: tuple[str, int], about: dict[str, Any]) -> Any:
         helper, float32 = self.onnx.helper, self.onnx.TensorProto.FLOAT
@@ -373,6 +355,7 @@ def import_onnx(function: str) -> Any:
         import onnx
         import onnx.checker
         import onnx.numpy_helper
+        import onnx.shape_inference
     except ImportError as error:
         raise ImportError(f"{function} needs ONNX ({error}): pip install 'mlgraph[exchange]'") from None
     return onnx

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -22,7 +22,7 @@ from mlgraph._support.array_types import Bool, Float32, Int64
 from mlgraph._support.checks import StrOrBytesPath, shown, truth
 from mlgraph.engine.losses import NAMES
 from mlgraph.exchange.layers import LayerArrays, last_activation, network_of
-from mlgraph.exchange.onnx import METADATA, NODES, PROBABILITIES, import_onnx
+from mlgraph.exchange.onnx import ATTRIBUTES, METADATA, NODES, PROBABILITIES, import_onnx
 from mlgraph.graph.graph import Graph
 from mlgraph.graph.ops import ACTIVATIONS, OPS
 from mlgraph.models.model import Model
@@ -38,24 +38,22 @@ OLDEST_OPSET = 7
 
 BYTE = 255.0
 
-SETTINGS: dict[str, dict[str, tuple[Any, ...]]] = {
-    "LeakyRelu": {"alpha": (0.01,)},
-    "Elu": {"alpha": (1.0,)},
-    "Swish": {"alpha": (1.0,)},
-    "Gelu": {"approximate": ("none",)},
-}
-"""Attributes of activations that can be expressed; the first is the default."""
-
-ELEMENTWISE = {step: name for name, (step, _) in NODES.items() if name in OPS and OPS[name].arity in (1, 2)}
-ELEMENTWISE = {**ELEMENTWISE, "Swish": "silu", "Sum": "add"}
+ELEMENTWISE = {step: name for name, step in NODES.items() if name in OPS and OPS[name].arity in (1, 2)}
+ELEMENTWISE |= {"Swish": "silu", "Sum": "add"}
 """The operation here of each node that treats all columns alike."""
 
-REDUCTIONS = {step: name for name, (step, _) in NODES.items() if step.startswith("Reduce")}
+REDUCTIONS = {step: name for name, step in NODES.items() if step.startswith("Reduce")}
 
 FOLDED = ("Cast", "Concat", "Gather", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze")
 """Nodes that are computed while reading if all that they read is the same for all examples."""
 
 NONE = np.zeros(0, np.float32)
+
+MOST_SCALARS = 2**24
+"""Most scalars of a model, which bounds the memory that a file may ask for."""
+
+MOST_FOLDED = 4096
+"""Most numbers that Concat and Gather may read while reading: they compute shapes."""
 
 BATCH = -1
 """What stands for the number of examples in the shape of a tensor."""
@@ -166,6 +164,9 @@ def _loaded(onnx: Any, model: Any) -> Any:
         except Exception as error:  # of several types
             text = str(error).partition("\n")[0]
             raise ValueError(f"model: the arrays that {path.name} has in other files cannot be read: {text}") from None
+    for tensor in model.graph.initializer:
+        if tensor.data_location == tensor.EXTERNAL:
+            raise ValueError(f"model: the array {tensor.name} is in another file; onnx.load reads it, too")
     if not model.graph.node:
         raise ValueError("model: expected a model of ONNX, got one without nodes")
     opsets = {opset.domain: opset.version for opset in model.opset_import}
@@ -197,10 +198,8 @@ def _named(node: Any) -> str:
 
 
 def _attributes(onnx: Any, node: Any) -> dict[str, Any]:
-    found = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-    return {
-        name: value.decode(errors="replace") if isinstance(value, bytes) else value for name, value in found.items()
-    }
+    found = {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute}
+    return {key: value.decode(errors="replace") if isinstance(value, bytes) else value for key, value in found.items()}
 
 
 # --- nodes ----------------------------------------------------------------------------------------
@@ -222,6 +221,7 @@ class _Reader:
         self.n = 0
         self.readers: Counter[int] = Counter()  # by scalar
         self.values: dict[str, Any] = {}
+        self.ends_in_logarithms = False
         self._read_input(nodes)
         for node in nodes:
             self._read(node)
@@ -252,54 +252,53 @@ class _Reader:
         for node in nodes:
             if node.op_type not in _READERS or node.domain not in ("", "ai.onnx", "ai.onnx.ml"):
                 raise ValueError(f"{_named(node)}: expected one of {', '.join(sorted(_READERS))}")
-        external = [name for name, tensor in self.tensors.items() if tensor.data_location]
-        if external:
-            raise ValueError(
-                f"model: the array {external[0]} is in another file; onnx.load reads it along with the model"
-            )
         if self.graph.sparse_initializer:
             raise ValueError("model: expected dense initializers, got a sparse one")
         try:
             self.onnx.checker.check_model(self.proto)
+            self.onnx.shape_inference.infer_shapes(self.proto, check_type=True)
         except Exception as error:  # of several types
             raise ValueError(f"model: {' '.join(str(error).split())}") from None
 
     def _pattern(self, node: Any) -> Any:
-        """The Silu or Gelu that is written out in a node and those before it; None if none is."""
-        if node.op_type != "Mul":
-            return None
-        factors = self._factors(node)
-        for i, x in enumerate(factors):
-            others = factors[:i] + factors[i + 1 :]
+        """The Swish, Gelu or Softplus that is written out in a node and those before it; None if none is."""
+        step, x = "", ""
+        if node.op_type == "Where":  # PyTorch's Softplus is linear above 20
+            x = node.input[1]
+            compared = self._reads("Greater", node.input[0])
+            if compared[:1] == [x] and self._is(20.0, compared[-1]) and self._reads("Softplus", node.input[2]) == [x]:
+                step = "Softplus"
+        for x, others in self._products(node) if node.op_type == "Mul" else ():
             if len(others) == 1 and self._reads("Sigmoid", others[0]) == [x]:
-                return self._activation("Swish", x, node)
-            if len(others) == 2 and any(self._is(0.5, name) for name in others):
-                gate = others[0] if self._is(0.5, others[1]) else others[1]
-                terms = self._reads("Add", gate)
-                for term, one in (terms, terms[::-1]) if len(terms) == 2 else ():
-                    if self._is(1.0, one) and self._is_erf(term, x):
-                        return self._activation("Gelu", x, node)
-        return None
+                step = "Swish"
+            elif len(others) == 2 and any(
+                self._is(0.5, half) and self._is_erf_plus_1(other, x) for half, other in (others, others[::-1])
+            ):
+                step = "Gelu"
+            if step:
+                break
+        return self.onnx.helper.make_node(step, [x], node.output, node.name) if step else None
 
-    def _activation(self, step: str, x: str, node: Any) -> Any:
-        return self.onnx.helper.make_node(step, [x], node.output, node.name)
-
-    def _factors(self, node: Any) -> list[str]:
-        """What a product, maybe of a product, multiplies."""
+    def _products(self, node: Any) -> Iterator[tuple[str, list[str]]]:
+        """Each factor of a product, maybe of a product, with the others."""
         factors = list(node.input)
         for i, name in enumerate(factors):
             if self._reads("Mul", name):
-                return factors[:i] + self._reads("Mul", name) + factors[i + 1 :]
-        return factors
+                factors[i : i + 1] = self._reads("Mul", name)
+                break
+        for i, factor in enumerate(factors):
+            yield factor, factors[:i] + factors[i + 1 :]
 
-    def _is_erf(self, name: str, x: str) -> bool:
-        """Whether a value is erf(x / sqrt(2))."""
-        for argument in self._reads("Erf", name):
-            of_quotient, of_product = self._reads("Div", argument), self._reads("Mul", argument)
-            if of_quotient[:1] == [x] and self._is(2**0.5, of_quotient[1]):
-                return True
-            if x in of_product and any(self._is(0.5**0.5, factor) for factor in of_product):
-                return True
+    def _is_erf_plus_1(self, name: str, x: str) -> bool:
+        """Whether a value is erf(x / sqrt(2)) + 1."""
+        terms = self._reads("Add", name)
+        for term, one in (terms, terms[::-1]) if len(terms) == 2 else ():
+            for argument in self._reads("Erf", term) if self._is(1.0, one) else ():
+                quotient, product = self._reads("Div", argument), self._reads("Mul", argument)
+                if quotient[:1] == [x] and self._is(2**0.5, quotient[-1]):
+                    return True
+                if x in product and any(self._is(0.5**0.5, factor) for factor in product):
+                    return True
         return False
 
     def _reads(self, step: str, name: str) -> list[str]:
@@ -330,10 +329,9 @@ class _Reader:
         kind = inputs[name].type.tensor_type
         first, *dims = kind.shape.dim or [None]
         shape = tuple(dim.dim_value for dim in dims)
-        if not shape or min(shape) < 1:
-            raise ValueError(
-                f"model: expected an input {name} of shape (batch, columns) with a fixed number of columns"
-            )
+        if not shape or min(shape) < 1 or np.prod(shape, dtype=float) > MOST_SCALARS:
+            expected = f"shape (batch, columns) with a fixed number of columns, at most {MOST_SCALARS}"
+            raise ValueError(f"model: expected an input {name} of {expected}")
         self.batch = first.dim_value or BATCH
         if kind.elem_type not in self._floats() and any(
             name in node.input and node.op_type != "Cast" for node in nodes
@@ -371,15 +369,16 @@ class _Reader:
         """Note a tensor, and how often its scalars are read."""
         self.values[name] = made
         if isinstance(made, _Columns):
-            old = {scalar for columns in read for scalar in columns.scalars.tolist()}
-            if not old.isdisjoint(made.scalars.tolist()):  # it gives on what it reads
-                self.readers.subtract(scalar for columns in read for scalar in columns.scalars.tolist())
+            if any(made.scalars is columns.scalars for columns in read):  # it gives on what it reads
+                self.readers.subtract(made.scalars.tolist())
             for scalar in made.scalars.tolist():
                 self.readers[scalar] += self.uses[name]
 
     def _folded(self, node: Any, arrays: list[Array]) -> Array:
         from onnx.reference import ReferenceEvaluator
 
+        if node.op_type in ("Concat", "Gather") and max(array.size for array in arrays) > MOST_FOLDED:
+            raise ValueError(f"expected arrays of at most {MOST_FOLDED} numbers")
         opsets = {opset.domain: opset.version for opset in self.proto.opset_import}
         try:
             names = [name for name in node.input if name]
@@ -400,6 +399,7 @@ class _Reader:
         values: Float32 = NONE,
     ) -> _Columns:
         """Add a block; its columns, which are of one dimension unless a `shape` is given."""
+        _require_few(self.n + size)
         block = _Block(kind, self.n, size, arguments, weights, values)
         self.blocks.append(block)
         self.block_at[block.first] = block
@@ -437,7 +437,7 @@ class _Reader:
     def _elementwise(self, node: Any, attributes: dict[str, Any], values: list[Any]) -> Any:
         """An activation, a bias, a part of the scaling, or an operation for each column."""
         name = ELEMENTWISE[node.op_type]
-        for key, (expected,) in SETTINGS.get(node.op_type, {}).items():
+        for key, expected in ATTRIBUTES.get(node.op_type, {}).items():
             got = attributes.get(key, expected)
             if got != expected and not (isinstance(got, float) and np.isclose(got, expected, atol=0)):
                 raise ValueError(f"expected {key}={expected}, got {got}")
@@ -487,12 +487,11 @@ class _Reader:
         return True
 
     def _scaler(self, node: Any, attributes: dict[str, Any], values: list[Any]) -> Any:
-        offset, scale = (
-            np.array(attributes.get(key, default)) for key, default in (("offset", [0.0]), ("scale", [1.0]))
-        )
-        if not (self._scale("sub", values[0], offset) and self._scale("mul", values[0], scale)):
+        offset, scale = np.array(attributes.get("offset", [0.0])), np.array(attributes.get("scale", [1.0]))
+        columns = self._columns(values[0])
+        if not (self._scale("sub", columns, offset) and self._scale("mul", columns, scale)):
             raise ValueError("expected a Scaler of the inputs, with finite offsets and scales above 0")
-        return values[0]
+        return columns
 
     def _neurons(self, columns: Any, weights: Any, biases: Any = None) -> _Columns:
         columns = self._columns(columns)
@@ -522,8 +521,10 @@ class _Reader:
     def _softmax(self, node: Any, attributes: dict[str, Any], values: list[Any]) -> _Columns:
         if attributes.get("axis", 1) not in (1, -1):
             raise ValueError(f"expected axis=1, got {attributes['axis']}")
-        if node.op_type == "LogSoftmax" and node.output[0] != self.output:
-            raise ValueError("expected nothing after it, because its logarithms are no neurons")
+        if node.op_type == "LogSoftmax":
+            self.ends_in_logarithms = True
+            if node.output[0] != self.output or self.uses[self.output] > 1:
+                raise ValueError("expected nothing after it, because its logarithms are no neurons")
         columns = self._columns(values[0])
         return self._add("softmax", len(columns.scalars), columns.scalars)
 
@@ -558,7 +559,9 @@ class _Reader:
     def _concat(self, node: Any, attributes: dict[str, Any], values: list[Any]) -> _Columns:
         if attributes.get("axis") not in (1, -1):
             raise ValueError("expected axis=1")
-        scalars = np.concatenate([self._columns(value).scalars for value in values])
+        parts = [self._columns(value).scalars for value in values]
+        _require_few(sum(map(len, parts)))
+        scalars = np.concatenate(parts)
         return _Columns(scalars, (len(scalars),))
 
     def _expand(self, node: Any, attributes: dict[str, Any], values: list[Any]) -> _Columns:
@@ -591,8 +594,8 @@ class _Reader:
             if attributes.get("axis", 1) != 1:
                 raise ValueError(f"expected axis=1, got {attributes['axis']}")
             return _Columns(x.scalars, (len(x.scalars),))
-        batch, *wanted = shape.tolist() or [None]
-        if batch not in (BATCH, 0, self.batch):
+        batch, *wanted = shape.reshape(-1).tolist() or [None]
+        if batch not in (BATCH, 0, self.batch) or (attributes.get("allowzero") and 0 in wanted):
             raise ValueError(f"expected a shape that begins with the number of examples, got {shape.tolist()}")
         wanted = [x.shape[i] if d == 0 and i < len(x.shape) else d for i, d in enumerate(wanted)]
         try:
@@ -620,6 +623,8 @@ class _Reader:
             layers[-1] = layers[-1]._replace(activation=last_activation(layers[-1].activation, loss))
             return network_of(self.blocks[0].size, layers, loss, "model")
         outputs, loss = self._before_probabilities(loss)
+        if self.ends_in_logarithms and loss != "softmax_cross_entropy":
+            raise ValueError(f"loss: expected softmax_cross_entropy after LogSoftmax, got {loss}")
         graph, ids = Graph(), np.zeros(self.n, np.int64)
         for block in self.blocks:
             ids[block.scalars] = _add_nodes(graph, block, [ids[scalars] for scalars in block.arguments], cut_zeros)
@@ -684,6 +689,11 @@ def _the_one(what: str, names: list[str]) -> str:
     return names[0]
 
 
+def _require_few(n: int) -> None:
+    if n > MOST_SCALARS:
+        raise ValueError(f"expected at most {MOST_SCALARS} values in all, got {n}")
+
+
 def _flat(array: Array, shape: tuple[int, ...]) -> Array:
     """An array that is the same for all examples, broadcast to this shape, as a row."""
     if array.dtype.kind not in "fiu":
@@ -737,7 +747,7 @@ def _add_neurons(graph: Graph, block: _Block, sources: Int64, cut_zeros: bool) -
         np.add.at(weights.T, at.reshape(-1), block.weights.T)
         sources = distinct
     mask = weights != 0 if cut_zeros else np.ones(weights.shape, bool)
-    mask |= ~mask.any(axis=1, keepdims=True)
+    mask |= ~mask.any(axis=1, keepdims=True)  # neurons with nothing but zeros keep them
     has_bias = ~np.isnan(block.values)
     if mask.all() and len(set(has_bias.tolist())) == 1:
         return graph.add_neurons(

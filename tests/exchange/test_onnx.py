@@ -1,6 +1,7 @@
 """onnxruntime and onnx.reference judge: the same outputs there and here, and back again."""
 
 import sys
+import warnings
 from contextlib import suppress
 
 import numpy as np
@@ -329,7 +330,14 @@ GELU_BY_PRODUCTS = [
     ("Mul", "half p", "q", {}),
     ("Mul", "q a0", "h", {}),
 ]
-NUMBERS = {"root": np.float32(2**0.5), "inverse": np.float32(0.5**0.5), "one": np.float32(1), "half": np.float32(0.5)}
+SOFTPLUS = [("Greater", "a0 twenty", "g", {}), ("Softplus", "a0", "s", {}), ("Where", "g a0 s", "h", {})]
+NUMBERS = {
+    "twenty": np.float32(20),
+    "root": np.float32(2**0.5),
+    "inverse": np.float32(0.5**0.5),
+    "one": np.float32(1),
+    "half": np.float32(0.5),
+}
 
 
 @pytest.mark.parametrize(
@@ -344,6 +352,7 @@ NUMBERS = {"root": np.float32(2**0.5), "inverse": np.float32(0.5**0.5), "one": n
         (SILU, "silu"),
         (GELU, "gelu"),
         (GELU_BY_PRODUCTS, "gelu"),
+        (SOFTPLUS, "softplus"),
     ],
 )
 def test_products_sums_and_activations_become_layers(nodes, activation, run):
@@ -511,8 +520,51 @@ def test_neurons_of_nothing_but_zeros(run):
     close(exchange.from_onnx(jump).forward(X), run(jump, X))
 
 
-def test_a_model_of_pytorch(run, tmp_path):
-    """As torch.onnx.export writes it."""
+@pytest.mark.parametrize(
+    "almost",
+    [
+        [("Sigmoid", "b", "s", {}), ("Mul", "a0 s", "h", {})],
+        [("Div", "a0 inverse", "d", {}), *GELU[1:]],
+        [*GELU[:2], ("Add", "e half", "p", {}), *GELU[3:]],
+        [*GELU[:4], ("Mul", "q one", "h", {})],
+        [("Greater", "a0 zero", "g", {}), *SOFTPLUS[1:]],
+    ],
+)
+def test_what_is_almost_an_activation_is_none(almost, run):
+    nodes = [*FIRST, ("Tanh", "a0", "b", {}), *almost, *last("h")]
+    proto = proto_of(*nodes, **A, **B, **NUMBERS, zero=np.float32(0))
+    model = exchange.from_onnx(proto)
+    assert not isinstance(model, mlgraph.Network)
+    close(model.forward(X), run(proto, X))
+
+
+@pytest.mark.parametrize("opset", [13, 20])
+@pytest.mark.parametrize("name", ["ReLU", "LeakyReLU", "ELU", "GELU", "SiLU", "Softplus", "Sigmoid", "Tanh"])
+def test_what_pytorch_exports(name, opset, run, tmp_path):
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    hidden = [torch.nn.Flatten(), torch.nn.Linear(6, 7), getattr(torch.nn, name)(), torch.nn.Dropout(0.5)]
+    module = torch.nn.Sequential(*hidden, torch.nn.Linear(7, 3), torch.nn.Softmax(dim=1)).eval()
+    x = torch.randn(9, 2, 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # the exporter without further packages is the older one
+        torch.onnx.export(
+            module,
+            (x,),
+            str(tmp_path / "model.onnx"),
+            dynamo=False,
+            opset_version=opset,
+            input_names=["x"],
+            dynamic_axes={"x": {0: "batch"}},
+        )
+    net = exchange.from_onnx(tmp_path / "model.onnx")
+    assert [layer.activation for layer in net.layers] == [name.lower().replace("leakyrelu", "leaky_relu"), "softmax"]
+    close(net.predict_proba(x.reshape(9, 6).numpy()), run(onnx.load(tmp_path / "model.onnx"), x.numpy()))
+    close(net.predict_proba(x.reshape(9, 6).numpy()), module(x).detach().numpy())
+
+
+def test_arrays_in_another_file(run, tmp_path):
+    """Also names as torch.onnx.export writes them."""
     nodes = [
         ("Flatten", "x", "/0/Flatten_output_0", {"axis": 1}),
         ("Gemm", "/0/Flatten_output_0 1.weight 1.bias", "/1/Gemm_output_0", {"alpha": 1.0, "beta": 1.0, "transB": 1}),
@@ -548,6 +600,15 @@ def linear(*nodes, **arrays):
         (linear(("Elu", "a0", "h", {"alpha": 0.2}), *last("h")), r"node h \(Elu\): expected alpha=1.0, got 0.2"),
         (linear(("Softmax", "a0", "h", {"axis": 0}), *last("h")), r"node h \(Softmax\): expected axis=1, got 0"),
         (linear(("LogSoftmax", "a0", "h", {}), *last("h")), r"\(LogSoftmax\): expected nothing after it"),
+        (
+            linear(
+                *last("a0", "l"),
+                ("Gemm", "x w0", "j", {}),
+                ("Concat", "l j", "k", {"axis": 1}),
+                ("LogSoftmax", "k", "y", {}),
+            ),
+            "loss: expected softmax_cross_entropy after LogSoftmax, got mse",
+        ),
         (linear(*last("a0"), w1=np.ones((5, 3), "f")), r"node y \(Gemm\): expected weights for 4 columns, got 5"),
         (linear(*last("a0"), b1=np.ones(2, "f")), r"node y \(Gemm\): expected an array for shape \(3,\), got \(2,\)"),
         (linear(*last("a0"), w1=np.full((4, 3), np.nan, "f")), r"node y \(Gemm\): expected finite weights, got nan"),
@@ -568,7 +629,7 @@ def linear(*nodes, **arrays):
         (linear(("ReduceSum", "a0 t", "y", {"keepdims": 0}), t=np.array([1])), r"expected axes=\[1\] and keepdims=1"),
         (linear(("ReduceSum", "a0 t", "y", {}), t=np.array([0])), r"expected axes=\[1\] and keepdims=1"),
         (
-            lambda: proto_of(*FIRST, ("Relu", "a0", "h", {}), *last("h"), kind=7, **A, **B),
+            lambda: proto_of(("Add", "x t", "u", {}), ("Cast", "u", "y", {"to": 1}), kind=7, t=np.arange(5)),
             "expected an input x of floats, or a Cast of it to floats",
         ),
         (lambda: proto_of(*FIRST, shape=("batch", None), output="a0", **A), "with a fixed number of columns"),
@@ -605,7 +666,7 @@ def linear(*nodes, **arrays):
 )
 def test_models_without_a_counterpart_are_refused_by_name(make, message):
     with pytest.raises(ValueError, match=message):
-        exchange.from_onnx(make())
+        exchange.from_onnx(make(), loss="mse")
 
 
 def test_damaged_files(tmp_path):
@@ -625,7 +686,7 @@ def test_damaged_files(tmp_path):
         exchange.from_onnx(tmp_path / "missing.onnx")
     proto = proto_of(*FIRST, ("Relu", "a0", "h", {}), *last("h"), **A, **B)
     onnx.save(proto, path, save_as_external_data=True, size_threshold=0, location="weights.bin")
-    with pytest.raises(ValueError, match=r"the array w0 is in another file; onnx.load reads it along"):
+    with pytest.raises(ValueError, match=r"the array w0 is in another file; onnx.load reads it, too"):
         exchange.from_onnx(onnx.load(path, load_external_data=False))
     (tmp_path / "weights.bin").unlink()
     with pytest.raises(
