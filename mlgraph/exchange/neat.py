@@ -102,7 +102,7 @@ def _median(*terms: Node) -> Node:
 
 
 AGGREGATIONS: dict[str, Made | None] = {
-    "sum": None,  # of a neuron
+    "sum": None,  # a neuron's own
     "mean": None,
     "product": f.prod,
     "max": f.max,
@@ -124,15 +124,12 @@ class _Gene(NamedTuple):
     links: Sequence[Link]
 
     @property
-    def is_linear(self) -> bool:
-        """Whether the aggregation is a weighted sum."""
-        n = len(self.links)
-        return n > 0 and (AGGREGATIONS[self.aggregation] is None or n == 1 or (n == 2 and self.aggregation == "median"))
-
-    @property
-    def factor(self) -> float:
-        """What a weight of a linear node is multiplied by, besides the activation's scale."""
-        return self.response / len(self.links) if self.aggregation in ("mean", "median") else self.response
+    def divisor(self) -> int:
+        """What a weighted sum is divided by to be the aggregation; 0 if it cannot be."""
+        n, name = len(self.links), self.aggregation
+        if name == "sum" or n < 2:
+            return n and 1
+        return n if name == "mean" or (name == "median" and n == 2) else 0
 
 
 class _Plan(NamedTuple):
@@ -196,7 +193,8 @@ def from_neat(
         plan = _plan(*_read_json(genome))
     else:
         plan = _plan(*_read_genome(genome, config, "from_neat"))
-    model = Model(plan.draft.graph(), np.array(plan.outputs), loss or "squared_error")
+    graph = plan.draft.graph()
+    model = Model(graph, [graph[i] for i in plan.outputs], loss or "squared_error")
     model.scaling = "unscaled"
     return model
 
@@ -305,15 +303,20 @@ def _read_genome(genome: Any, config: Any, what: str) -> tuple[list[int], list[i
         if connection.enabled:
             links.setdefault(target, []).append((source, connection.weight))
 
+    known: set[tuple[str, str]] = set()
+
     def gene(key: int) -> _Gene:
-        node = nodes[key]
-        _check_builtin(settings.activation_defs, ACTIVATIONS, "activation", node.activation, key)
-        _check_builtin(settings.aggregation_function_defs, AGGREGATIONS, "aggregation", node.aggregation, key)
-        if key not in links and not _computes_constants():
+        node, into = nodes[key], links.get(key, ())
+        functions = activation, aggregation = node.activation, node.aggregation
+        if functions not in known:
+            _check_builtin(settings.activation_defs, ACTIVATIONS, "activation", activation, key)
+            _check_builtin(settings.aggregation_function_defs, AGGREGATIONS, "aggregation", aggregation, key)
+            known.add(functions)
+        if not into and not _computes_constants():
             raise ValueError(
                 f"node {key}: no enabled connection leads to it; neat-python before 1.1 does not compute such nodes"
             )
-        return _Gene(node.activation, node.aggregation, node.bias, node.response, links.get(key, ()))
+        return _Gene(activation, aggregation, node.bias, node.response, into)
 
     return settings.input_keys, settings.output_keys, gene, nodes
 
@@ -405,33 +408,27 @@ def _sorted(
 ) -> dict[int, _Gene]:
     """The nodes that the outputs need, sources first."""
     done: dict[int, _Gene] = {}
-    leaves = set(inputs)
-    path: dict[int, tuple[_Gene, Iterator[Link]]] = {}  # nodes whose sources are being visited
-    for output in outputs:
-        below: list[int] = [output]
-        while below:
-            key = below[-1]
-            if key in done or key in leaves:
-                below.pop()
-                continue
-            if key not in path:
-                if key not in nodes:
-                    raise ValueError(f"node {key}: a connection or output refers to it, but there is no such node")
-                of_key = gene(key)
-                path[key] = of_key, iter(of_key.links)
-            for source, _ in path[key][1]:
-                if source in path:
-                    ring = [*path][[*path].index(source) :]
-                    raise CycleError(
-                        f"the connections form {cycle_text('node', list(map(str, ring)))}; recurrent networks have a "
-                        "state, which a model does not"
-                    )
-                if source not in done and source not in leaves:
-                    below.append(source)
-                    break
-            else:
-                done[key] = path.pop(key)[0]
-                below.pop()
+    path: dict[int, _Gene] = {}  # from an output to the node whose sources come next
+    leaves, below = set(inputs), [*reversed(outputs)]
+    while below:
+        key = below[-1]
+        if key in path:  # its sources are done
+            done[key] = path.pop(key)
+        if key in done or key in leaves:
+            below.pop()
+            continue
+        if key not in nodes:
+            raise ValueError(f"node {key}: a connection or output refers to it, but there is no such node")
+        path[key] = of_key = gene(key)
+        for source, _ in of_key.links:
+            if source in path:
+                ring = list(map(str, path))[[*path].index(source) :]
+                raise CycleError(
+                    f"the connections form {cycle_text('node', ring)}; recurrent networks have a state, which a model "
+                    "does not"
+                )
+            if source not in done and source not in leaves:
+                below.append(source)
     return done
 
 
@@ -457,11 +454,11 @@ def _template(table: str, name: str, n: int) -> _Template:
 
 def _add(draft: Draft, gene: _Gene, made: Mapping[int, int]) -> int:
     """Add a node of NEAT to a draft; returns the id of its value."""
-    activation = ACTIVATIONS[gene.activation]
-    scale, code = activation.scale, OPS[activation.neuron].code
-    if gene.is_linear:
+    scale, neuron, applied = ACTIVATIONS[gene.activation]
+    divisor = gene.divisor
+    if divisor:
         sources = [made[source] for source, _ in gene.links]
-        factor = scale * gene.factor
+        factor = scale * gene.response / divisor
         weights = [factor * weight for _, weight in gene.links]
     else:
         terms = [draft.neuron(0, [made[source]], [weight], None) for source, weight in gene.links]
@@ -470,8 +467,8 @@ def _add(draft: Draft, gene: _Gene, made: Mapping[int, int]) -> int:
         else:
             sources = [draft.constant(OF_NOTHING.get(gene.aggregation, 0.0))]
         weights = [scale * gene.response]
-    node = draft.neuron(code, sources, weights, scale * gene.bias)
-    return node if activation.applied is None else _apply(draft, _template("activation", gene.activation, 1), [node])
+    node = draft.neuron(OPS[neuron].code, sources, weights, scale * gene.bias)
+    return node if applied is None else _apply(draft, _template("activation", gene.activation, 1), [node])
 
 
 def _apply(draft: Draft, template: _Template, nodes: Sequence[int]) -> int:
@@ -497,17 +494,15 @@ def _update(
 ) -> None:
     """Write what training has changed of one node into a genome; the iterators give that and the new values."""
     node, scale = genome.nodes[key], ACTIVATIONS[gene.activation].scale
-    factor = 1.0
-    if gene.is_linear:
-        factor = scale * gene.factor
+    divisor, response = gene.divisor, gene.response
     new = [next(weights) for _ in gene.links]
-    if factor == 0 and any(changed for changed, _ in new):
-        node.response = 1.0
-        factor = scale * gene._replace(response=1.0).factor
+    if divisor and response == 0 and any(changed for changed, _ in new):
+        node.response = response = 1.0
+    factor = scale * response / divisor if divisor else 1.0
     for (source, _), (changed, value) in zip(gene.links, new, strict=True):
         if changed:
             genome.connections[source, key].weight = float(value) / factor
-    if not gene.is_linear:
+    if not divisor:
         changed, value = next(weights)
         if changed:
             node.response = float(value) / scale

@@ -6,6 +6,7 @@ and there is no edit to undo.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 
 import numpy as np
@@ -82,8 +83,7 @@ class Draft:
     def graph(self) -> Graph:
         """The graph; a ValueError if float32 cannot hold a weight or bias."""
         numbers = self.parameters()
-        with np.errstate(over="ignore"):
-            vector = np.array(numbers, np.float32)
+        vector = np.frombuffer(array("f", numbers), np.float32)  # faster than numpy, and no warning of an overflow
         if not np.isfinite(vector).all():
             i = int(np.argmin(np.isfinite(vector)))
             what = "weight" if i < len(self.weights) else "bias"

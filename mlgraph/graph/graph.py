@@ -611,10 +611,9 @@ class Graph(NodeTable):
         key = (self.edits, outputs)
         if self._alive is None or self._alive[0] != key:
             topology = self.topology()
-            _, order = topological(self, topology)
-            live = is_live(self.codes, topology, order)
-            if outputs:
-                live &= ancestors(self, topology, sorted(outputs))
+            live = ancestors(self, topology, sorted(outputs)) if outputs else np.ones(len(self), bool)
+            if self.has_bare:
+                live &= is_live(self.codes, topology, topological(self, topology)[1])
             live.flags.writeable = False
             self._alive = key, live
         return self._alive[1]

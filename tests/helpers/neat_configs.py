@@ -32,6 +32,7 @@ aggregation_default = random
 aggregation_mutate_rate = 0.3
 aggregation_options = sum
 bias_init_mean = 0.0
+bias_init_type = gaussian
 bias_init_stdev = 1.0
 bias_max_value = 30.0
 bias_min_value = -30.0
@@ -39,6 +40,7 @@ bias_mutate_power = 0.5
 bias_mutate_rate = 0.7
 bias_replace_rate = 0.1
 response_init_mean = 1.0
+response_init_type = gaussian
 response_init_stdev = 0.5
 response_max_value = 30.0
 response_min_value = -30.0
@@ -46,6 +48,7 @@ response_mutate_power = 0.3
 response_mutate_rate = 0.5
 response_replace_rate = 0.1
 weight_init_mean = 0.0
+weight_init_type = gaussian
 weight_init_stdev = 1.5
 weight_max_value = 30
 weight_min_value = -30
@@ -54,6 +57,11 @@ weight_mutate_rate = 0.8
 weight_replace_rate = 0.1
 enabled_default = True
 enabled_mutate_rate = 0.1
+
+enabled_rate_to_true_add = 0.0
+enabled_rate_to_false_add = 0.0
+single_structural_mutation = False
+structural_mutation_surer = default
 
 [DefaultSpeciesSet]
 compatibility_threshold = 3.0
@@ -66,10 +74,16 @@ species_elitism = 2
 [DefaultReproduction]
 elitism = 2
 survival_threshold = 0.2
+min_species_size = 2
 """
 IS_OLD = not hasattr(neat, "InnovationTracker")
-if IS_OLD:
-    OPTIONS = OPTIONS.replace("no_fitness_termination = True\n", "")
+CONNECTED = {
+    "initial_connection": "full_direct",
+    "conn_delete_prob": 0,
+    "node_delete_prob": 0,
+    "enabled_mutate_rate": 0,
+}
+"""Options of genomes without nodes that no enabled connection leads to."""
 
 
 def configuration(path, **options):
