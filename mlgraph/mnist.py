@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import mlgraph
-from mlgraph.app import evaluate, inspect, prune, train
+from mlgraph.app import evaluate, inspect, prune, sweep, train
 from mlgraph.app.arguments import Failure, Parser
 from mlgraph.app.common import FAILED, INTERRUPTED, OK, READER_GONE, complain
 
@@ -44,6 +44,12 @@ COMMANDS = {
         "prune MODEL --sparsity X [options]",
         prune.add_options,
         prune.run,
+    ),
+    "sweep": _Command(
+        "train a network for each of several seeds and sparsities, and compare them",
+        "sweep [options]",
+        sweep.add_options,
+        sweep.run,
     ),
 }
 

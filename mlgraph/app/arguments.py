@@ -13,6 +13,7 @@ from mlgraph._support.checks import FLOAT32_MAX, MOST_SEED
 from mlgraph._support.threads import MOST_THREADS
 
 MOST = 10**9  # upper limit of every count: more than anybody needs, and far from overflow
+MOST_SEEDS = 10**5  # of a sweep
 
 T = TypeVar("T")
 
@@ -87,6 +88,27 @@ def _sizes(text: str) -> tuple[int, ...]:
     return () if text == "none" else tuple(map(int, text.split(",")))
 
 
+def _ranges(text: str) -> tuple[int, ...]:
+    """Integers in ascending order, each once; those of ``0,4-6`` are 0, 4, 5 and 6."""
+    values: set[int] = set()
+    for part in text.split(","):
+        first, dash, last = part.partition("-")
+        low, high = int(first), int(last if dash else first)
+        if not low <= high < low + MOST_SEEDS:
+            raise ValueError
+        values.update(range(low, high + 1))
+    return tuple(sorted(values))
+
+
+def _fractions(text: str) -> tuple[float, ...]:
+    return tuple(sorted(set(map(float, text.split(",")))))
+
+
+def _percent(*values: float) -> str:
+    """What to write instead of a percentage."""
+    return next((f"; {x:g} % is {x / 100:g}" for x in values if 1 < x < 100), "")
+
+
 def _are_counts(values: tuple[int, ...]) -> bool:
     return all(1 <= value <= MOST for value in values)
 
@@ -95,13 +117,19 @@ COUNT = _type(f"an integer from 1 to {MOST}", int, lambda n: 1 <= n <= MOST)
 SECONDS = _type(f"a number of seconds from 0 to {MOST}", float, lambda x: 0 <= x <= MOST)
 INDEX = _type(f"an integer from 0 to {MOST}", int, lambda n: 0 <= n <= MOST)
 SEED = _type("an integer from 0 to 2**64 - 1", int, lambda n: 0 <= n <= MOST_SEED)
+SEEDS = _type(
+    f"at most {MOST_SEEDS} integers from 0 to 2**64 - 1 such as 0-9 or 0,4-6",
+    _ranges,
+    lambda values: values[0] >= 0 and values[-1] <= MOST_SEED and len(values) <= MOST_SEEDS,
+)
 THREADS = _type(f"an integer from 1 to {MOST_THREADS}", int, lambda n: 1 <= n <= MOST_THREADS)
 DECAY = _type("a finite number of at least 0", float, lambda x: 0 <= x <= FLOAT32_MAX)
-FRACTION = _type(
-    "a number from 0 to below 1",
-    float,
-    lambda x: 0 <= x < 1,
-    lambda x: f"; {x:g} % is {x / 100:g}" if 1 < x < 100 else "",
+FRACTION = _type("a number from 0 to below 1", float, lambda x: 0 <= x < 1, _percent)
+FRACTIONS = _type(
+    "numbers from 0 to below 1 such as 0,0.9,0.98",
+    _fractions,
+    lambda values: all(0 <= x < 1 for x in values),
+    lambda values: _percent(*values),
 )
 MOMENTUM = _type(
     "a number from 0 to below 1 (also when rounded to float32)", float, lambda x: bool(0 <= np.float32(x) < 1)

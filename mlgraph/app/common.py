@@ -24,14 +24,12 @@ def add_model_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="saved network (model.npz) or checkpoint (checkpoint.npz)")
 
 
-def add_common_options(group: Any) -> None:
-    """Add the options of every command to a parser or a group of arguments."""
+def add_common_options(group: Any, *, threads: str = "one for each available processor") -> None:
+    """Add the options of every command to a parser or a group of arguments; `threads` describes their default."""
     group.add_argument(
         "--data", metavar="DIR", help="folder with another data set: four IDX files named like MNIST's (default: MNIST)"
     )
-    group.add_argument(
-        "--threads", type=THREADS, metavar="N", help="number of threads (default: one for each available processor)"
-    )
+    group.add_argument("--threads", type=THREADS, metavar="N", help=f"number of threads (default: {threads})")
     group.add_argument("--json", action="store_true", help="print the results as JSON, as the last line of the output")
 
 

@@ -56,7 +56,7 @@ class Display:
         if not self._quiet:
             remark(line)
 
-    def open_bar(self, n_examples: int) -> None:
+    def open_bar(self, total: int, unit: str = "examples") -> None:
         """Show a progress bar if standard error is a terminal and tqdm is installed."""
         if self._quiet or not sys.stderr.isatty():
             return
@@ -67,7 +67,14 @@ class Display:
             return
         # `smoothing=0` shows the mean rate of the run; the latest rate would jump at every
         # validation.
-        self._bar = tqdm(total=n_examples, unit=" examples", unit_scale=True, leave=False, smoothing=0)
+        is_large = unit == "examples"
+        self._bar = tqdm(total=total, unit=f" {unit}", unit_scale=is_large, leave=False, smoothing=0)
+
+    def advance(self) -> None:
+        """Move the progress bar by one."""
+        with self._stopping_at_failure():
+            if self._bar is not None:
+                self._bar.update()
 
     def close_bar(self) -> None:
         """Remove the progress bar."""

@@ -78,6 +78,18 @@ def add_run_options(parser: argparse.ArgumentParser, out: str) -> None:
     group.add_argument("--quiet", action="store_true", help="print nothing except errors and the line of --json")
 
 
+def check_options(given: dict[str, Any], recipe: Recipe) -> None:
+    """Raise a `Failure` if a given option of a new network has no effect in its recipe."""
+    for name in ("dropout", "weight_dropout"):
+        if given.get(name) and not recipe.hidden:
+            raise Failure(f"argument --{name.replace('_', '-')}: there is no hidden layer to drop from")
+    for name in ("method", "by", "block"):
+        if name in given and not recipe.sparsity:
+            raise Failure(f"argument --{name}: needs --sparsity, the fraction of the edges to cut")
+    if "by" in given and recipe.method != "gradual":
+        raise Failure(f"argument --by: works only with --method gradual, got {recipe.method}")
+
+
 def check_decay(recipe: Recipe) -> None:
     """Raise a `Failure` if a step would shrink weights by more than their size."""
     try:
@@ -197,21 +209,13 @@ def _train(
             net.fit(
                 data.train_x,
                 data.train_y,
-                epochs=recipe.epochs,
-                batch_size=recipe.batch_size,
-                learning_rate=recipe.learning_rate,
-                optimizer=recipe.optimizer,
-                momentum=recipe.momentum,
-                weight_decay=recipe.weight_decay,
+                **recipe.fit_options(net),
                 validation_data=(data.test_x, data.test_y),
-                seed=recipe.seed,
                 n_threads=args.threads,
                 callbacks=[after_steps],
                 checkpoint=out / CHECKPOINT if _keeps_checkpoints(args) else None,
                 checkpoint_every=DEFAULT_SECONDS if args.checkpoint_every is None else args.checkpoint_every,
                 resume=args.resume,
-                sparsify=recipe.schedule(net.sparsity),
-                on_nonfinite=recipe.on_nonfinite,
             )
         finally:
             display.close_bar()

@@ -57,6 +57,15 @@ class Recipe:
             return GradualPruning(self.sparsity, start=self.sparse_from, initial=initial, by=self.by, block=self.block)
         return METHODS[self.method](self.sparsity, block=self.block)
 
+    def fit_options(self, net: mlgraph.Network) -> dict[str, Any]:
+        """Arguments of ``net.fit`` that follow from the recipe."""
+        names = ("epochs", "batch_size", "learning_rate", "optimizer", "momentum", "weight_decay", "seed")
+        return {
+            **{name: getattr(self, name) for name in names},
+            "sparsify": self.schedule(net.sparsity),
+            "on_nonfinite": self.on_nonfinite,
+        }
+
 
 METHODS: dict[str, Callable[..., Schedule]] = {"gradual": GradualPruning, "set": SET, "rigl": RigL}
 
@@ -153,15 +162,19 @@ def add_recipe_options(group: Any, recipe: Recipe, names: Iterable[str], **texts
     """Add options for recipe fields with the defaults of `recipe`; `texts` overrides help texts of `OPTIONS`."""
     for name in names:
         kind, metavar, text = OPTIONS[name]
-        value = getattr(recipe, name)
-        default = (":" if metavar == "A:B" else ",").join(map(str, value if isinstance(value, tuple) else [value]))
         group.add_argument(
             f"--{name.replace('_', '-')}",
             type=kind,
             default=argparse.SUPPRESS,  # so that `given_of` sees which options were given
             metavar=metavar,
-            help=f"{texts.get(name, text)} (default: {default})",
+            help=f"{texts.get(name, text)} (default: {as_text(name, getattr(recipe, name))})",
         )
+
+
+def as_text(name: str, value: Any) -> str:
+    """Write a field's value as on the command line."""
+    values = value if isinstance(value, (tuple, list)) else [value]
+    return (":" if OPTIONS[name][1] == "A:B" else ",").join(map(str, values)) or "none"
 
 
 def given_of(args: argparse.Namespace) -> dict[str, Any]:

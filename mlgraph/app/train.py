@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict
 
-from mlgraph.app.arguments import Failure, one_of
+from mlgraph.app.arguments import one_of
 from mlgraph.app.common import load_data
-from mlgraph.app.learning import add_run_options, check_decay, learn
+from mlgraph.app.learning import add_run_options, check_decay, check_options, learn
 from mlgraph.app.recipe import OPTIONS, PRESETS, add_recipe_options, begun_with, given_of
 
 
@@ -29,14 +29,7 @@ def run(args: argparse.Namespace) -> int:
     """Train a network and save it; return the exit status."""
     given = given_of(args)
     recipe = begun_with(args.preset, given)
-    for name in ("dropout", "weight_dropout"):
-        if given.get(name) and not recipe.hidden:
-            raise Failure(f"argument --{name.replace('_', '-')}: there is no hidden layer to drop from")
-    for name in ("method", "by", "block"):
-        if name in given and not recipe.sparsity:
-            raise Failure(f"argument --{name}: needs --sparsity, the fraction of the edges to cut")
-    if "by" in given and recipe.method != "gradual":
-        raise Failure(f"argument --by: works only with --method gradual, got {recipe.method}")
+    check_options(given, recipe)
     check_decay(recipe)
     data = load_data(args.data)
     net = recipe.network(data.train_x.shape[1], data.n_classes)

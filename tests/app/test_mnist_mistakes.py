@@ -43,7 +43,7 @@ def assert_refused(result, message):
         ("--epochs", "argument --epochs: expected one argument"),
         ("--epochs=--", "argument --epochs: expected "),
         ("--resume=yes", "argument --resume: expected no value, got 'yes'"),
-        ("evaluat model.npz", "argument COMMAND: expected train, evaluate, inspect or prune, got 'evaluat'"),
+        ("evaluat model.npz", "argument COMMAND: expected train, evaluate, inspect, prune or sweep, got 'evaluat'"),
         ("--hidden none --dropout 0.5", "argument --dropout: there is no hidden layer to drop from"),
         ("--method set", f"argument --method: {NEEDS_SPARSITY}"),
         ("--sparsity 0.5 --method set --by random", "argument --by: works only with --method gradual, got set"),
