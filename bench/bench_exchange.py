@@ -17,15 +17,15 @@ def lenet():
 @pytest.mark.benchmark(group="exchange of LeNet-300-100")
 @pytest.mark.parametrize("cut", [0, 0.95], ids="{:.0%} cut".format)
 @pytest.mark.parametrize("direction", ["to", "from"])
-@pytest.mark.parametrize("library", ["torch", "sklearn", "networkx"])
+@pytest.mark.parametrize("library", ["torch", "sklearn", "networkx", "onnx"])
 def bench_exchange(benchmark, note, library, direction, cut):
-    """One conversion; scikit-learn's zeros are cut again."""
+    """One conversion; zeros of scikit-learn and ONNX are cut again."""
     pytest.importorskip(library)
     net = lenet()
     if cut:
         net.prune(cut)
     there, back = (getattr(exchange, f"{way}_{library}") for way in ("to", "from"))
-    options = {"torch": {"loss": net.loss}, "sklearn": {"cut_zeros": True}, "networkx": {}}[library]
+    options = {"torch": {"loss": net.loss}, "sklearn": {"cut_zeros": True}, "networkx": {}, "onnx": {}}[library]
     converted = there(net)
     call = (lambda: there(net)) if direction == "to" else (lambda: back(converted, **options))
     result = benchmark.pedantic(call, rounds=7, warmup_rounds=1)
