@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -46,8 +46,7 @@ __all__ = ["GraphClassifier", "GraphRegressor"]
 SCHEDULES: dict[str, Callable[[float], Schedule]] = {"gradual": GradualPruning, "set": SET, "rigl": RigL}
 """The values of `sparsity_schedule` that are names."""
 
-READ: dict[str, Any] = {"accept_sparse": ("csr", "csc"), "dtype": (np.float64, np.float32)}
-"""How scikit-learn checks data."""
+READ: dict[str, Any] = {"accept_sparse": ("csr", "csc"), "dtype": (np.float64, np.float32)}  # for `validate_data`
 
 
 class _Stopping(EarlyStopping):
@@ -212,7 +211,7 @@ class _GraphEstimator(BaseEstimator):
                 raise ValueError("validation_fraction: expected at least two examples to hold out, got one")
         epochs = 1 if partial else self.max_iter
         seen, all_seen, rate = self.t_, epochs * len(targets), self.learning_rate_init
-        stopping = _Stopping(self, monitor, schedule.until if schedule else 0.0)
+        stopping = _Stopping(self, monitor, getattr(schedule, "until", 0.0))
         net.fit(
             X,
             targets,
@@ -226,7 +225,8 @@ class _GraphEstimator(BaseEstimator):
             optimizer=self.solver,
             sample_weight=weight,
             shuffle=self.shuffle,
-            callbacks=[stopping],
+            # Without a callback, one call of the kernels takes many epochs of a small table.
+            callbacks=[stopping] if self.early_stopping or self.n_iter_no_change < np.inf else None,
             verbose=bool(self.verbose),
             sparsify=schedule,
             on_nonfinite=self.on_nonfinite,
@@ -314,9 +314,8 @@ class GraphClassifier(ClassifierMixin, _GraphEstimator):
         One for each epoch; the scores are None without `early_stopping`.
     best_validation_score_ : float or None
         That of the epoch whose parameters `model_` has.
-    n_iter_, t_, n_features_in_, n_layers_, n_outputs_ : int
-        Epochs of the last call, examples seen in all, features, layers with that of the inputs, outputs.
-    feature_names_in_, out_activation_
+    n_iter_, t_, n_features_in_, feature_names_in_, n_layers_, n_outputs_, out_activation_
+        `n_iter_` is the number of epochs of the last call, `t_` that of the examples seen in all.
 
     Examples
     --------
@@ -376,12 +375,13 @@ class GraphClassifier(ClassifierMixin, _GraphEstimator):
     def predict(self, X: Any) -> npt.NDArray[Any]:
         """The likeliest class of each example, or an indicator of zeros and ones for each label."""
         values = self._values(X)  # before the binarizer, which only a fitted estimator has
-        labels: npt.NDArray[Any] = self._label_binarizer.inverse_transform(values, threshold=0.0)
-        return labels
+        return cast("npt.NDArray[Any]", self._label_binarizer.inverse_transform(values, threshold=0.0))
 
     def predict_log_proba(self, X: Any) -> Float64:
         """Logarithms of `predict_proba`, finite also where a probability is 0."""
         values = self._values(X)
+        if len(self.classes_) == 1:
+            return np.zeros((len(values), 1))
         if self.out_activation_ == "softmax":
             return values - np.logaddexp.reduce(values, axis=1, keepdims=True)
         return -np.logaddexp(0, -values if self._is_multilabel else np.hstack([values, -values]))
@@ -434,9 +434,11 @@ class GraphClassifier(ClassifierMixin, _GraphEstimator):
         return np.asarray(of_class if sample_weight is None else of_class * sample_weight, np.float64)
 
     def _strata(self, y: Any) -> Any:
+        if self._is_multilabel:
+            return None
         _, counts = np.unique(y, return_counts=True)
         smaller = min(self.validation_fraction, 1 - self.validation_fraction) * len(y)
-        return y if not self._is_multilabel and counts.min() > 1 and smaller >= len(counts) else None
+        return y if counts.min() > 1 and smaller >= len(counts) else None
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -447,11 +449,8 @@ class GraphClassifier(ClassifierMixin, _GraphEstimator):
 class GraphRegressor(RegressorMixin, MultiOutputMixin, _GraphEstimator):
     """A `Network` for numbers, one or several for each example.
 
-    The loss is the mean squared error, twice that of MLPRegressor. Targets are not scaled; sklearn's
-    TransformedTargetRegressor does that.
-
-    Parameters and attributes are those of `GraphClassifier`, without `class_weight` and `classes_`.
-    Validation scores are R2.
+    The loss is the mean squared error, twice that of MLPRegressor. Targets are not scaled. Parameters and
+    attributes are those of `GraphClassifier`, without `class_weight` and `classes_`. Scores are R2.
 
     Examples
     --------

@@ -51,7 +51,11 @@ N_CHECKS = {"1.6": (67, 60), "1.9": (68, 61)}
 
 
 @pytest.mark.parametrize("kind", [GraphClassifier, GraphRegressor])
-@pytest.mark.parametrize("options", [{}, SMALL, {**SMALL, "solver": "sgd", "activation": "tanh", "dropout": 0.1}])
+@pytest.mark.parametrize(
+    "options",
+    [{}, SMALL, pytest.param({**SMALL, "solver": "sgd", "activation": "tanh", "dropout": 0.1}, marks=pytest.mark.slow)],
+    ids=["default", "small", "sgd"],
+)
 def test_all_checks_of_scikit_learn_pass(kind, options):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -93,6 +97,13 @@ def test_several_labels_for_one_example():
     assert estimator.model_.evaluate(x, y)["accuracy"] == pytest.approx(estimator.score(x, y))
     of_sparse = classifier().fit(x, sparse.csr_matrix(y)).predict(x)
     assert np.array_equal(of_sparse.toarray(), estimator.predict(x))
+    for form in (y, sparse.csr_matrix(y)):
+        assert 0.5 < classifier(early_stopping=True).fit(x, form).best_validation_score_ < 1
+
+
+def test_a_single_class_is_certain():
+    estimator = classifier().fit(IRIS_X, ["here"] * 150)
+    assert set(estimator.predict(IRIS_X)) == {"here"} and (estimator.predict_proba(IRIS_X) == np.ones((150, 1))).all()
 
 
 def test_several_numbers_for_one_example():
@@ -371,6 +382,11 @@ def test_it_learns_as_much_from_diabetes_as_a_linear_model():
 def test_parameters_are_checked(options, message):
     with pytest.raises(ValueError, match=message):
         classifier(**options).fit(IRIS_X, IRIS_Y)
+
+
+def test_a_schedule_must_be_one():
+    with pytest.raises(TypeError, match=r"expected a mlgraph\.Schedule or None, got float"):
+        classifier(sparsity=0.5, sparsity_schedule=float).fit(IRIS_X, IRIS_Y)
 
 
 def test_weights_are_checked():
