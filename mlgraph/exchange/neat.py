@@ -19,9 +19,10 @@ import numpy as np
 
 from mlgraph._support.checks import number, one_of, shown, whole
 from mlgraph.graph import functions as f
+from mlgraph.graph.arrays import bias_places
 from mlgraph.graph.draft import Draft
 from mlgraph.graph.graph import Graph
-from mlgraph.graph.ops import CONSTANT, OPS, PARAMETER, is_operation
+from mlgraph.graph.ops import CONSTANT, NEURON, OPS, PARAMETER, is_operation
 from mlgraph.graph.topology import CycleError, cycle_text
 from mlgraph.graph.views import Neuron, Node, described
 from mlgraph.models.model import Model
@@ -229,19 +230,18 @@ def update_genome(genome: neat.DefaultGenome, config: neat.Config, model: Model)
     """
     if not isinstance(model, Model):
         raise TypeError(f"update_genome: expected a Model, got {type(model).__name__}")
+    if model.scaling not in (None, "unscaled"):
+        raise ValueError("update_genome: the model scales its data, which a genome does not; to_neat writes it whole")
     plan, graph = _plan(*_read_genome(genome, config, "update_genome")), model.graph
-    draft = plan.draft
+    before = np.array(plan.draft.parameters(), np.float32)
     with graph.lock:
-        n, topology = len(draft.codes), graph.topology()
-        sources = topology.sources_of(np.arange(min(n, len(graph))))
-        if graph.codes[:n].tolist() != draft.codes or sources.tolist() != draft.pool:
+        if not _has_structure(graph, plan.draft):
             raise ValueError(
                 "update_genome: the model does not have the nodes and edges of this genome; to_neat writes any network"
             )
         values = graph.get_parameters()
-    before = np.array(draft.parameters(), np.float32)
-    changed = (values[: len(before)] != before).tolist()
-    weights, biases = (iter(part) for part in np.split(values[: len(before)], [len(draft.weights)]))
+    draft, changed = plan.draft, (values != before).tolist()
+    weights, biases = (iter(part) for part in np.split(values, [len(draft.weights)]))
     trained = iter(changed[: len(draft.weights)])
     of_bias = iter(changed[len(draft.weights) :])
     for key, gene in plan.genes.items():
@@ -446,10 +446,15 @@ def _template(table: str, name: str, n: int) -> _Template:
     g = Graph(seed=0)
     made = ACTIVATIONS[name].applied if table == "activation" else AGGREGATIONS[name]
     assert made is not None
-    root = made(*g.add_inputs(n))
-    codes = g.codes.tolist()
-    steps = [g[i].value if codes[i] == CONSTANT else (codes[i], g.sources_of(i).tolist()) for i in range(n, len(g))]
-    return _Template(steps, n, root.id)
+    root = made(*g.add_inputs(n)).id
+    needed = [i for i in range(n, len(g)) if g.alive_for(frozenset([root]))[i]]  # not all of a median's are
+    number = {node: i for i, node in enumerate([*range(n), *needed])}
+    steps: list[tuple[int, Sequence[int]] | float] = []
+    for i in needed:
+        code, _ = g.code_and_record(i)
+        arguments = [number[source] for source in g.sources_of(i).tolist()]
+        steps.append(g[i].value if code == CONSTANT else (code, arguments))
+    return _Template(steps, n, number[root])
 
 
 def _add(draft: Draft, gene: _Gene, made: Mapping[int, int]) -> int:
@@ -483,6 +488,17 @@ def _apply(draft: Draft, template: _Template, nodes: Sequence[int]) -> int:
 
 
 # --- writing --------------------------------------------------------------------------------------
+
+
+def _has_structure(graph: Graph, draft: Draft) -> bool:
+    """Whether the first nodes of a graph are those of a draft, and no others have parameters."""
+    n = len(draft.codes)
+    codes, topology = graph.codes[:n], graph.topology()
+    if codes.tolist() != draft.codes or topology.counts[:n].tolist() != draft.counts:
+        return False
+    has_bias = bias_places(graph, np.flatnonzero(codes >= NEURON)) >= 0
+    is_same = topology.sources_of(np.arange(n)).tolist() == draft.pool and has_bias.tolist() == draft.has_bias
+    return is_same and graph.n_parameters == len(draft.parameters())
 
 
 def _update(

@@ -30,6 +30,8 @@ class Draft:
         As the columns of `mlgraph.graph.nodes`. The sources of a node follow those of the node before.
     weights, biases : list of float
         In the order of `Graph.get_parameters`.
+    has_bias : list of bool
+        By neuron.
     names : dict of str
         By node.
     """
@@ -40,12 +42,13 @@ class Draft:
         self.pool: list[int] = []
         self.weights: list[float] = []
         self.biases: list[float] = []
+        self.has_bias: list[bool] = []
         self.names: dict[int, str] = {}
         self._n_inputs = n_inputs
         self._start = [0] * n_inputs
         self._data = list(range(n_inputs))
         self._constants: dict[float, int] = {}
-        self._of_records: tuple[list[int], list[int], list[bool]] = [], [], []  # first weight, fan-in, has a bias
+        self._of_records: tuple[list[int], list[int]] = [], []  # first weight and fan-in of each neuron
 
     def operation(self, code: int, sources: Sequence[int]) -> int:
         """Add an operation; returns its id."""
@@ -59,10 +62,10 @@ class Draft:
 
     def neuron(self, activation: int, sources: Sequence[int], weights: Sequence[float], bias: float | None) -> int:
         """Add a neuron whose activation has this code; returns its id."""
-        first, fan_in, has_bias = self._of_records
+        first, fan_in = self._of_records
         first.append(len(self.weights))
         fan_in.append(len(sources))
-        has_bias.append(bias is not None)
+        self.has_bias.append(bias is not None)
         self.weights += weights
         if bias is not None:
             self.biases.append(bias)
@@ -88,7 +91,7 @@ class Draft:
             i = int(np.argmin(np.isfinite(vector)))
             what = "weight" if i < len(self.weights) else "bias"
             raise ValueError(f"{what}: expected a number that float32 can hold, got {numbers[i]!r}")
-        graph, (first, fan_in, has_bias) = Graph(), self._of_records
+        graph, (first, fan_in) = Graph(), self._of_records
         place = iter(range(len(self.weights), len(numbers)))
         columns = graph.columns_by_name() | {"born": graph.born}
         for name, values in (
@@ -102,7 +105,7 @@ class Draft:
             ("inputs", list(range(self._n_inputs))),
             ("weights", first),
             ("stride", [1] * len(first)),
-            ("bias", [next(place) if has else -1 for has in has_bias]),
+            ("bias", [next(place) if has else -1 for has in self.has_bias]),
             ("max_sources", fan_in),
         ):
             columns[name].fromlist(values)

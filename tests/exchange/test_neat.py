@@ -258,12 +258,33 @@ def test_a_response_of_0_becomes_1_if_the_weights_behind_it_have_changed(config)
     np.testing.assert_allclose(activated(genome, made, X[:, :2]), model.forward(X[:, :2]), rtol=1e-5, atol=1e-6)
 
 
+def test_copies_and_files_of_a_model_go_back_as_well(config, tmp_path):
+    made = config(num_inputs=7, initial_connection="full_direct", aggregation_options="median")
+    for seed in range(5):
+        genome = genome_of(made, seed)
+        model = exchange.from_neat(genome, made)
+        model.save(tmp_path / "model.npz")
+        before = numbers_of(genome)
+        for other in (copy.deepcopy(model), mlgraph.load(tmp_path / "model.npz")):
+            exchange.update_genome(genome, made, other)
+            assert numbers_of(genome) == before
+
+
 def test_models_of_another_structure_do_not_go_into_a_genome(config):
     made = config(num_outputs=1)
     genome = by_hand(made, {(-1, 0): 1.0, (-2, 0): 1.0})
     before, model = numbers_of(genome), exchange.from_neat(genome, made)
-    model.outputs[0].in_edges[0].prune()
-    with pytest.raises(ValueError, match="does not have the nodes and edges of this genome"):
+    others = [exchange.from_neat(genome, made) for _ in range(5)]
+    others[0].outputs[0].in_edges[0].prune()
+    others[1].outputs[0].activation = "tanh"
+    others[2].outputs[0].bias = None
+    others[3].graph.add_neuron(others[3].graph.inputs)
+    others[4] = exchange.from_neat(by_hand(made, {(-1, 0): 1.0, (-3, 0): 1.0}), made)
+    for other in others:
+        with pytest.raises(ValueError, match="does not have the nodes and edges of this genome"):
+            exchange.update_genome(genome, made, other)
+    model.scaling = np.zeros(3), np.ones(3)
+    with pytest.raises(ValueError, match="the model scales its data"):
         exchange.update_genome(genome, made, model)
     with pytest.raises(TypeError, match="expected a Model, got Graph"):
         exchange.update_genome(genome, made, model.graph)
