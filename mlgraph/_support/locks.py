@@ -54,6 +54,11 @@ class Shared(Declared):
         """Repair the object in a forked child: the thread that held the lock may have been in the middle of a write."""
 
     @property
+    def is_locked_here(self) -> bool:
+        """Whether this thread holds the lock, so that other threads would wait for it."""
+        return bool(self.lock._is_owned())  # type: ignore[attr-defined]
+
+    @property
     def is_training(self) -> bool:
         """Whether a run is training the graph."""
         return self._training() is not None

@@ -48,7 +48,7 @@ STATE = {"sgd": (), "momentum": ("first",), "adam": ("first", "second")}
 """The vectors of `graph.storage.state` that each optimizer keeps."""
 
 MAX_CACHED = 64
-"""Maximum number of requested nodes for which a call caches their slots and, for few examples, the whole call."""
+"""Maximum number of requested nodes for which a call caches their slots and, if data do not matter, the whole call."""
 
 _NO_SLOTS = np.zeros(0, np.int32)
 _NO_EDGES = np.zeros(0, np.uint64)
@@ -111,7 +111,7 @@ class Engine:
         self._reading = np.array(reading, np.int64).reshape(-1, 2)
         self._prepared: tuple[tuple[Any, ...], Arrays, bytes, tuple[Any, ...]] | None = None
         self._last: tuple[tuple[Any, ...] | None, _Call | None] = None, None
-        """The last call of few examples, and the request that it was made for."""
+        """The last call that was alike for all examples, and the request that it was made for."""
 
     def __reduce__(self) -> tuple[type[Engine], tuple[Graph, Plan, HoleMap | None, Plan]]:
         # A copy allocates its own arrays, so the addresses prepared here are not valid for it.
@@ -136,7 +136,7 @@ class Engine:
 
     def compute(self, examples: Examples, **options: Any) -> tuple[int, Float32, Float32]:
         """As `execute`, for calls that do not change parameters; many examples are computed by blocks with holes."""
-        if not pays_off(len(examples)):  # a shortcut: for one example, each Python call counts
+        if not pays_off(len(examples)) or not self._candidates:  # a shortcut: for small graphs, each Python call counts
             return self.execute(examples, **options)
         return self._through_holes(Engine.execute, examples, **options)
 
@@ -262,9 +262,12 @@ class Engine:
         if self._holes is not None:
             arrays, total = self._copied(self._holes, vectors, gradient, n_threads)
         training, key = seed is not None, None
-        is_plain = steps is None and optimizer is None and not training and few is None and n <= FEW
+        # For more examples, what they contain may decide how dense blocks and bytes are swept.
+        alike = n <= FEW or (examples.floats is not None and not plan.dense_read_data)
+        is_plain = steps is None and optimizer is None and not training and few is None and alike
         if is_plain and len(objective.nodes) + len(values) + len(adjoints) <= MAX_CACHED:
-            key = examples.array.dtype, update, n_threads, tuple(objective.nodes), tuple(values), tuple(adjoints)
+            nodes = tuple(objective.nodes), tuple(values), tuple(adjoints)
+            key = max(n, FEW), examples.array.dtype, update, n_threads, *nodes
         call = self._last_call(key, arrays) if key else None
         if call is None:
             call = self._described(
@@ -360,7 +363,7 @@ class Engine:
         return -1, none, none
 
     def _last_call(self, key: tuple[Any, ...], arrays: Arrays) -> _Call | None:
-        """The last call, if it also fits this request. For few examples, which are one tile, the key decides."""
+        """The last call, if it also fits this request, of which `key` has all but the weights."""
         before, call = self._last
         # A call that a signal interrupted may have prepared another description, and other memory.
         if before != key or call is None or self._prepared is None or call.prepared is not self._prepared[2]:

@@ -72,6 +72,12 @@ class Examples:
     def __len__(self) -> int:
         return len(self.array)
 
+    def copy(self) -> Examples:
+        """The same data, in the same arrays, for another thread: only the copies of some columns are its own."""
+        other = object.__new__(Examples)
+        vars(other).update(vars(self), _narrowed=None, _room=None, _read=None)
+        return other
+
     def read(self, rows: Any, columns: Any) -> Float64:
         """Some of the data in float64; bytes are divided by 255."""
         part = self.array[rows, columns]

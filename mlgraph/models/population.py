@@ -294,7 +294,7 @@ class Population(Declared, MutableSequence[Model]):
         UserWarning
             As `Model.fit`.
         """
-        from mlgraph.training.fitting import prepared
+        from mlgraph.training.fitting import prepared, require_parameters
         from mlgraph.training.nonfinite import NonFiniteError
 
         for name in OF_ONE_MODEL:
@@ -304,14 +304,23 @@ class Population(Declared, MutableSequence[Model]):
         members = self._current("fit")
         side_by_side = 2 * len(members) > (checked_threads(n_threads) or default_threads())
 
-        def run_of(model: Model) -> Run:
+        def run_of(model: Model) -> tuple[Model, Run]:
             bound = _FIT.bind(model, data, y, n_threads=1 if side_by_side else n_threads, **options)
             bound.apply_defaults()
             _, _, _, *others = bound.arguments
-            return prepared(model, data, y, **{name: bound.arguments[name] for name in others})
+            return model, prepared(model, data, y, **{name: bound.arguments[name] for name in others})
 
-        runs = [_named(i, run_of, model) for i, model in enumerate(members)]
+        runs: list[Run] = []
+        for i, (model, (first, run)) in enumerate(zip(members, _shared(members, data, run_of), strict=True)):
+            runs.append(run if model is first else _named(i, run.of, model))
+        for i, model in enumerate(members):
+            _named(i, require_parameters, model)
+            with model.graph.lock:
+                model.graph.require_not_training(f"fit: member {i}")
         work = sum(run.n_examples * engine_of(model).plan.work for run, model in zip(runs, members, strict=True))
+        at_once = threads_for(n_threads, work / len(runs)) if side_by_side else 1
+        if any(model.graph.is_locked_here for model in members):
+            at_once = 1  # other threads would wait for ever
         failed: dict[int, NonFiniteError] = {}
 
         def train(i: int, check: Callable[[], None]) -> None:
@@ -320,7 +329,7 @@ class Population(Declared, MutableSequence[Model]):
             except NonFiniteError as error:
                 failed[i] = error
 
-        _in_threads(train, len(runs), threads_for(n_threads, work / len(runs)) if side_by_side else 1)
+        _in_threads(train, len(runs), at_once)
         for run in runs:
             run.warn()
         if failed:

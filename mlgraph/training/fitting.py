@@ -65,6 +65,8 @@ BELOW_1 = float(np.nextafter(1.0, 0.0))
 LEAST_EPOCHS, LEAST_STEPS = 10, 2000
 """The default number of epochs gives a run at least so many of both."""
 
+CHANGED = "fit: a layer was added to the network while fit read its arguments"
+
 SMALLEST_BATCH, LARGEST_BATCH, N_BATCHES = 32, 128, 64
 """Bounds of the default batch size, and batches of an epoch between them."""
 
@@ -81,11 +83,15 @@ class Run(NamedTuple):
         Called after `train`, warns if the run has diverged.
     n_examples : int
         Examples of all epochs.
+    of : callable
+        The same run of another model, which reads the same data alike (`reading_of`) and has as many
+        inputs and outputs and the same loss. The two may train at the same time.
     """
 
     train: Callable[[Callable[[], Any]], None]
     warn: Callable[[], None]
     n_examples: int
+    of: Callable[[Model], Run]
 
 
 def prepared(
@@ -173,96 +179,108 @@ def prepared(
     warned = warn_of_bytes(raw)
     examples = raw.in_bytes(n_threads)
     examples.check_trainable()
-    warn_of_targets(model, objective)
-    held_out: list[Any] = []
-    validate: Callable[[], dict[str, float]] | None = None
+    held_out: tuple[Examples, Objective, Any] | None = None
     if validation_data is not None:
-        held_out_examples, held_out_objective, held_out_y = _read_validation(
-            model, validation_data, scaling, classes, warned, n_threads
-        )
-        more.check(model, held_out_objective, held_out_y)
-        held_out = _recorded(held_out_examples, held_out_objective)
-        validate = partial(_validate, model, held_out_examples, held_out_objective, n_threads, more, held_out_y)
-
-    # Prepare the run.
-    acting: ScheduleRunner | None = None
-    if sparsify is not None:
-        acting = ScheduleRunner(
-            sparsify, model, given.array, y, raw.array.shape[1], objective, classes, course.epochs, n_threads
-        )
+        held_out = _read_validation(model, validation_data, scaling, classes, warned, n_threads)
+        more.check(model, held_out[1], held_out[2])
+    scheduled = None if sparsify is None else (given.array, y, raw.array.shape[1])
     columns = given.columns
 
     # Of the data, only what this function reads stays in memory: no floats if the examples are now bytes.
-    def run(between: Callable[[], Any]) -> None:
-        with model.graph.in_training(keeps_options=checkpoint is not None):
-            state = RunState(History())
-            state.history.add_metrics(more.names)
-            keeper: Checkpoint | None = None
-            # With the lock: another thread may edit the graph, or compile it and so move the parameters.
-            with seeded(model.graph, seed) as run_seed:
-                if objective.nodes != model.loss_ids:
-                    raise RuntimeError("fit: a layer was added to the network while fit read its arguments")
-                engine_of(model)
-                if checkpoint is not None:
-                    from mlgraph.training.checkpoint import Checkpoint
+    def run_of(model: Model, objective: Objective, examples: Examples) -> Run:
+        warn_of_targets(model, objective)
+        validate: Callable[[], dict[str, float]] | None = None
+        if held_out:
+            held_out_examples, held_out_objective, held_out_y = held_out
+            held_out_objective = held_out_objective._replace(nodes=objective.nodes)
+            validate = partial(
+                _validate, model, held_out_examples.copy(), held_out_objective, n_threads, more, held_out_y
+            )
+        acting: ScheduleRunner | None = None
+        if sparsify is not None and scheduled is not None:
+            acting = ScheduleRunner(sparsify, model, *scheduled, objective, classes, course.epochs, n_threads)
 
-                    arguments = {
-                        **course._asdict(),
-                        "learning_rate": _recorded_rates(rates, sampled_rates),
-                        "momentum": momentum,
-                        "clip_norm": clip_norm,
-                        "optimizer": optimizer,
-                        "on_nonfinite": on_nonfinite,
-                        "sparsify": repr(sparsify),
-                        "metrics": more.names,
-                    }
-                    named = [] if classes is None else [np.frombuffer(json.dumps(classes).encode(), np.uint8)]
-                    data = {"data": _recorded(examples, objective) + named, "validation data": held_out}
-                    keeper = Checkpoint(
-                        checkpoint, checkpoint_every, model, len(examples), state, arguments, data, run_seed
+        def run(between: Callable[[], Any]) -> None:
+            with model.graph.in_training(keeps_options=checkpoint is not None):
+                state = RunState(History())
+                state.history.add_metrics(more.names)
+                keeper: Checkpoint | None = None
+                # With the lock: another thread may edit the graph, or compile it and so move the parameters.
+                with seeded(model.graph, seed) as run_seed:
+                    if objective.nodes != model.loss_ids:
+                        raise RuntimeError(CHANGED)
+                    engine_of(model)
+                    if checkpoint is not None:
+                        from mlgraph.training.checkpoint import Checkpoint
+
+                        arguments = {
+                            **course._asdict(),
+                            "learning_rate": _recorded_rates(rates, sampled_rates),
+                            "momentum": momentum,
+                            "clip_norm": clip_norm,
+                            "optimizer": optimizer,
+                            "on_nonfinite": on_nonfinite,
+                            "sparsify": repr(sparsify),
+                            "metrics": more.names,
+                        }
+                        named = [] if classes is None else [np.frombuffer(json.dumps(classes).encode(), np.uint8)]
+                        data = {
+                            "data": _recorded(examples, objective) + named,
+                            "validation data": _recorded(*held_out[:2]) if held_out else [],
+                        }
+                        keeper = Checkpoint(
+                            checkpoint, checkpoint_every, model, len(examples), state, arguments, data, run_seed
+                        )
+                    if keeper and resume and keeper.resume(any_seed=seed is None):
+                        run_seed = keeper.seed
+                    else:
+                        _begin(model, optimizer)
+                    if acting:
+                        acting.begin(run_seed)
+                    model.history = state.history
+                    model._scaling, model._columns, model._classes = scaling, model.columns or columns, classes
+                few = takes_few(sizes, len(examples))
+                learning = Learning(objective, optimizer, (momentum, 0.999, 1e-8), run_seed, few, n_threads, clip_norm)
+                options = Options(course, learning, wants_each_step(called))
+                if keeper:
+                    options.fixed = "a run with a checkpoint keeps its options, with which it would be resumed"
+
+                # Train.
+                for each in called:
+                    if isinstance(each, Callback):
+                        each.on_train_begin(model)
+                report = Report(state.history, course.epochs) if verbose else None
+                with keeper.interrupts if keeper else nullcontext(), keeper or nullcontext(), report or nullcontext():
+                    train(
+                        partial(execute, model),
+                        examples,
+                        options,
+                        guard=Guard(model, on_nonfinite, examples, learning),
+                        validate=validate,
+                        call=partial(call, called) if called else None,
+                        model=model,
+                        state=state,
+                        between=keeper.between_steps if keeper else between,
+                        report=report,
+                        n_edges=lambda: model.n_edges,
+                        sparse=acting,
                     )
-                if keeper and resume and keeper.resume(any_seed=seed is None):
-                    run_seed = keeper.seed
-                else:
-                    _begin(model, objective, optimizer)
-                if acting:
-                    acting.begin(run_seed)
-                model.history = state.history
-                model._scaling, model._columns, model._classes = scaling, model.columns or columns, classes
-            few = takes_few(sizes, len(examples))
-            learning = Learning(objective, optimizer, (momentum, 0.999, 1e-8), run_seed, few, n_threads, clip_norm)
-            options = Options(course, learning, wants_each_step(called))
-            if keeper:
-                options.fixed = "a run with a checkpoint keeps its options, with which it would be resumed"
+                for each in called:
+                    if isinstance(each, Callback):
+                        each.on_train_end(model)
 
-            # Train.
-            for each in called:
-                if isinstance(each, Callback):
-                    each.on_train_begin(model)
-            report = Report(state.history, course.epochs) if verbose else None
-            with keeper.interrupts if keeper else nullcontext(), keeper or nullcontext(), report or nullcontext():
-                train(
-                    partial(execute, model),
-                    examples,
-                    options,
-                    guard=Guard(model, on_nonfinite, examples, learning),
-                    validate=validate,
-                    call=partial(call, called) if called else None,
-                    model=model,
-                    state=state,
-                    between=keeper.between_steps if keeper else between,
-                    report=report,
-                    n_edges=lambda: model.n_edges,
-                    sparse=acting,
-                )
-            for each in called:
-                if isinstance(each, Callback):
-                    each.on_train_end(model)
+        def warn() -> None:
+            warn_of_divergence(model.history, examples, objective)
 
-    def warn() -> None:
-        warn_of_divergence(model.history, examples, objective)
+        def of(other: Model) -> Run:
+            nodes = other.loss_ids
+            if (other.loss, len(nodes)) != (objective.loss, len(objective.nodes)):
+                raise RuntimeError(CHANGED)
+            return run_of(other, objective._replace(nodes=nodes), examples.copy())
 
-    return Run(run, warn, course.epochs * len(examples))
+        return Run(run, warn, course.epochs * len(examples), of)
+
+    return run_of(model, objective, examples)
 
 
 def _scaling_for(model: Model, data: Data, standardize: bool, *, targets_in_x: bool) -> Scaling:
@@ -334,9 +352,14 @@ def _recorded(examples: Examples, objective: Objective) -> list[npt.NDArray[Any]
     return [examples.array, objective.label, objective.target, *weights]
 
 
-def _begin(model: Model, objective: Objective, optimizer: str) -> None:
-    """Clear the optimizer's state for a run from the start. A resumed run keeps it, and may have no parameter left."""
+def require_parameters(model: Model) -> None:
+    """A ValueError if there is nothing that `fit` could train."""
     graph = model.graph
-    if not (graph.codes[graph.alive_for(frozenset(objective.nodes))] >= PARAMETER).any():
+    if not (graph.codes[graph.alive_for(frozenset(model.loss_ids))] >= PARAMETER).any():
         raise ValueError("fit: the loss depends on no weight or parameter, so there is nothing to train")
+
+
+def _begin(model: Model, optimizer: str) -> None:
+    """Clear the optimizer's state for a run from the start. A resumed run keeps it, and may have no parameter left."""
+    require_parameters(model)
     begin_state(model, optimizer)

@@ -335,12 +335,60 @@ def test_a_prediction_that_is_unclear_names_the_member():
 
 def test_an_error_in_one_run_ends_all_between_two_steps():
     population = mlgraph.Population(networks())
-    with population[3].graph.in_training(), pytest.raises(RuntimeError, match="already being trained"):
-        population.fit(X, Y, epochs=10**9, n_threads=4)
+
+    def rate(p):
+        if p not in checked and threading.current_thread() is not threading.main_thread():
+            raise ZeroDivisionError
+        checked.add(p)
+        return 0.001
+
+    checked = set()
+    with pytest.raises(ZeroDivisionError):
+        population.fit(X, Y, epochs=10**6, n_threads=2, learning_rate=rate)
     assert not any(model.graph.is_training for model in population)
-    assert population[0].history.batch_loss.size and not population[6].history.batch_loss.size
-    assert np.isfinite(population.evaluate(X, Y)["loss"]).all()
     population.fit(X, Y, **FIT)
+    assert np.isfinite(population.evaluate(X, Y)["loss"]).all()
+
+
+def test_a_member_that_cannot_train_is_named_before_any_begins():
+    population = mlgraph.Population(dags())
+    g = mlgraph.Graph()
+    population.append(mlgraph.Model(g, mlgraph.tanh(g.add_inputs(INPUTS)[0]), loss="binary_cross_entropy"))
+    with pytest.raises(ValueError, match="member 7: fit: the loss depends on no weight"):
+        population.fit(FLOATS, QUESTION, **FIT)
+    del population[7]
+    with population[3].graph.in_training(), pytest.raises(RuntimeError, match="fit: member 3: not possible"):
+        population.fit(FLOATS, QUESTION, **FIT)
+    assert not any(model.history.batch_loss.size for model in population)
+
+
+def test_a_lock_that_the_caller_holds_is_no_deadlock():
+    alone, population = networks(), mlgraph.Population(networks())
+    with population[2].graph.one_edit():
+        population.fit(X, Y, **FIT, n_threads=2)
+    for model in alone:
+        model.fit(X, Y, **FIT)
+    assert [bits(model) for model in population] == [bits(model) for model in alone]
+
+
+def test_a_member_that_another_thread_uses_is_waited_for():
+    population = mlgraph.Population(networks())
+    expected, held, go_on = population.forward(X), threading.Event(), threading.Event()
+
+    def use():
+        with population[2].graph.lock:
+            held.set()
+            go_on.wait(10)
+            for model in population:  # whoever waits for the one that is held here must hold no other
+                with model.graph.lock:
+                    pass
+
+    thread = threading.Thread(target=use)
+    thread.start()
+    held.wait()
+    threading.Timer(0.05, go_on.set).start()
+    assert np.array_equal(population.forward(X), expected)
+    thread.join()
 
 
 @pytest.mark.parametrize("n_threads", [1, 2])
