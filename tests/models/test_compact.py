@@ -21,9 +21,10 @@ def pruned(**options):
 def test_compact_network_has_the_live_part_of_each_layer(tmp_path, options):
     net = pruned(**options)
     alive = [np.array([neuron.alive for neuron in layer]) for layer in net.layers]
-    before, bits, outputs = len(net.graph), net.graph.get_parameters().tobytes(), net.forward(X).tobytes()
+    before, bits, outputs = len(net.graph), net.graph.get_parameters().tobytes(), net.forward(X)
     small = net.compact()
-    assert small.forward(X).tobytes() == outputs
+    # The edge out of a dead neuron, which adds 0, may change the order in which a build sums the others.
+    np.testing.assert_allclose(small.forward(X), outputs, rtol=1e-5, atol=1e-6)
     assert small.n_edges == net.n_edges and small.n_parameters == net.n_parameters == small.graph.n_parameters
     assert len(small.graph) == before - sum(np.count_nonzero(~here) for here in alive) < before
     below = np.ones(X.shape[1], bool)
@@ -37,8 +38,8 @@ def test_compact_network_has_the_live_part_of_each_layer(tmp_path, options):
     loaded = mlgraph.load(tmp_path / "model.npz")
     for model in (small, loaded):
         model.fit(X, Y, epochs=2, optimizer="adam", learning_rate=0.01, seed=4)
-    assert loaded.forward(X).tobytes() == small.forward(X).tobytes() != outputs
-    assert (len(net.graph), net.graph.get_parameters().tobytes(), net.forward(X).tobytes()) == (before, bits, outputs)
+    assert loaded.forward(X).tobytes() == small.forward(X).tobytes() != net.forward(X).tobytes() == outputs.tobytes()
+    assert (len(net.graph), net.graph.get_parameters().tobytes()) == (before, bits)
 
 
 def test_compact_of_a_network_without_dead_nodes_is_a_copy():
