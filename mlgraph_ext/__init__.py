@@ -1,11 +1,12 @@
 """How is it computed fast? By these kernels, in the best build that the processor can run.
 
 Read `_sweep.pyx` first: the design list at its head introduces the words used everywhere. Next come
-the data that kernels share (`_vector.pxi`, `_program.pxi`), then the schedule (`_queue.pxi`;
+the data that kernels share (`_vector.pxi`, `_instruction.pxi`, `_program.pxi`), then the schedule (`_queue.pxi`;
 `_tiles.pxi` for phase 1, `_units.pxi` for phase 2), then the kernels: `_dense.pxi`; `_entries.pxi`
 and `_runs.pxi`; `_rows.pxi` and `_quads.pxi`; `_ops.pxd` and `_elementwise.pxi`; `_update.pxi`.
-Two modules stand alone: `_topology.pyx`, graph algorithms for plans, edits and pruning, and
-`_interrupts.pyx`, which defers signals.
+Two modules stand alone: `_topology.pyx`, graph algorithms for plans, edits and pruning, with the
+passes of the compiler (`_grouping.pxi`, `_layout.pxi`, `_neurons.pxi`), and `_interrupts.pyx`, which
+defers signals.
 
 MLGRAPH_ISA overrides the choice of the build. A build uses its instruction set from its first line
 on, initialisation included, so importing one that the processor lacks crashes without an exception.

@@ -1,3 +1,4 @@
+from array import array
 from typing import Any
 
 import numpy.typing as npt
@@ -51,3 +52,110 @@ def find_neurons(
     bias: _Array,
     readers: _Array,
 ) -> int: ...
+def distinct(code: _Array, nodes: _Array) -> set[int]: ...
+def group(
+    nodes: _Array,
+    level: _Array,
+    code: _Array,
+    like: _Array,
+    start: _Array,
+    count: _Array,
+    pool: _Array,
+    detail: _Array,
+    off_loss: _Array,
+    fused: _Array,
+    fused_bias: _Array,
+    data: _Array,
+    bias: array[int],
+    n_inputs: int,
+    dense_from: int,
+    dense_among_others: int,
+    member: _Array,
+    first: _Array,
+    dense: _Array,
+    alike: _Array,
+) -> int: ...
+
+class Layout:
+    def __init__(
+        self,
+        member: _Array,
+        first: _Array,
+        size: _Array,
+        dense: _Array,
+        code: _Array,
+        count: _Array,
+        part: _Array,
+        fused: _Array,
+        begin: _Array,
+        fused_weight: _Array,
+        fused_bias: _Array,
+        data: _Array,
+        bias: array[int],
+        panel: int,
+    ) -> None: ...
+    def in_place(self, weights: array[int], stride: array[int], bias: array[int], used: int, where: _Array) -> int: ...
+    def length(self, fan: _Array, bias: array[int]) -> int: ...
+
+def move_groups(
+    layout: Layout,
+    weights: array[int],
+    stride: array[int],
+    bias: array[int],
+    fan: _Array,
+    new_weights: _Array,
+    new_stride: _Array,
+    new_bias: _Array,
+    origin: _Array,
+    where: _Array,
+) -> None: ...
+def fan_of_records(code: array[int], count: array[int], data: array[int], fan: _Array) -> None: ...
+def read_sources(
+    member: _Array,
+    first: _Array,
+    size: _Array,
+    dense: _Array,
+    code: _Array,
+    start: _Array,
+    count: _Array,
+    pool: _Array,
+    slot: _Array,
+    n_slots: int,
+    wants: _Array,
+    off_loss: _Array,
+    n_inputs: int,
+    whole: _Array,
+    facts: _Array,
+) -> tuple[bool, int, int]: ...
+def add_neurons(
+    member: _Array,
+    first: _Array,
+    size: _Array,
+    dense: _Array,
+    code: _Array,
+    start: _Array,
+    count: _Array,
+    pool: _Array,
+    slot: _Array,
+    node_of: _Array,
+    wants: _Array,
+    off_loss: _Array,
+    n_inputs: int,
+    alike: _Array,
+    whole: _Array,
+    in_quads: _Array,
+    facts: _Array,
+    where: _Array,
+    part: _Array,
+    fused: _Array,
+    halves: _Array,
+    dropout: _Array,
+    number: _Array,
+    lanes: int,
+    panel: int,
+    n_extra: int,
+    program: _Array,
+    index: _Array,
+    index_at: int,
+    reader: _Array,
+) -> tuple[int, int, int]: ...

@@ -5,7 +5,7 @@ A graph is given as compressed rows: the sources of node i are ``pool[start[i]:s
 """
 
 from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint64_t
-from libc.stdlib cimport free, malloc
+from libc.stdlib cimport calloc, free, malloc, qsort
 from libc.string cimport memcmp
 
 ctypedef fused ints:
@@ -14,6 +14,10 @@ ctypedef fused ints:
 
 
 include "_simplify.pxi"
+include "_grouping.pxi"
+include "_layout.pxi"
+include "_instruction.pxi"
+include "_neurons.pxi"
 
 
 def runs(const int64_t[::1] first, const int64_t[::1] stride, const int64_t[::1] count, ints[::1] out):
@@ -71,9 +75,26 @@ cdef bint is_graph(const int64_t[::1] start, const int32_t[::1] count, const int
 
 def same_lists(const int64_t[::1] start, const int32_t[::1] count, const int32_t[::1] pool, int64_t[::1] first):
     """Set first[i] to the index of the first list that equals list i, ``pool[start[i] : start[i] + count[i]]``."""
-    cdef int64_t n = start.shape[0], size = 16, i, found
-    cdef bint good = count.shape[0] == n == first.shape[0]
+    cdef int64_t n = start.shape[0]
+    cdef int failure = 1
+    if n == 0 and count.shape[0] == first.shape[0] == 0:
+        return
+    if count.shape[0] == n == first.shape[0]:
+        with nogil:
+            failure = find_same_lists(&start[0], &count[0], n, pool, &first[0])
+    if failure == 2:
+        raise MemoryError(f"same_lists: {n} lists")
+    if failure:
+        raise ValueError(f"start, count, first: expected {n} runs of {pool.shape[0]} numbers, got others")
+
+
+cdef int find_same_lists(
+    const int64_t* start, const int32_t* count, int64_t n, const int32_t[::1] pool, int64_t* first
+) noexcept nogil:
+    """As `same_lists`; returns 1 if these are not lists, 2 without memory."""
+    cdef int64_t size = 16, i, found
     cdef uint64_t h
+    cdef bint good = True
     while size < 2 * n:
         size = 2 * size
     cdef int64_t* table = <int64_t*>malloc(2 * size * sizeof(int64_t))  # two hash tables: lists by address and by content
@@ -81,38 +102,36 @@ def same_lists(const int64_t[::1] start, const int32_t[::1] count, const int32_t
     if table == NULL or content == NULL:
         free(table)
         free(content)
-        raise MemoryError(f"same_lists: {n} lists")
-    with nogil:
-        for i in range(2 * size):
-            table[i] = -1
-        for i in range(n if good else 0):
-            if not (start[i] >= 0 and 0 <= count[i] <= pool.shape[0] - start[i]):
-                good = False
+        return 2
+    for i in range(2 * size):
+        table[i] = -1
+    for i in range(n):
+        if not (start[i] >= 0 and 0 <= count[i] <= pool.shape[0] - start[i]):
+            good = False
+            break
+        h = mix(mix(1, <uint64_t>start[i]), <uint64_t>count[i]) & (size - 1)
+        while table[h] >= 0 and not (start[table[h]] == start[i] and count[table[h]] == count[i]):
+            h = (h + 1) & (size - 1)
+        if table[h] >= 0:
+            first[i] = first[table[h]]
+            continue
+        table[h] = i
+        content[i] = mix_all(&pool[start[i]] if count[i] else NULL, count[i])
+        h = content[i] & (size - 1)
+        while True:
+            found = table[size + h]
+            if found < 0:
+                table[size + h] = first[i] = i
                 break
-            h = mix(mix(1, <uint64_t>start[i]), <uint64_t>count[i]) & (size - 1)
-            while table[h] >= 0 and not (start[table[h]] == start[i] and count[table[h]] == count[i]):
-                h = (h + 1) & (size - 1)
-            if table[h] >= 0:
-                first[i] = first[table[h]]
-                continue
-            table[h] = i
-            content[i] = mix_all(&pool[start[i]] if count[i] else NULL, count[i])
-            h = content[i] & (size - 1)
-            while True:
-                found = table[size + h]
-                if found < 0:
-                    table[size + h] = first[i] = i
-                    break
-                if content[found] == content[i] and count[found] == count[i] and (
-                    count[i] == 0 or memcmp(&pool[start[found]], &pool[start[i]], count[i] * sizeof(int32_t)) == 0
-                ):
-                    first[i] = found
-                    break
-                h = (h + 1) & (size - 1)
+            if content[found] == content[i] and count[found] == count[i] and (
+                count[i] == 0 or memcmp(&pool[start[found]], &pool[start[i]], count[i] * sizeof(int32_t)) == 0
+            ):
+                first[i] = found
+                break
+            h = (h + 1) & (size - 1)
     free(table)
     free(content)
-    if not good:
-        raise ValueError(f"start, count, first: expected {n} runs of {pool.shape[0]} numbers, got others")
+    return not good
 
 
 cdef uint64_t mix(uint64_t h, uint64_t x) noexcept nogil:

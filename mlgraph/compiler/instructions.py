@@ -32,7 +32,7 @@ NARROW = PANELS_AT_ONCE * PANEL
 class Instruction(NamedTuple):
     """Consecutive nodes that one kernel call computes.
 
-    The fields must match the struct `Instruction` in ``mlgraph_ext/_program.pxi``, which explains each of them.
+    The fields must match the struct `Instruction` in ``mlgraph_ext/_instruction.pxi``, which explains each of them.
     """
 
     kind: int

@@ -16,17 +16,7 @@ import mlgraph_ext
 from mlgraph._support.array_types import Bool, Float32, Int32, Int64, UInt8
 from mlgraph._support.locks import cached_property
 from mlgraph.compiler.grouping import DENSE_FROM, Dropout, Groups, group
-from mlgraph.compiler.instructions import (
-    KINDS,
-    LANES,
-    LIST_TILES,
-    OF_NEURONS,
-    Instruction,
-    Rows,
-    extra_floats,
-    halves_of,
-    in_quads,
-)
+from mlgraph.compiler.instructions import KINDS, LANES, LIST_TILES, OF_NEURONS, Instruction, Rows, halves_of
 from mlgraph.compiler.layout import lay_out
 from mlgraph.compiler.lowering import BIAS, OF_BIASED, Lowered, lower
 from mlgraph.graph import ops
@@ -154,8 +144,6 @@ class Plan:
         self.slot[self.node] = np.arange(len(self.node))
         self.slot = self.slot[low.same]
         self.program = np.array([Instruction(0, 0, 0, 0)], np.int64).repeat(len(groups.first), axis=0)
-        self._index: list[Int32] = []
-        self._index_length = 0
         # The block that is the only reader of a slot; -1 for no reader, -2 for several or for others.
         self._reader = np.full(len(self.node), -1)
 
@@ -167,18 +155,16 @@ class Plan:
         arguments = self._add_operations(low, groups, wants & ~off_loss)
         self.constants = self._add_constants(graph, low, groups)
         self.reads_directly = 0 < len(inputs) < MAX_COLUMNS and not (arguments < len(inputs)).any()
-        self.dense_read_data = self.rows_read_data = False
-        self.n_masked = self.n_extra = self.n_edges = 0
+        self.n_extra = 0
         self.work = ROW_WORK * len(arguments)
-        self.read_slots, self.edge_scale = (0, 0), 1.0
-        self._add_trained(graph, low, groups, wants, dropout, off_loss)
+        self.edge_scale = 1.0
+        self._add_trained(graph, low, groups, wants, dropout, off_loss, arguments)
         self._drop_operations(low, groups, dropout)
 
-        self.index = np.concatenate([*self._index, np.zeros(1, np.int32)])
         added = self._reader < 0
         added[: len(inputs)] &= want_inputs
         self.first_zeroed = int(np.argmax(np.append(added, True)))
-        del self._reader, self._index, self._index_length  # frees a second copy of the index
+        del self._reader
         self.n_extra = padded(self.n_extra)
         self.edits, self.moves = graph.edits, graph.storage.moves
 
@@ -198,7 +184,7 @@ class Plan:
             KINDS["operation"],
             op=low.code[heads[at]],
             arity=arity,
-            args=np.cumsum(lengths) - lengths + self._add(arguments),
+            args=np.cumsum(lengths) - lengths,
             propagate=wanted,
         )
         return arguments
@@ -213,122 +199,90 @@ class Plan:
             return np.append(values, 0).astype(np.float32)
 
     def _add_trained(
-        self, graph: Graph, low: Lowered, groups: Groups, wants: UInt8, dropout: Dropout, off_loss: Bool
+        self,
+        graph: Graph,
+        low: Lowered,
+        groups: Groups,
+        wants: UInt8,
+        dropout: Dropout,
+        off_loss: Bool,
+        arguments: Int32,
     ) -> None:
-        """Lay out the parameters, and add the instructions of parameters and neurons."""
-        trained = np.flatnonzero(low.code[groups.nodes[groups.first]] >= PARAMETER).tolist()
-        dense = groups.dense[trained].tolist()
-        ranges = [slice(first, first + n) for first, n in zip(groups.first[trained], groups.size[trained], strict=True)]
-        part = low.part[groups.nodes[groups.first[trained]]].tolist()
-        own = [k for k, which in enumerate(part) if which != BIAS]  # such biases are laid out with their weights
-        laid_out = lay_out(graph, low, [groups.nodes[ranges[k]] for k in own], [dense[k] for k in own])
-        places = [(-1, -1)] * len(part)
-        for k, place in zip(own, laid_out, strict=True):
-            places[k] = place
-        if BIAS in part:
-            places[part.index(BIAS)] = (places[part.index(OF_BIASED)][1], -1)
-        none = np.zeros_like(wants)
-        for i, within, shared, place, which in zip(trained, ranges, dense, places, part, strict=True):
-            members = groups.nodes[within]
-            if low.code[members[0]] >= NEURON:
-                wanted = none if off_loss[members[0]] else wants
-                self.program[i] = self._neurons(low, i, members, shared, groups.alike[within], place, wanted, dropout)
-            else:
-                slot, n = int(self.slot[members[0]]), len(members)
-                decays = which not in (0, BIAS)
-                self.program[i] = Instruction(
-                    KINDS["parameter"], 0, slot, n, weights=place[0], n_weights=n, decays=decays
-                )
+        """Lay out the parameters, add instructions of parameters and neurons, and write the index after `arguments`."""
+        heads = groups.nodes[groups.first]
+        number = np.flatnonzero(low.code[heads] >= PARAMETER)
+        heads, first, size, dense = heads[number], groups.first[number], groups.size[number], groups.dense[number]
+        part = low.part[heads]
+        own = part != BIAS  # such biases are laid out with their weights
+        if own.all():
+            places = lay_out(graph, low, groups.nodes, first, size, dense)
+        else:
+            places = np.full((len(number), 2), -1)
+            places[own] = lay_out(graph, low, groups.nodes, first[own], size[own], dense[own])
+            places[~own, 0] = places[part == OF_BIASED, 1]
+        n_inputs, n_slots = len(self.input_column), len(self.node)
+        same = groups.nodes, first, size, dense.view(np.uint8), low.code, *low.topology, self.slot
+        whole, facts = groups.alike.copy(), np.empty((len(number), 5), np.int64)
+        mixed, lowest, end = _topology.read_sources(
+            *same, n_slots, wants, off_loss.view(np.uint8), n_inputs, whole, facts
+        )
+        self.read_slots = lowest, end
+        _, n_edges, reads_data, _, lengths = facts.T
+        too_many = n_edges[~dense & (n_edges >= MAX_EDGES)]
+        if len(too_many):
+            raise ValueError(
+                f"graph: expected fewer than {MAX_EDGES} edges into neurons of one level, got {too_many[0]}"
+            )
+        self.dense_read_data, self.rows_read_data = (bool(reads_data[at].any()) for at in (dense, ~dense))
+        self.reads_directly = self.reads_directly and not mixed
+        self.n_edges = int(n_edges.sum())
+        self.work += self.n_edges + (ROW_WORK - 1) * int(n_edges[~dense].sum())
+        halves, drops = np.ones(len(number), np.int64), np.zeros((len(number), 3), np.int64)
+        for k in np.flatnonzero(dense & (reads_data > 0)).tolist():
+            halves[k] = halves_of(int(size[k]), int(low.topology.counts[heads[k]]))
+        for k in np.flatnonzero(low.code[heads] >= NEURON).tolist() if dropout else []:
+            drop, keep, bits = _dropout_of(int(low.owners(heads[k : k + 1])[0]), dropout)
+            # The activation of a sum that is a node of its own drops it.
+            drops[k] = drop if heads[k] < self._n_nodes else 0, keep, bits
+            if bits:
+                self.edge_scale = max(self.edge_scale, 2.0**bits / keep)
+        in_quads = np.empty(len(whole), np.uint8)
+        mlgraph_ext.sweep.find_quads(whole, in_quads)
+        self.index = np.empty(len(arguments) + int(lengths.sum()) + 1, np.int32)
+        self.index[: len(arguments)] = arguments
+        end, self.n_extra, self.n_masked = _topology.add_neurons(
+            *same,
+            self.node,
+            wants,
+            off_loss.view(np.uint8),
+            n_inputs,
+            groups.alike,
+            whole,
+            in_quads,
+            facts,
+            places,
+            low.part,
+            low.fused,
+            halves,
+            drops,
+            number,
+            LANES,
+            PANEL,
+            self.n_extra,
+            self.program,
+            self.index,
+            len(arguments),
+            self._reader,
+        )
+        self.index[end] = 0
+        if end + 1 < len(self.index):  # edges into quads take less
+            self.index = self.index[: end + 1].copy()
 
     def _set(self, at: Bool, groups: Groups, kind: int, **fields: Any) -> None:
         """Set fields of the instructions of some groups."""
         fields |= {"kind": kind, "dst": groups.first[at] + len(self.input_column), "size": groups.size[at]}
         for name, values in fields.items():
             self.program[at, Instruction._fields.index(name)] = values
-
-    def _neurons(
-        self,
-        low: Lowered,
-        i: int,
-        members: Int32,
-        shared: bool,
-        alike: Int32,
-        place: tuple[int, int],
-        wants: UInt8,
-        dropout: Dropout,
-    ) -> Instruction:
-        first, n, counts = int(members[0]), len(members), low.topology.counts[members]
-        n_edges = int(counts.sum(dtype=np.int64))
-        if not shared and n_edges >= MAX_EDGES:
-            raise ValueError(f"graph: expected fewer than {MAX_EDGES} edges into neurons of one level, got {n_edges}")
-        arity, n_inputs = int(counts[0]), len(self.input_column)
-        sources = low.topology.sources_of(members[:1] if shared else members)
-        slots = self.slot[sources]
-        reads_data = np.array_equal(slots, np.arange(n_inputs)) if shared else bool((slots < n_inputs).all())
-        self.dense_read_data |= reads_data and shared
-        self.rows_read_data |= reads_data and not shared
-        if not reads_data and (slots < n_inputs).any():
-            self.reads_directly = False
-        read = slots[slots >= n_inputs]
-        if len(read):
-            begin, end = self.read_slots if self.read_slots[1] else (len(self.node), 0)
-            self.read_slots = min(begin, int(read.min())), max(end, int(read.max()) + 1)
-        drop, keep, bits = _dropout_of(int(low.owners(members[:1])[0]), dropout)
-        if first >= self._n_nodes:
-            drop = 0  # the activation of such a sum drops it
-        width = padded(n)  # of a dense block, including padding
-        n_weights = width * arity if shared else len(sources)
-        wanted = wants[sources] > 0
-        seen = np.zeros(len(self.node), bool)
-        seen[slots] = True
-        once = np.flatnonzero(seen)
-        self._reader[once] = np.where((wants[self.node[once]] > 0) & (self._reader[once] == -1), i, -2)
-        if shared:  # a block that reads a slot twice adds to its adjoint twice
-            ascending = np.sort(slots)
-            self._reader[ascending[1:][ascending[1:] == ascending[:-1]]] = -2
-            args, back, n_back = self._add(slots), 0, 0
-        else:
-            whole = alike.copy()
-            if not wanted.all():
-                whole[np.repeat(np.arange(n), counts)[~wanted]] = 1
-            args = self._add(np.append(0, np.cumsum(counts)).astype(np.int32), slots, alike, whole)
-            back, n_back = self._add_by_source(slots, counts, whole, wanted) if wanted.any() else (0, 0)
-        halves = halves_of(n, arity) if shared and reads_data else 1
-        extra = shared * extra_floats(width, halves)
-        mask = -(-n_weights // 64) * 2 if bits else 0
-        mask_at = self.n_extra + extra
-        instruction = Instruction(
-            KINDS["dense" if shared else "rows"],
-            int(low.code[first] - NEURON),
-            int(self.slot[first]),
-            n,
-            arity,
-            args,
-            weights=place[0],
-            n_weights=n_weights,
-            decays=low.fused[first] < 0,
-            bias=place[1],
-            reads_data=reads_data,
-            propagate=bool(wanted.any()),
-            back=back,
-            n_back=n_back,
-            transposed=self.n_extra,
-            halves=halves,
-            stream=i,
-            drop=drop,
-            keep=keep,
-            bits=bits,
-            mask=mask_at,
-            kept=mask_at + mask,
-            masked=self.n_masked,
-        )
-        self.n_extra += extra + mask + (-(-n // 64) * 2 if drop else 0)
-        self.n_edges += n_edges
-        self.work += n_edges if shared else ROW_WORK * n_edges
-        if bits:
-            self.edge_scale = max(self.edge_scale, 2.0**bits / keep)
-            self.n_masked += padded(n_weights)
-        return instruction
 
     def _drop_operations(self, low: Lowered, groups: Groups, dropout: Dropout) -> None:
         """Add the dropout of neurons whose activations are operations of their own."""
@@ -460,27 +414,6 @@ class Plan:
         first = min(min(ins.weights, ins.bias if ins.bias >= 0 else ins.weights) for ins in rows)
         end = max(max(ins.weights + ins.n_weights, ins.bias + ins.size) for ins in rows)
         return first // PANEL * PANEL, padded(end)
-
-    def _add_by_source(self, slots: Int32, count: Int32, alike: Int32, wanted: Bool) -> tuple[int, int]:
-        """Add the edges of sparse rows sorted by source, for the backward sweep; return place and number of sources."""
-        edges = np.flatnonzero(wanted).astype(np.int32)
-        neurons = np.repeat(np.arange(len(count), dtype=np.int32), count)[edges]
-        low = slots[edges] - slots.min()
-        # numpy sorts 16-bit integers in linear time.
-        keys = [(low & 0xFFFF).astype(np.uint16)] + ([(low >> 16).astype(np.uint16)] if low.max() > 0xFFFF else [])
-        order = np.lexsort(keys)
-        slots = slots[edges[order]]
-        firsts = np.flatnonzero(np.append(True, slots[1:] != slots[:-1])).astype(np.int32)
-        single = ~in_quads(alike)[neurons[order]]
-        begin = np.append(0, np.cumsum(single))[np.append(firsts, len(slots))].astype(np.int32)
-        pairs = np.column_stack([edges[order], neurons[order]])[single].reshape(-1)
-        return self._add(slots[firsts], begin, pairs), len(firsts)
-
-    def _add(self, *parts: Int32) -> int:
-        at = self._index_length
-        self._index.extend(parts)
-        self._index_length += sum(map(len, parts))
-        return at
 
 
 def _with_few_unread(low: Lowered, groups: Groups, inputs: Int32) -> Int32:
