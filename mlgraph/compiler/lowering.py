@@ -30,6 +30,9 @@ from mlgraph_ext import _topology
 _COMMUTES = np.array([op.name in ("add", "mul") for op in ops.BY_CODE], np.uint8)
 """Which operations commute. Maximum and minimum do not: of 0 and -0 they return the second."""
 
+_AS_THEY_ARE = {INPUT, PARAMETER, *(NEURON + ops.OPS[name].code for name in ops.IN_PLACE)}
+"""Codes of nodes that are neither merged nor fused nor split if the outputs need no others."""
+
 
 class Lowered(NamedTuple):
     """A graph reduced to what some outputs need. Arrays have one entry for each node unless stated.
@@ -115,21 +118,26 @@ def lower(graph: Graph, outputs: Int32, given: Int32 | None = None, *, split: bo
         data[code == INPUT] = -1
         code[given], count[given], data[given] = INPUT, 0, np.arange(len(given))
     level, order = topological(graph, topology, outputs)
-    # A neuron without live sources counts as the constant 0.
-    dead = order[~is_live(code, topology, order)[order] & (code[order] >= NEURON)]
-    if len(dead):
-        code[dead], count[dead], data[dead] = CONSTANT, 0, len(graph.constants)
-        level, order = topological(graph, topology, outputs)
+    if graph.has_bare:  # otherwise all nodes are live
+        # A neuron without live sources counts as the constant 0.
+        dead = order[~is_live(code, topology, order)[order] & (code[order] >= NEURON)]
+        if len(dead):
+            code[dead], count[dead], data[dead] = CONSTANT, 0, len(graph.constants)
+            level, order = topological(graph, topology, outputs)
     same, none, part = np.arange(n, dtype=np.int32), np.zeros(0, np.int32), np.zeros(n, np.int8)
     fused, begin = np.full(n, -1, np.int32), np.zeros(1, np.int64)
     low = Lowered(code, code, topology, data, level, order, same, fused, begin, none, none, part, none)
-    if (code[order] == WEIGHT).any():
+    codes = _topology.distinct(code, order)
+    if WEIGHT in codes:
         low, outputs = _write_out(graph, low, outputs)
         code, data, order = low.code, low.data, low.order
-    missing = order[(code[order] == INPUT) & (data[order] < 0)]
+        codes = _topology.distinct(code, order)
+    missing = order[(code[order] == INPUT) & (data[order] < 0)] if given is not None else none
     if len(missing):
         raise ValueError(f"inputs: the outputs need {name_of(graph, int(missing[0]))}, which is not among the inputs")
     if not split:
+        if codes <= _AS_THEY_ARE:  # most graphs of neurons
+            return low
         low = _merge(graph, low)
         outputs = low.same[outputs]
         low = _fuse(graph, low, outputs)

@@ -16,7 +16,7 @@ import mlgraph_ext
 from mlgraph._support.array_types import Bool, Float32, Int32, Int64, UInt8
 from mlgraph._support.locks import cached_property
 from mlgraph.compiler.grouping import DENSE_FROM, Dropout, Groups, group
-from mlgraph.compiler.instructions import KINDS, LANES, LIST_TILES, OF_NEURONS, Instruction, Rows, halves_of
+from mlgraph.compiler.instructions import KINDS, LANES, LIST_TILES, Instruction, Rows, halves_of
 from mlgraph.compiler.layout import lay_out
 from mlgraph.compiler.lowering import BIAS, OF_BIASED, Lowered, lower
 from mlgraph.graph import ops
@@ -52,6 +52,14 @@ an epoch 10 % longer; a copy of the data without them takes half an epoch.
 
 ROW_WORK = 4
 """Cost of an edge of a sparse row, or of an argument of an operation, in edges of a dense block."""
+
+_WHERE = ops.OPS["where"].code
+
+_BLANK = np.array([Instruction(0, 0, 0, 0)], np.int64)
+
+_KIND, _SIZE, _WEIGHTS, _N_WEIGHTS, _BIAS, _READS_DATA, _BITS = (
+    Instruction._fields.index(name) for name in ("kind", "size", "weights", "n_weights", "bias", "reads_data", "bits")
+)
 
 
 class Plan:
@@ -129,9 +137,10 @@ class Plan:
         inputs = low.order[is_input]
         inputs = inputs[np.argsort(low.data[inputs])]
         off_loss = np.zeros(len(low.code), bool)
-        chooses = low.code == ops.OPS["where"].code
+        codes = _topology.distinct(low.code, low.order)
         ends = outputs if loss is None or {*outputs} <= {*loss} else loss
-        if ends is loss or chooses.any():
+        if ends is loss or _WHERE in codes:
+            chooses = low.code == _WHERE
             # The condition of `where`, its first argument, gets no derivative: 0 times an infinite one would be NaN.
             followed = Topology(low.topology.start + chooses, low.topology.counts - chooses, low.topology.pool)
             off_loss = ~ancestors(graph, followed, low.same[np.array(ends)]) & (low.topology.counts > 0)
@@ -143,7 +152,7 @@ class Plan:
         self.slot = np.full(len(low.code), -1, np.int32)
         self.slot[self.node] = np.arange(len(self.node))
         self.slot = self.slot[low.same]
-        self.program = np.array([Instruction(0, 0, 0, 0)], np.int64).repeat(len(groups.first), axis=0)
+        self.program = _BLANK.repeat(len(groups.first), axis=0)
         # The block that is the only reader of a slot; -1 for no reader, -2 for several or for others.
         self._reader = np.full(len(self.node), -1)
 
@@ -152,8 +161,11 @@ class Plan:
             wants[low.same[wanted]] = True
         wants[low.code == INPUT] = want_inputs
         _topology.spread(*low.topology, low.order, wants)
-        arguments = self._add_operations(low, groups, wants & ~off_loss)
-        self.constants = self._add_constants(graph, low, groups)
+        arguments, self.constants = np.zeros(0, np.int32), np.zeros(1, np.float32)
+        if min(codes, default=CONSTANT) < len(ops.BY_CODE):
+            arguments = self._add_operations(low, groups, wants & ~off_loss)
+        if CONSTANT in codes:
+            self.constants = self._add_constants(graph, low, groups)
         self.reads_directly = 0 < len(inputs) < MAX_COLUMNS and not (arguments < len(inputs)).any()
         self.n_extra = 0
         self.work = ROW_WORK * len(arguments)
@@ -163,7 +175,7 @@ class Plan:
 
         added = self._reader < 0
         added[: len(inputs)] &= want_inputs
-        self.first_zeroed = int(np.argmax(np.append(added, True)))
+        self.first_zeroed = int(added.argmax()) if added.any() else len(added)
         del self._reader
         self.n_extra = padded(self.n_extra)
         self.edits, self.moves = graph.edits, graph.storage.moves
@@ -316,7 +328,8 @@ class Plan:
     @cached_property
     def trained(self) -> list[tuple[int, Instruction]]:
         """The instructions that have parameters, with their numbers."""
-        trained = np.isin(self.program[:, 0], [KINDS["parameter"], *OF_NEURONS])
+        kind = self.program[:, _KIND]
+        trained = (kind == KINDS["parameter"]) | (kind == KINDS["dense"]) | (kind == KINDS["rows"])
         return [(i, Instruction(*self.program[i].tolist())) for i in np.flatnonzero(trained).tolist()]
 
     @cached_property
@@ -371,11 +384,17 @@ class Plan:
 
         Both are 0 if there are sparse rows, or with weight dropout, where a thread has one tile's weights at a time.
         """
-        if any(ins.bits or ins.kind == KINDS["rows"] for _, ins in self.trained):
+        if (self.program[:, _BITS] > 0).any() or (self.program[:, _KIND] == KINDS["rows"]).any():
             return 0, 0
         blocks = [ins for _, ins in self.trained if ins.kind == KINDS["dense"]]
         behind = [ins for ins in blocks if not ins.reads_data]
         return max((ins.n_weights for ins in blocks), default=0), max((ins.n_weights for ins in behind), default=0)
+
+    @property
+    def ranges_of_data(self) -> Int64:
+        """Ranges of the weights of instructions that read the data, as rows: begin, end."""
+        reading = self.program[self.program[:, _READS_DATA] > 0]
+        return np.ascontiguousarray(reading[:, [_WEIGHTS, _N_WEIGHTS]].cumsum(axis=1))
 
     @cached_property
     def blocks_of_data(self) -> list[Instruction]:
@@ -408,11 +427,12 @@ class Plan:
 
         (0, 0) with weight dropout anywhere, where a thread has one tile's weights at a time.
         """
-        rows = [ins for _, ins in self.trained if ins.kind == KINDS["rows"]]
-        if not rows or any(ins.bits for _, ins in self.trained):
+        rows = self.program[self.program[:, _KIND] == KINDS["rows"]]
+        if not len(rows) or (self.program[:, _BITS] > 0).any():
             return 0, 0
-        first = min(min(ins.weights, ins.bias if ins.bias >= 0 else ins.weights) for ins in rows)
-        end = max(max(ins.weights + ins.n_weights, ins.bias + ins.size) for ins in rows)
+        size, weights, bias = rows[:, _SIZE], rows[:, _WEIGHTS], rows[:, _BIAS]
+        first = int(np.where(bias >= 0, np.minimum(weights, bias), weights).min())
+        end = int(np.maximum(weights + rows[:, _N_WEIGHTS], bias + size).max())
         return first // PANEL * PANEL, padded(end)
 
 
@@ -422,8 +442,11 @@ def _with_few_unread(low: Lowered, groups: Groups, inputs: Int32) -> Int32:
     Rows that become blocks with holes can then read the data in place. Without the unread columns, each edit could
     require another copy of the data. Dense blocks of the data must read all the columns that have slots.
     """
+    rows = (groups.size >= DENSE_FROM) & ~groups.dense
+    if not rows.any():
+        return inputs
     heads = groups.nodes[groups.first]
-    rows = (low.code[heads] >= NEURON) & (groups.size >= DENSE_FROM) & ~groups.dense
+    rows &= low.code[heads] >= NEURON
     of_rows, of_blocks = (low.code[low.topology.sources_of(heads[at])] == INPUT for at in (rows, groups.dense))
     if of_blocks.any() or not of_rows.any():
         return inputs

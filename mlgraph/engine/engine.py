@@ -50,6 +50,7 @@ STATE = {"sgd": (), "momentum": ("first",), "adam": ("first", "second")}
 MAX_CACHED = 64
 """Maximum number of requested nodes for which a call caches their slots and, if data do not matter, the whole call."""
 
+_NO_MEMORY = aligned(0)
 _NO_SLOTS = np.zeros(0, np.int32)
 _NO_EDGES = np.zeros(0, np.uint64)
 _NO_UNITS = np.zeros((0, 6), np.int64)
@@ -101,14 +102,10 @@ class Engine:
         self._copies: dict[int, Float32] = {}
         # Engines with holes, by the rows that became blocks; None stands for this engine, to avoid a reference cycle.
         self._with_holes: dict[tuple[int, ...], Engine | None] = {(): None}
-        self._memory = aligned(0)
-        self._scratch = aligned(0)
-        self._sums = aligned(0)
-        self._pack_sums = aligned(0)
+        self._memory = self._scratch = self._sums = self._pack_sums = _NO_MEMORY
         self._units: dict[tuple[bool, int], tuple[Int64, int]] = {}
         self._slots: dict[tuple[int, ...], tuple[Int32, int]] = {(): (_NO_SLOTS, plan.n_slots)}
-        reading = [(ins.weights, ins.weights + ins.n_weights) for _, ins in plan.trained if ins.reads_data]
-        self._reading = np.array(reading, np.int64).reshape(-1, 2)
+        self._reading = plan.ranges_of_data
         self._prepared: tuple[tuple[Any, ...], Arrays, bytes, tuple[Any, ...]] | None = None
         self._last: tuple[tuple[Any, ...] | None, _Call | None] = None, None
         """The last call that was alike for all examples, and the request that it was made for."""
