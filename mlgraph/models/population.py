@@ -399,9 +399,10 @@ def _in_threads(call: Callable[[int, Callable[[], None]], None], n: int, n_threa
             raise _Stopped
 
     with ThreadPoolExecutor(n_threads, "mlgraph-population") as pool:
+        pending: set[Future[None]] = set()
         try:
-            with uninterrupted():  # or the pool may forget a thread that it has just started
-                pending: set[Future[None]] = {pool.submit(call, i, check) for i in range(n)}
+            with uninterrupted():  # a signal could separate a thread from the list of those to wait for
+                pending.update(pool.submit(call, i, check) for i in range(n))
             while pending:
                 # Short waits: a signal does not end one if the system hands it to another thread.
                 done, pending = wait(pending, WAIT_SECONDS, FIRST_EXCEPTION)

@@ -185,3 +185,16 @@ def test_update_clipped_refuses_inconsistent_arguments(sweep, changes, message):
     good |= {"most": 1.0, "optimizer": 3, "rate": 0.1, "decay": 0.0, "shrink": 0.0}
     with pytest.raises(ValueError, match=f"^{message}$"):
         sweep.update_clipped(**{**good, **changes})
+
+
+def test_only_a_call_of_one_thread_and_one_step_without_an_update_may_wait(sweep, given):
+    with pytest.raises(ValueError, match=r"^later: expected one worker, one step and no update$"):
+        sweep.run(*given["run"], later=True)
+
+
+def test_calls_that_waited_are_refused_unless_run_made_them(sweep):
+    with pytest.raises(ValueError, match=r"^calls: expected \d+ bytes, got 1$"):
+        sweep.run_each([b"0"], 2)
+    with pytest.raises(TypeError):
+        sweep.run_each([None], 2)
+    assert sweep.run_each([], 2) is None
