@@ -17,7 +17,7 @@ from sklearn.compose import TransformedTargetRegressor
 from sklearn.datasets import load_diabetes, load_iris, load_linnerud
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.metrics import accuracy_score, log_loss, r2_score
-from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.model_selection import GridSearchCV, cross_val_score, train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
@@ -120,6 +120,7 @@ def test_frames_have_feature_names():
     estimator = classifier().fit(frame, NAMES)
     assert estimator.feature_names_in_.tolist() == ["a", "b", "c", "d"] == list(estimator.model_.columns)
     assert np.array_equal(estimator.model_.predict(frame[["d", "c", "b", "a"]]), estimator.predict(frame))
+    assert estimator.model_.scaling == "unscaled"
     with pytest.raises(ValueError, match="feature names"):
         estimator.predict(frame[["d", "c", "b", "a"]])
 
@@ -168,7 +169,9 @@ def test_weights_of_examples_and_of_classes_move_the_probabilities():
 
 def test_only_ratios_of_weights_matter():
     weight = np.where(MIXED_Y, 6.0, 1.0)
-    np.testing.assert_allclose(share_of_ones(weight), share_of_ones(1e5 * weight), atol=1e-6)
+    for solver in ("adam", "sgd"):
+        one, other = (share_of_ones(factor * weight, solver=solver) for factor in (1, 1e5))
+        np.testing.assert_allclose(one, other, atol=1e-6)
 
 
 def test_weights_of_classes_where_examples_have_several():
@@ -204,14 +207,27 @@ def test_early_stopping_keeps_the_best_epoch(weight):
     assert len(estimator.validation_scores_) == estimator.n_iter_ < 1000 and estimator.best_loss_ is None
     assert estimator.best_validation_score_ == max(estimator.validation_scores_) > 0.9
     assert estimator.t_ == 120 * estimator.n_iter_
+    random = np.random.RandomState(0)
+    random.randint(2**31)  # of the network
+    held_out = train_test_split(np.arange(150), test_size=0.2, stratify=IRIS_Y, random_state=random)[1]
+    weights = None if weight is None else weight[held_out]
+    score = estimator.score(IRIS_X[held_out], IRIS_Y[held_out], weights)
+    assert score == pytest.approx(estimator.best_validation_score_)
+    if weight is not None:
+        assert estimator.loss_curve_ != clone(estimator).fit(IRIS_X, IRIS_Y).loss_curve_
+    again = clone(estimator).set_params(warm_start=True, max_iter=5, n_iter_no_change=np.inf)
+    assert len(again.fit(IRIS_X, IRIS_Y).fit(IRIS_X, IRIS_Y).validation_scores_) == 10
+
+
+def test_early_stopping_of_numbers():
     several = GraphRegressor(**SMALL, early_stopping=True).fit(IRIS_X[:, :3], IRIS_X[:, 3])
     assert several.best_validation_score_ > 0.8
 
 
 def test_early_stopping_holds_out_some_of_each_class_where_it_can():
-    rare = np.arange(100) % 10 == 0
-    estimator = classifier(early_stopping=True, max_iter=1, validation_fraction=0.1).fit(rare[:, None], rare)
-    assert estimator.validation_scores_[0] in {0.1, 0.9, 1.0, 0.0}
+    rare = np.arange(1000) % 10 == 0
+    estimator = classifier(hidden_layer_sizes=(), early_stopping=True, max_iter=5).fit(np.zeros((1000, 1)), rare)
+    assert estimator.best_validation_score_ == pytest.approx(0.9)  # it cannot tell them apart
     classifier(early_stopping=True, max_iter=1).fit(np.eye(30), np.arange(30) == 0)  # one example alone
 
 
@@ -227,6 +243,7 @@ def test_learning_rates(solver):
     rates = adaptive.model_.history.learning_rate
     steps = rates[np.flatnonzero(np.diff(rates, prepend=0))]
     np.testing.assert_allclose(steps, 0.04 / 5.0 ** np.arange(7), 1e-6)  # the next one would be below 1e-6
+    assert np.diff(np.flatnonzero(np.diff(rates))).min() >= 2
     assert adaptive.n_iter_ < 500
 
 
@@ -256,6 +273,21 @@ def test_partial_fit_trains_for_an_epoch():
     assert numbers.score(IRIS_X[:, :3], IRIS_X[:, 3]) > 0.8
 
 
+def test_rates_fall_over_calls_of_partial_fit_too():
+    estimator = classifier(learning_rate="invscaling", batch_size=150)
+    for seen in (0, 150, 300):
+        estimator.partial_fit(IRIS_X, NAMES, classes=np.unique(NAMES))
+        np.testing.assert_allclose(estimator.model_.history.learning_rate, 0.02 / (1 + seen) ** 0.5, 1e-6)
+
+
+def test_a_fit_that_failed_leaves_no_classes_to_partial_fit():
+    estimator = classifier(activation=("relu", "tanh"))
+    with pytest.raises(ValueError, match="activation"):
+        estimator.fit(IRIS_X, IRIS_Y)
+    estimator.set_params(activation="relu").partial_fit(IRIS_X, NAMES, classes=np.unique(NAMES))
+    assert estimator.classes_.tolist() == np.unique(NAMES).tolist()
+
+
 def test_partial_fit_gets_classes_first_and_refuses_what_needs_a_whole_run():
     with pytest.raises(ValueError, match="classes must be passed on the first call"):
         classifier().partial_fit(IRIS_X, NAMES)
@@ -272,6 +304,17 @@ def test_the_random_state_determines_everything():
         for state in (1, np.random.RandomState(1), 2)
     ]
     assert results[0].loss_curve_ == results[1].loss_curve_ != results[2].loss_curve_
+
+
+@pytest.mark.parametrize(("solver", "counts"), [("adam", False), ("sgd", True)])
+def test_momentum_is_of_sgd(solver, counts):
+    plain, other = (classifier(solver=solver, momentum=value, max_iter=5).fit(IRIS_X, IRIS_Y) for value in (0.9, 0.1))
+    assert (plain.loss_curve_ != other.loss_curve_) == counts
+
+
+def test_examples_are_shuffled_unless_asked_not_to():
+    plain, other = (classifier(shuffle=value, max_iter=5).fit(IRIS_X, IRIS_Y) for value in (True, False))
+    assert plain.loss_curve_ != other.loss_curve_
 
 
 def test_verbose_prints_epochs(capsys):
