@@ -1,6 +1,6 @@
 """How long LeNet-300-100 takes for one example and for 10,000: mlgraph and onnxruntime, in turns.
 
-    python bench/onnx_latency.py [--rounds 30]
+    python bench/onnx_latency.py [--rounds 60]
 
 The network of onnxruntime is that of `mlgraph.exchange.to_onnx`, in which cut edges are zeros. Both have the
 machine's cores. A turn is a batch of 10,000, or 200 calls with one example; the best and the median of the
@@ -51,7 +51,7 @@ def seconds(call, x, calls):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--rounds", type=int, default=60)
     rounds = parser.parse_args().rounds
     rng = np.random.default_rng(0)
     networks = {f"{sparsity:.0%}": callers(lenet(sparsity)) for sparsity in (0, 0.9, 0.98)}
@@ -67,7 +67,7 @@ def main():
             for _ in range(rounds):
                 for name, call in computed_by.items():
                     times[name].append(seconds(call, x, calls) * factor)
-            cells = (f"{min(each):#.3g}, {statistics.median(each):#.3g}" for each in times.values())
+            cells = (f"{min(each):.3g}, {statistics.median(each):.3g}" for each in times.values())
             print(f"| {examples:,}, in {unit} | {cut} |", " | ".join(cells), "|")
 
 
