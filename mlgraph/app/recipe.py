@@ -171,6 +171,18 @@ def add_recipe_options(group: Any, recipe: Recipe, names: Iterable[str], **texts
         )
 
 
+def add_network_options(group: Any, names: Iterable[str]) -> None:
+    """Add ``--preset`` and the options of a new network."""
+    group.add_argument(
+        "--preset",
+        type=one_of(*PRESETS),
+        default="default",
+        metavar="NAME",
+        help=f"set of defaults for the options below: {', '.join(PRESETS)}",
+    )
+    add_recipe_options(group, PRESETS["default"], names)
+
+
 def as_text(name: str, value: Any) -> str:
     """Write a field's value as on the command line."""
     values = value if isinstance(value, (tuple, list)) else [value]

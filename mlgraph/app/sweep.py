@@ -10,7 +10,8 @@ import logging
 import os
 import signal
 import socket
-import statistics
+import subprocess
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -37,11 +38,11 @@ from mlgraph.app.common import (
     finite,
     load_data,
 )
+from mlgraph.app.comparison import Run, as_markdown, compare, draw
 from mlgraph.app.display import Display
 from mlgraph.app.learning import check_decay, check_options
-from mlgraph.app.recipe import OPTIONS, PRESETS, Recipe, add_recipe_options, as_text, begun_with, given_of
+from mlgraph.app.recipe import OPTIONS, Recipe, add_network_options, as_text, begun_with, given_of
 from mlgraph.datasets import DataError, Dataset, load_mnist
-from mlgraph.pictures.plotting import new_figure, save_figure
 
 RUNS, TABLE, PICTURE = "runs", "table.md", "sweep.png"  # in the output folder
 
@@ -51,11 +52,14 @@ BACKENDS = {"loky": "joblib", "threading": "joblib", "dask": "distributed", "ray
 PACKAGES = {"joblib": "'mlgraph[app]'", "distributed": "'dask[distributed]'", "ray": "ray"}
 """What to install for a module."""
 
-TIMEOUT = 10  # seconds to wait for a cluster
+CONNECT = {
+    "dask": "import distributed; distributed.Client(address, timeout=10).close()",
+    "ray": "import ray; ray.init(address=address)",
+}
+TIMEOUT = 30  # seconds in which a cluster must answer
 
 OTHER_OUT = "choose another folder by --out"
 
-Run = dict[str, Any]  # a finished run as its file holds it: its recipe, and either its results or an error
 Key = tuple[int, float]  # seed and sparsity
 Task = tuple[Recipe, str | None, str, int]  # arguments of `_train`
 
@@ -64,19 +68,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     runs = parser.add_argument_group("runs")
     runs.add_argument(
-        "--seeds",
-        type=SEEDS,
-        default=(0, 1, 2, 3, 4),
-        metavar="LIST",
-        help="seeds, such as 0-9 or 0,4-6 (default: 0-4)",
+        "--seeds", type=SEEDS, default="0-4", metavar="LIST", help="seeds, such as 0-9 or 0,4-6 (default: %(default)s)"
     )
     runs.add_argument(
         "--sparsity",
         dest="sparsities",
         type=FRACTIONS,
-        default=(0.0,),
+        default="0",
         metavar="LIST",
-        help="fractions of the edges to cut during the training, such as 0,0.9,0.98 (default: 0)",
+        help="fractions of the edges to cut during the training, such as 0,0.9,0.98 (default: %(default)s)",
     )
     runs.add_argument(
         "--jobs", type=THREADS, metavar="N", help="runs at the same time (default: one for each available processor)"
@@ -89,19 +89,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="where joblib runs them: loky (processes), threading, or a cluster of dask or ray (default: %(default)s)",
     )
     runs.add_argument(
-        "--address",
-        metavar="ADDRESS",
-        help="of the cluster, for dask such as tcp://HOST:8786, for ray such as HOST:6379",
+        "--address", metavar="ADDRESS", help="of the cluster: for dask such as tcp://HOST:8786, for ray HOST:6379"
     )
     recipe = parser.add_argument_group("network and training")
-    recipe.add_argument(
-        "--preset",
-        type=one_of(*PRESETS),
-        default="default",
-        metavar="NAME",
-        help=f"set of defaults for the options below: {', '.join(PRESETS)}",
-    )
-    add_recipe_options(recipe, PRESETS["default"], [name for name in OPTIONS if name not in ("seed", "sparsity")])
+    add_network_options(recipe, [name for name in OPTIONS if name not in ("seed", "sparsity")])
     output = parser.add_argument_group("data and output")
     add_common_options(output, threads="1 for each run")
     output.add_argument(
@@ -131,7 +122,7 @@ def run(args: argparse.Namespace) -> int:
     keys = [(seed, sparsity) for seed in args.seeds for sparsity in args.sparsities]
     runs = _finished(Path(args.out), lambda *key: {**asdict(recipe_of(*key)), "data": digest})
     missing = [recipe_of(*key) for key in keys if key not in runs]
-    title = f"{describe(nets[0])}, {count(recipe_of(*keys[0]).epochs, 'epoch')}"
+    title = ", ".join([describe(nets[0]), count(recipe_of(*keys[0]).epochs, "epoch"), count(len(args.seeds), "seed")])
     display = Display(quiet=args.quiet)
     done = f"{title}: {len(keys) - len(missing)} of {count(len(keys), 'run')} are in {args.out} already"
     if not missing:
@@ -244,10 +235,10 @@ def _backend(name: str, address: str | None) -> Iterator[int]:
     joblib, library = (_imported(module, name) for module in ("joblib", BACKENDS[name]))
     with ExitStack() as stack:
         if address is not None:
-            _check_address(address)
+            _check_address(name, address)
         try:
             if name == "dask":
-                stack.enter_context(library.Client(address, timeout=TIMEOUT))
+                stack.enter_context(library.Client(address))
             elif name == "ray":
                 library.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
                 stack.callback(library.shutdown)
@@ -269,8 +260,8 @@ def _imported(module: str, backend: str) -> Any:
         raise Failure(f"argument --backend: {backend} cannot be used ({error}): pip install {package}") from None
 
 
-def _check_address(address: str) -> None:
-    """Raise a `Failure` if nothing listens at an address: the libraries would wait for minutes."""
+def _check_address(name: str, address: str) -> None:
+    """Raise a `Failure` unless a cluster answers. The libraries may wait for minutes, which only killing them ends."""
     try:
         parts = urlsplit(address if "://" in address else f"//{address}")
         place = parts.hostname, parts.port
@@ -280,8 +271,15 @@ def _check_address(address: str) -> None:
         raise Failure(f"argument --address: expected HOST:PORT or PROTOCOL://HOST:PORT, got {address!r}") from None
     try:
         socket.create_connection(place, TIMEOUT).close()
+        code = f"import sys; address = sys.argv[1]; {CONNECT[name]}"
+        subprocess.run([sys.executable, "-c", code, address], timeout=TIMEOUT, capture_output=True, check=True)
     except OSError as error:
         raise Failure(f"argument --address: cannot connect to {address!r}: {error}") from None
+    except subprocess.TimeoutExpired:
+        raise Failure(f"argument --address: no {name} cluster answers at {address!r} within {TIMEOUT} s") from None
+    except subprocess.CalledProcessError as error:
+        reason = (error.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"])[-1]
+        raise Failure(f"argument --address: no {name} cluster at {address!r}: {reason}") from None
 
 
 def _first_line(error: Exception) -> str:
@@ -378,16 +376,15 @@ def _line(run: Run) -> str:
 def _report(args: argparse.Namespace, title: str, runs: list[Run], display: Display) -> int:
     """Write the table and the picture, and print them; return the exit status."""
     out = _prepare_folder(args.out)
-    rows = [_row(sparsity, [r for r in runs if r["recipe"]["sparsity"] == sparsity]) for sparsity in args.sparsities]
+    rows = [compare([run for run in runs if run["recipe"]["sparsity"] == sparsity]) for sparsity in args.sparsities]
     failed = [run for run in runs if "error" in run]
-    alone = max(run["jobs"] for run in runs) == 1
-    table = _table(rows, runs)
+    table = as_markdown(rows, runs)
     _write(out / TABLE, f"{title}\n\n{table}\n")
     display.say(f"\n{table}\n")
-    written, status = [out / TABLE], FAILED if failed else OK
+    written = [out / TABLE]
     if not args.no_plot:
         try:
-            _draw(rows, runs, title, out / PICTURE, with_times=alone)
+            draw(rows, runs, title, out / PICTURE)
             written.append(out / PICTURE)
         except ImportError as error:
             display.note(f"no picture: {error}")
@@ -398,84 +395,4 @@ def _report(args: argparse.Namespace, title: str, runs: list[Run], display: Disp
         print(json.dumps({"title": title, "table": rows, "runs": runs}), flush=True)
     if failed:
         raise Failure(f"{count(len(failed), 'run')} failed, the first: {_line(failed[0])}", FAILED)
-    return status
-
-
-def _row(sparsity: float, runs: list[Run]) -> dict[str, Any]:
-    """Mean and standard deviation over the seeds."""
-    good = [run for run in runs if "error" not in run]
-    row: dict[str, Any] = {"sparsity": sparsity, "runs": len(good), "failed": len(runs) - len(good)}
-    for name in ("test_accuracy", "edges", "train_seconds"):
-        values = [run[name] for run in good]
-        row[name] = statistics.fmean(values) if values else None
-        row[f"{name}_deviation"] = statistics.stdev(values) if len(values) > 1 else None
-    return row
-
-
-def _table(rows: list[dict[str, Any]], runs: list[Run]) -> str:
-    """Write the rows as Markdown."""
-    others = max(run["jobs"] for run in runs) - 1
-    threads = sorted({run["threads"] for run in runs})
-    on = "on " + " or ".join(map(str, threads)) + (" thread" if threads == [1] else " threads")
-    when = "alone" if not others else f"beside up to {count(others, 'other')}"
-    lines = [
-        f"| edges cut | edges left | runs | test accuracy, % | seconds of a run, {when}, {on} |",
-        "|---|---|---|---|---|",
-    ]
-    for row in rows:
-        left, accuracy, seconds = "", "", ""
-        if row["runs"]:
-            left, accuracy = f"{row['edges']:,.0f}", f"{100 * row['test_accuracy']:.2f}"
-            seconds = f"{row['train_seconds']:.2f}"
-        if row["runs"] > 1:
-            accuracy += f" ± {100 * row['test_accuracy_deviation']:.2f}"
-        n_runs = f"{row['runs']}" + (f" ({row['failed']} failed)" if row["failed"] else "")
-        lines.append(f"| {100 * row['sparsity']:.6g} % | {left} | {n_runs} | {accuracy} | {seconds} |")
-    builds = sorted({run["isa"] for run in runs})
-    if len(builds) > 1:
-        lines += ["", f"The runs used different instruction sets ({', '.join(builds)}), which round differently."]
-    return "\n".join(lines)
-
-
-def _draw(rows: list[dict[str, Any]], runs: list[Run], title: str, path: Path, *, with_times: bool) -> None:
-    """Draw accuracy, and times if they are of runs by themselves, against the sparsity."""
-    rows = [row for row in rows if row["runs"]]
-    figure = new_figure((8.0, 6.0 if with_times else 4.5), 120)
-    panels: Any = figure.subplots(
-        2 if with_times else 1, sharex=True, squeeze=False, height_ratios=[3, 1][: 1 + with_times]
-    )
-    accuracy, last = panels[0, 0], panels[-1, 0]
-    good = [run for run in runs if "error" not in run]
-    accuracy.plot(
-        [1 - run["recipe"]["sparsity"] for run in good],
-        [100 * run["test_accuracy"] for run in good],
-        "o",
-        color="tab:blue",
-        alpha=0.35,
-        markersize=4,
-        label="a run",
-    )
-    left = [1 - row["sparsity"] for row in rows]
-    accuracy.errorbar(
-        left,
-        [100 * row["test_accuracy"] for row in rows],
-        [100 * (row["test_accuracy_deviation"] or 0) for row in rows],
-        color="black",
-        marker="_",
-        capsize=4,
-        label="mean and standard deviation",
-    )
-    accuracy.set(ylabel="test accuracy, %", title=title)
-    accuracy.legend()
-    if with_times:
-        last.plot(left, [row["train_seconds"] for row in rows], "o-", color="tab:orange")
-        last.set(ylabel="seconds of a run", ylim=(0, None))
-    last.set_xscale("log")
-    last.invert_xaxis()
-    last.set_xticks(left, [f"{100 * row['sparsity']:.6g} %\n{row['edges']:,.0f}" for row in rows])
-    last.minorticks_off()
-    last.set_xlabel("edges cut, and edges left (logarithmic scale)")
-    for axes in panels[:, 0]:
-        axes.grid(alpha=0.3)
-    figure.tight_layout()
-    save_figure(figure, path)
+    return OK

@@ -5,23 +5,15 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict
 
-from mlgraph.app.arguments import one_of
 from mlgraph.app.common import load_data
 from mlgraph.app.learning import add_run_options, check_decay, check_options, learn
-from mlgraph.app.recipe import OPTIONS, PRESETS, add_recipe_options, begun_with, given_of
+from mlgraph.app.recipe import OPTIONS, add_network_options, begun_with, given_of
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     recipe = parser.add_argument_group("network and training")
-    recipe.add_argument(
-        "--preset",
-        type=one_of(*PRESETS),
-        default="default",
-        metavar="NAME",
-        help=f"set of defaults for the options below: {', '.join(PRESETS)}",
-    )
-    add_recipe_options(recipe, PRESETS["default"], OPTIONS)
+    add_network_options(recipe, OPTIONS)
     add_run_options(parser, "mnist-run")
 
 

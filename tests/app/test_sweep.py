@@ -54,7 +54,7 @@ def test_the_table_has_means_and_deviations(run):
         result = run(*(word for word in SWEEP if word != "--quiet"), "--jobs", jobs, "--epochs", 1, "--out", when)
         table = Path(when, "table.md").read_text()
         title, header, rows = (lines := table.splitlines())[0], lines[2], lines[4:]
-        assert title == "20-8-3 leaky_relu, 184 edges, 1 epoch" and table.partition("\n\n")[2] in result.out
+        assert title == "20-8-3 leaky_relu, 184 edges, 1 epoch, 3 seeds" and table.partition("\n\n")[2] in result.out
         assert header.endswith(f"| seconds of a run, {when}, on 1 thread |")
         for row, sparsity, edges in zip(rows, (0.0, 0.5), (184, 92), strict=True):
             scores = [100 * run["test_accuracy"] for key, run in saved(when).items() if key[1] == sparsity]
@@ -214,6 +214,17 @@ def test_an_address_without_a_cluster(run, backend, module):
         assert (result.status, result.out) == (2, "") and len(result.err.splitlines()) == 1
         assert result.err.startswith(f"mlgraph.mnist: error: argument --address: {problem}"), result.err
     assert os.listdir() == []
+
+
+@pytest.mark.parametrize(("backend", "module"), [("dask", "distributed"), ("ray", "ray")])
+def test_an_address_that_never_answers(run, monkeypatch, backend, module):
+    pytest.importorskip(module)
+    monkeypatch.setattr("mlgraph.app.sweep.TIMEOUT", 2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        result = run(*SWEEP, "--backend", backend, "--address", address)
+    message = f"mlgraph.mnist: error: argument --address: no {backend} cluster answers at '{address}' within 2 s\n"
+    assert (result.status, result.out, result.err) == (2, "", message) and os.listdir() == []
 
 
 # --- processes that end early ---------------------------------------------------------------------
