@@ -1,8 +1,7 @@
-"""Which edges to cut: test accuracy on MNIST by several criteria, as tables for docs/pruning.md and the README.
+"""Which edges to cut at once: test accuracy on MNIST by several criteria, as a table for docs/pruning.md.
 
     python bench/pruning.py                    # about two minutes on two cores
     python bench/pruning.py --seeds 1          # the first of five networks alone
-    python bench/pruning.py --gradual          # the README's table; half an hour on two busy cores
 
 Each network is trained for five epochs with the defaults of `fit`, and a copy of it is cut once for
 each criterion and sparsity. The accuracy in percent is measured right after the cut and after two
@@ -10,8 +9,7 @@ further epochs: mean and standard deviation over the seeds. "Edges" are those le
 edges that no longer lie on a path to an output are cut, too. At the same number of edges, a
 criterion by which many are lost so has an easier task than it seems.
 
-With ``--gradual``, 784-300-100-10 is cut while it trains, by the recipe of the command line:
-``python -m mlgraph.mnist --preset lenet-300-100 --sparsity S --by NAME --seed N``, 60 epochs.
+``python -m mlgraph.mnist sweep --sparsity ...`` compares networks that are cut while they train.
 """
 
 from __future__ import annotations
@@ -25,7 +23,6 @@ import numpy as np
 import numpy.typing as npt
 
 import mlgraph
-from mlgraph.app.recipe import begun_with
 from mlgraph.datasets import Dataset, load_mnist
 
 NETWORKS = {"784-32-10": (32,), "784-300-100-10": (300, 100)}
@@ -33,18 +30,13 @@ CRITERIA = ("magnitude", "path", "saliency")
 SPARSITIES = (0.5, 0.8, 0.9, 0.95, 0.98)
 
 
-GRADUAL = ("path", "magnitude")
-LEVELS = (0.0, 0.92, 0.95, 0.98)  # the sparsities of published figures
-
-
 def main() -> None:
     """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--gradual", action="store_true", help="cut 784-300-100-10 while it trains")
     args = parser.parse_args()
     warnings.simplefilter("ignore")  # many of the kept edges may lie on no path
-    (gradual if args.gradual else at_once)(load_mnist(), range(args.seeds))
+    at_once(load_mnist(), range(args.seeds))
 
 
 def accuracy(net: mlgraph.Network, mnist: Dataset) -> float:
@@ -55,35 +47,6 @@ def accuracy(net: mlgraph.Network, mnist: Dataset) -> float:
 def spread(values: npt.ArrayLike) -> str:
     """Mean and standard deviation."""
     return f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f}"
-
-
-def gradual(mnist: Dataset, seeds: Iterable[int]) -> None:
-    """One row for each sparsity; a column for each criterion, with the edges left."""
-    print(f"| sparsity | {' | '.join(f'{by} | edges' for by in GRADUAL)} |")
-    print("|---" * (1 + 2 * len(GRADUAL)) + "|")
-    for sparsity in LEVELS:
-        cells = []
-        for by in GRADUAL if sparsity else GRADUAL[:1]:
-            rows = []
-            for seed in seeds:
-                recipe = begun_with("lenet-300-100", {"sparsity": sparsity, "by": by, "seed": seed})
-                net = recipe.network(784, 10)
-                net.fit(
-                    mnist.train_x,
-                    mnist.train_y,
-                    epochs=recipe.epochs,
-                    batch_size=recipe.batch_size,
-                    learning_rate=recipe.learning_rate,
-                    optimizer=recipe.optimizer,
-                    momentum=recipe.momentum,
-                    sparsify=recipe.schedule(net.sparsity),
-                    seed=seed,
-                    n_threads=2,
-                )
-                rows.append((accuracy(net, mnist), net.n_edges))
-            scores, edges = zip(*rows, strict=True)
-            cells.append(f"{spread(scores)} | {np.mean(edges):,.0f}")
-        print(f"| {sparsity:.0%} | {' | '.join(cells)} |", flush=True)
 
 
 def at_once(mnist: Dataset, seeds: Iterable[int]) -> None:
