@@ -1,5 +1,6 @@
 """`python -m mlgraph.mnist sweep`: the same networks on every backend, none lost and none trained twice."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -36,6 +37,10 @@ def results(folder="mnist-sweep"):
 def test_runs_are_those_of_single_commands(run):
     result = run(*SWEEP, "--jobs", 1, "--json")
     assert (result.status, result.err) == (0, "")
+    assert [(row["sparsity"], row["runs"], row["edges"]) for row in result.json["table"]] == [(0, 3, 184), (0.5, 3, 92)]
+    assert sorted(made["weights"] for made in result.json["runs"]) == sorted(
+        made["weights"] for made in saved().values()
+    )
     assert sorted(saved()) == [(seed, sparsity) for seed in (0, 1, 2) for sparsity in (0.0, 0.5)]
     for (seed, sparsity), made in saved().items():
         single = run(*RECIPE, "--seed", seed, "--sparsity", sparsity, "--no-plot", "--json", "--quiet").json
@@ -128,7 +133,7 @@ def test_other_data_and_damaged_runs_are_refused(run, tmp_path):
 
 
 def test_runs_that_fail_are_told_and_not_repeated(run, fitted):
-    words = (*SWEEP, "--jobs", 1, "--learning-rate", 1e30)
+    words = (*(word for word in SWEEP if word != "--no-plot"), "--jobs", 1, "--learning-rate", 1e30)
     for n in (6, 0):
         fitted.clear()
         result = run(*words)
@@ -219,89 +224,99 @@ def test_an_address_without_a_cluster(run, backend, module):
 @pytest.mark.parametrize(("backend", "module"), [("dask", "distributed"), ("ray", "ray")])
 def test_an_address_that_never_answers(run, monkeypatch, backend, module):
     pytest.importorskip(module)
-    monkeypatch.setattr("mlgraph.app.sweep.TIMEOUT", 2)
+    monkeypatch.setattr("mlgraph.app.sweep.TIMEOUT", 1)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         result = run(*SWEEP, "--backend", backend, "--address", address)
-    message = f"mlgraph.mnist: error: argument --address: no {backend} cluster answers at '{address}' within 2 s\n"
+    message = f"mlgraph.mnist: error: argument --address: no {backend} cluster answers at '{address}' within 1 s\n"
     assert (result.status, result.out, result.err) == (2, "", message) and os.listdir() == []
 
 
 # --- processes that end early ---------------------------------------------------------------------
 
 
-def children(process):
-    """The workers of a process."""
-    found = subprocess.run(
-        ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(process.pid)], capture_output=True, text=True
-    )
-    return [int(line.split()[0]) for line in found.stdout.splitlines() if "LokyProcess" in line]
+def session(leader):
+    """The processes that a process has begun, and itself, each with its command."""
+    found = subprocess.run(["ps", "-ww", "-o", "pid=,args=", "-s", str(leader)], capture_output=True, text=True)
+    return [(int(pid), command) for pid, command in (line.split(maxsplit=1) for line in found.stdout.splitlines())]
+
+
+@contextlib.contextmanager
+def begun(*words):
+    """A sweep in a process of its own, which has saved a run; its complaints go to the file err."""
+    command = [sys.executable, "-m", "mlgraph.mnist", *map(str, words)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(mlgraph.__file__).parents[1])}
+
+    def take_signals():  # a shell may have told its children to ignore them
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    options = {"env": environment, "preexec_fn": take_signals, "start_new_session": True}
+    with open("err", "w") as err:
+        process = subprocess.Popen(command, stderr=err, **options)
+    try:
+        while not list(Path("mnist-sweep/runs").glob("*.json")):
+            assert process.poll() is None, Path("err").read_text()
+            time.sleep(0.01)
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # workers end by themselves only after some idle minutes
+
+
+def assert_goes_on(run, words, n):
+    """The same command trains what is missing, and nothing else; the results are those of a whole sweep."""
+    before = {path: path.stat().st_mtime_ns for path in Path("mnist-sweep/runs").glob("*.json")}
+    assert run(*words, "--jobs", 1).status == 0
+    assert len(saved()) == n and {path: path.stat().st_mtime_ns for path in before} == before
+    assert run(*words, "--jobs", 1, "--out", "whole").status == 0
+    assert results() == results("whole")
+
+
+def assert_complained(message, n):
+    (line,) = Path("err").read_text().splitlines()
+    saving = f"; {len(saved())} of {n} runs are saved, and the same command goes on from there"
+    assert line.startswith(f"mlgraph.mnist: {message}") and line.endswith(saving), line
 
 
 @pytest.mark.parametrize(
     ("whom", "number", "status", "message"),
     [
         ("the program", signal.SIGKILL, -signal.SIGKILL, None),
-        pytest.param("the program", signal.SIGINT, 130, "mlgraph.mnist: interrupted; ", marks=pytest.mark.slow),
-        ("all", signal.SIGINT, 130, "mlgraph.mnist: interrupted; "),  # as by Ctrl-C in a terminal
-        (
-            "a worker",
-            signal.SIGKILL,
-            1,
-            "mlgraph.mnist: error: a run was lost: TerminatedWorkerError: A worker process",
-        ),
+        pytest.param("the program", signal.SIGINT, 130, "interrupted; ", marks=pytest.mark.slow),
+        ("all", signal.SIGINT, 130, "interrupted; "),  # as by Ctrl-C in a terminal
+        ("a worker", signal.SIGKILL, 1, "error: a run was lost: TerminatedWorkerError: A worker process"),
     ],
 )
 def test_a_sweep_that_is_killed_goes_on(run, data, whom, number, status, message):
-    words = (*SWEEP, "--seeds", "0-1", "--epochs", 400)
-    command = [sys.executable, "-m", "mlgraph.mnist", *map(str, words), "--jobs", "2", "--data", str(data)]
-    environment = {**os.environ, "PYTHONPATH": str(Path(mlgraph.__file__).parents[1])}
-
-    def take_signals():  # a shell may have told its children to ignore them
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    with open("err", "w") as err:
-        process = subprocess.Popen(
-            command, env=environment, stderr=err, preexec_fn=take_signals, start_new_session=True
-        )
-    try:
-        while not list(Path("mnist-sweep/runs").glob("*.json")):
-            assert process.poll() is None
-            time.sleep(0.01)
-        if whom == "all":
-            os.killpg(process.pid, number)
-        else:
-            os.kill(process.pid if whom == "the program" else children(process)[0], number)
+    words = (*SWEEP, "--seeds", "0-1", "--epochs", 250)
+    with begun(*words, "--jobs", 2, "--data", data) as process:
+        workers = [pid for pid, command in session(process.pid) if "LokyProcess" in command]
+        for pid in {"the program": [process.pid], "a worker": workers[:1], "all": [process.pid, *workers]}[whom]:
+            os.kill(pid, number)
         assert process.wait(timeout=60) == status
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)  # workers end by themselves only after some idle minutes
-    before = {path: path.stat().st_mtime_ns for path in Path("mnist-sweep/runs").glob("*.json")}
-    assert 1 <= len(before) < 4
+    assert 1 <= len(saved()) < 4
     if message:
-        lines = Path("err").read_text().splitlines()
-        saving = f"; {len(before)} of 4 runs are saved, and the same command goes on from there"
-        assert len(lines) == 1 and lines[0].startswith(message) and lines[0].endswith(saving), lines
-    assert run(*words, "--jobs", 1).status == 0
-    assert len(saved()) == 4 and {path: path.stat().st_mtime_ns for path in before} == before
-    assert run(*words, "--jobs", 1, "--out", "whole").status == 0
-    assert results() == results("whole")
+        assert_complained(message, 4)
+    assert_goes_on(run, words, 4)
 
 
 # --- clusters -------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def dask_address():
+def dask():
+    """Address of a cluster, and a function that gives the processes of its workers."""
     distributed = pytest.importorskip("distributed")
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
-        yield cluster.scheduler_address
+    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
+    with distributed.LocalCluster(**options) as cluster, distributed.Client(cluster) as client:
+        yield cluster.scheduler_address, lambda: list(client.run(os.getpid).values())
 
 
 @pytest.fixture
-def ray_address(tmp_path_factory, monkeypatch):
+def ray(tmp_path_factory, monkeypatch):
+    """Address of a cluster, and a function that gives the processes of its workers."""
     pytest.importorskip("ray")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
+    with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     environment = {**os.environ, "PYTHONPATH": str(Path(mlgraph.__file__).parents[1])}
@@ -309,25 +324,35 @@ def ray_address(tmp_path_factory, monkeypatch):
     size = ["--num-cpus=2", "--object-store-memory=100000000", f"--temp-dir={tmp_path_factory.mktemp('r')}"]
     with subprocess.Popen([*program, *size, f"--port={port}"], env=environment, start_new_session=True) as head:
         try:
-            yield f"127.0.0.1:{port}"
+            for _ in range(300):
+                with socket.socket() as probe:
+                    if probe.connect_ex(("127.0.0.1", port)) == 0:
+                        break
+                time.sleep(0.2)
+            yield f"127.0.0.1:{port}", lambda: [pid for pid, name in session(head.pid) if "PoolActor" in name]
         finally:
-            os.killpg(head.pid, signal.SIGTERM)
+            for pid, _ in session(head.pid):
+                os.kill(pid, signal.SIGKILL)  # by SIGTERM it takes half a minute
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")  # of the libraries
 @pytest.mark.parametrize("backend", ["dask", "ray"])
-def test_clusters_give_the_same_bits(run, request, backend):
-    address = request.getfixturevalue(f"{backend}_address")
-    host, port = address.rpartition("/")[2].split(":")
-    until = time.monotonic() + 60
-    while time.monotonic() < until:
-        with socket.socket() as probe:
-            if probe.connect_ex((host, int(port))) == 0:
-                break
-        time.sleep(0.2)
+def test_clusters_give_the_same_bits_and_lose_no_run(run, request, data, backend):
+    address, workers = request.getfixturevalue(backend)
+    cluster = ("--backend", backend, "--address", address)
     assert run(*SWEEP, "--jobs", 1, "--out", "here").status == 0
     for jobs in (1, 2):
-        result = run(*SWEEP, "--backend", backend, "--address", address, "--jobs", jobs, "--out", f"there-{jobs}")
+        result = run(*SWEEP, *cluster, "--jobs", jobs, "--out", f"there-{jobs}")
         assert (result.status, result.err) == (0, "")
         assert results(f"there-{jobs}") == results("here")
+    words = (*SWEEP, "--epochs", 1000)
+    with begun(*words, *cluster, "--jobs", 2, "--data", data) as process:
+        os.kill(workers()[0], signal.SIGKILL)
+        status = process.wait(timeout=120)
+    if backend == "dask":  # it trains the lost run again
+        assert status == 0 and len(saved()) == 6
+    else:
+        assert status == 1
+        assert_complained("error: a run was lost: ActorDiedError: ", 6)
+    assert_goes_on(run, words, 6)
