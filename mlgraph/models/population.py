@@ -187,7 +187,7 @@ class Population(Declared, MutableSequence[Model]):
                 options = {"values": nodes, "highest": highest[i], "n_threads": n_threads, "later": later}
                 execute(members[i], examples[i], nodes, **options)
 
-            execute_each(members, highest.shape[1], call, n_threads)
+            execute_each(members, lambda model: model.output_ids, highest.shape[1], call, n_threads)
             found = [(one, int(np.argmin(one)) if (one < 0).any() else -1) for one in highest]
         labels = [
             _named(i, partial(labelled, predicted=predicted, unclear=unclear), members[i])
@@ -244,7 +244,7 @@ class Population(Declared, MutableSequence[Model]):
         def call(i: int, n_threads: int | None, later: Later | None) -> None:
             execute(members[i], given[i][0], **scores[i].options, n_threads=n_threads, later=later)
 
-        execute_each(members, len(given[0][0]), call, n_threads)
+        execute_each(members, lambda _: None, len(given[0][0]), call, n_threads)
         means = [one.means() for one in scores]
         if more.names:
             for model, mean, (examples, objective) in zip(members, means, given, strict=True):
@@ -330,8 +330,9 @@ class Population(Declared, MutableSequence[Model]):
                 failed[i] = error
 
         _in_threads(train, len(runs), at_once)
-        for run in runs:
-            run.warn()
+        for i, run in enumerate(runs):
+            if i not in failed:
+                run.warn()
         if failed:
             numbers = sorted(failed)
             error = failed[numbers[0]]
@@ -361,7 +362,7 @@ class Population(Declared, MutableSequence[Model]):
             wanted = nodes(members[i])
             values[i] = execute(members[i], examples[i], wanted, values=wanted, n_threads=n_threads, later=later)[1]
 
-        execute_each(members, len(examples[0]), call, n_threads)
+        execute_each(members, nodes, len(examples[0]), call, n_threads)
         return [values[i] for i in range(len(members))]
 
 

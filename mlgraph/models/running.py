@@ -264,7 +264,11 @@ PIECE_WORK = 2**30
 
 
 def execute_each(
-    models: Sequence[Model], n: int, call: Callable[[int, int | None, Later | None], Any], n_threads: int | None
+    models: Sequence[Model],
+    nodes: Callable[[Model], list[int] | None],
+    n: int,
+    call: Callable[[int, int | None, Later | None], Any],
+    n_threads: int | None,
 ) -> None:
     """Call the engines of many models, each graph in one thread, over n examples.
 
@@ -272,6 +276,8 @@ def execute_each(
     ----------
     models : sequence of Model
         Their graphs are different.
+    nodes : callable
+        The nodes that a model computes, as for `engine_of`.
     n : int
     call : callable
         Calls `execute` once for the model of a number, with this `n_threads` and `later`.
@@ -283,7 +289,7 @@ def execute_each(
         for i in range(len(models)):
             call(i, n_threads, None)
         return
-    works = [n * (len(model.graph) + model.graph.storage.used) for model in models]
+    works = [n * engine_of(model, nodes(model)).plan.work for model in models]  # compiles, which a signal may interrupt
     begin = 0
     while begin < len(models):
         end, work = begin + 1, works[begin]
