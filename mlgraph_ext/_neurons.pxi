@@ -45,8 +45,14 @@ def read_sources(
         Whether a neuron reads an input among other nodes, or a dense block only some inputs.
     int, int
         The lowest slot that neurons read, apart from inputs, and one after the highest; 0 and 0 if there are none.
+    bool, bool
+        Whether dense blocks, and sparse rows, read the data.
+    int, int
+        Number of edges of dense blocks, and of sparse rows.
+    int
+        Length of what the index table holds for all groups, at most.
     """
-    cdef int64_t n = code.shape[0], groups = first.shape[0], i, j, k, at, wanted, sources, lowest = n_slots, end = 0
+    cdef int64_t n = code.shape[0], groups = first.shape[0], i, j, k, at, wanted, sources, lowest = n_slots, end = 0, length = 0
     cdef bint good = is_graph(start, count, pool) and are_nodes(member, n) and are_slots(slot, n_slots)
     good = good and n == start.shape[0] == slot.shape[0] == wants.shape[0] == off_loss.shape[0]
     good = good and groups == size.shape[0] == dense.shape[0] == facts.shape[0] and facts.shape[1] == FACTS
@@ -61,6 +67,8 @@ def read_sources(
     cdef Facts* fact
     cdef int32_t node, source
     cdef bint mixed = False, reads_inputs
+    cdef bint[2] reading = [False, False]
+    cdef int64_t[2] n_edges = [0, 0]
     with nogil:
         for i in range(n_slots):
             seen[i] = -1
@@ -102,10 +110,15 @@ def read_sources(
                 fact.length += 3 * size[i] + 1
                 if wanted:
                     fact.length += 2 * sources + 1 + 2 * wanted
+            length += fact.length
+            n_edges[not dense[i]] += fact.n_edges
+            reading[not dense[i]] = reading[not dense[i]] or fact.reads_data
     free(seen)
     if not good:
         raise ValueError("slot: expected a slot of each source, got none")
-    return bool(mixed), lowest if end else 0, end
+    return (
+        bool(mixed), lowest if end else 0, end, bool(reading[0]), bool(reading[1]), n_edges[0], n_edges[1], length
+    )
 
 
 def add_neurons(
@@ -292,6 +305,23 @@ cdef uint64_t* sort_keys(uint64_t* keys, uint64_t* spare, int64_t n) noexcept no
             begin[digit] += 1
         keys, spare, shift = spare, keys, shift + 8
     return keys
+
+
+def row_parameters(const int64_t[:, ::1] program):
+    """The first parameter of sparse rows and one after the last; 0 and 0 without rows, or with weight dropout anywhere."""
+    cdef int64_t i, first = -1, end = 0
+    cdef const Instruction* ins
+    if program.shape[1] * <int64_t>sizeof(int64_t) != <int64_t>sizeof(Instruction):
+        raise ValueError(f"program: expected the fields of instructions, got {program.shape[1]} columns")
+    for i in range(program.shape[0]):
+        ins = <const Instruction*>&program[i, 0]
+        if ins.bits:
+            return 0, 0
+        if ins.kind == ROWS:
+            first = ins.weights if first < 0 else min(first, ins.weights)
+            first = first if ins.bias < 0 else min(first, ins.bias)
+            end = max(end, ins.weights + ins.n_weights, ins.bias + ins.size)
+    return max(first, 0), end
 
 
 cdef bint are_slots(const int32_t[::1] slots, int64_t n) noexcept nogil:

@@ -126,7 +126,8 @@ def read_sources(
     n_inputs: int,
     whole: _Array,
     facts: _Array,
-) -> tuple[bool, int, int]: ...
+) -> tuple[bool, int, int, bool, bool, int, int, int]: ...
+def row_parameters(program: _Array) -> tuple[int, int]: ...
 def add_neurons(
     member: _Array,
     first: _Array,

@@ -57,8 +57,8 @@ _WHERE = ops.OPS["where"].code
 
 _BLANK = np.array([Instruction(0, 0, 0, 0)], np.int64)
 
-_KIND, _SIZE, _WEIGHTS, _N_WEIGHTS, _BIAS, _READS_DATA, _BITS = (
-    Instruction._fields.index(name) for name in ("kind", "size", "weights", "n_weights", "bias", "reads_data", "bits")
+_KIND, _WEIGHTS, _N_WEIGHTS, _READS_DATA = (
+    Instruction._fields.index(name) for name in ("kind", "weights", "n_weights", "reads_data")
 )
 
 
@@ -235,22 +235,21 @@ class Plan:
         n_inputs, n_slots = len(self.input_column), len(self.node)
         same = groups.nodes, first, size, dense.view(np.uint8), low.code, *low.topology, self.slot
         whole, facts = groups.alike.copy(), np.empty((len(number), 5), np.int64)
-        mixed, lowest, end = _topology.read_sources(
+        mixed, lowest, end, *reading, of_blocks, of_rows, length = _topology.read_sources(
             *same, n_slots, wants, off_loss.view(np.uint8), n_inputs, whole, facts
         )
-        self.read_slots = lowest, end
-        _, n_edges, reads_data, _, lengths = facts.T
-        too_many = n_edges[~dense & (n_edges >= MAX_EDGES)]
-        if len(too_many):
-            raise ValueError(
-                f"graph: expected fewer than {MAX_EDGES} edges into neurons of one level, got {too_many[0]}"
-            )
-        self.dense_read_data, self.rows_read_data = (bool(reads_data[at].any()) for at in (dense, ~dense))
+        if of_rows >= MAX_EDGES:
+            too_many = facts[~dense & (facts[:, 1] >= MAX_EDGES), 1]
+            if len(too_many):
+                raise ValueError(
+                    f"graph: expected fewer than {MAX_EDGES} edges into neurons of one level, got {too_many[0]}"
+                )
+        self.read_slots, (self.dense_read_data, self.rows_read_data) = (lowest, end), reading
         self.reads_directly = self.reads_directly and not mixed
-        self.n_edges = int(n_edges.sum())
-        self.work += self.n_edges + (ROW_WORK - 1) * int(n_edges[~dense].sum())
+        self.n_edges = of_blocks + of_rows
+        self.work += of_blocks + ROW_WORK * of_rows
         halves, drops = np.ones(len(number), np.int64), np.zeros((len(number), 3), np.int64)
-        for k in np.flatnonzero(dense & (reads_data > 0)).tolist():
+        for k in np.flatnonzero(dense & (facts[:, 2] > 0)).tolist() if self.dense_read_data else []:
             halves[k] = halves_of(int(size[k]), int(low.topology.counts[heads[k]]))
         for k in np.flatnonzero(low.code[heads] >= NEURON).tolist() if dropout else []:
             drop, keep, bits = _dropout_of(int(low.owners(heads[k : k + 1])[0]), dropout)
@@ -260,7 +259,7 @@ class Plan:
                 self.edge_scale = max(self.edge_scale, 2.0**bits / keep)
         in_quads = np.empty(len(whole), np.uint8)
         mlgraph_ext.sweep.find_quads(whole, in_quads)
-        self.index = np.empty(len(arguments) + int(lengths.sum()) + 1, np.int32)
+        self.index = np.empty(len(arguments) + length + 1, np.int32)
         self.index[: len(arguments)] = arguments
         end, self.n_extra, self.n_masked = _topology.add_neurons(
             *same,
@@ -384,7 +383,7 @@ class Plan:
 
         Both are 0 if there are sparse rows, or with weight dropout, where a thread has one tile's weights at a time.
         """
-        if (self.program[:, _BITS] > 0).any() or (self.program[:, _KIND] == KINDS["rows"]).any():
+        if self.row_parameters[1] or any(ins.bits or ins.kind == KINDS["rows"] for _, ins in self.trained):
             return 0, 0
         blocks = [ins for _, ins in self.trained if ins.kind == KINDS["dense"]]
         behind = [ins for ins in blocks if not ins.reads_data]
@@ -427,12 +426,7 @@ class Plan:
 
         (0, 0) with weight dropout anywhere, where a thread has one tile's weights at a time.
         """
-        rows = self.program[self.program[:, _KIND] == KINDS["rows"]]
-        if not len(rows) or (self.program[:, _BITS] > 0).any():
-            return 0, 0
-        size, weights, bias = rows[:, _SIZE], rows[:, _WEIGHTS], rows[:, _BIAS]
-        first = int(np.where(bias >= 0, np.minimum(weights, bias), weights).min())
-        end = int(np.maximum(weights + rows[:, _N_WEIGHTS], bias + size).max())
+        first, end = _topology.row_parameters(self.program)
         return first // PANEL * PANEL, padded(end)
 
 

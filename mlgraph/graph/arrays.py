@@ -11,13 +11,16 @@ from mlgraph._support.array_types import Bool, Float32, Int32, Int64
 from mlgraph._support.checks import integer_row
 from mlgraph.graph import ops
 from mlgraph.graph.ops import NEURON, PARAMETER
-from mlgraph.graph.topology import runs, topological
+from mlgraph.graph.topology import gather, runs, topological
 from mlgraph_ext import _topology
 
 if TYPE_CHECKING:
     from mlgraph.graph.graph import Graph
 
 T = TypeVar("T", bound=np.generic)
+
+FEW_PAIRS = 4096
+"""Number of pairs up to which all numbers are compared with all others."""
 
 
 class Edges(NamedTuple):
@@ -131,17 +134,26 @@ def wiring(graph: Graph, neurons: Int32 | None = None, places: tuple[Int64, Int6
     `places` are the columns `weights` and `stride` of all records if the weights are in a vector of
     another layout.
     """
-    topology = graph.topology()
     if neurons is None:
         neurons = np.flatnonzero(graph.codes >= NEURON).astype(np.int32)
-    record, counts = graph.records[neurons], topology.counts[neurons]
-    at, stride = (column[record] for column in places or graph.storage.places[:2])
-    return Wiring(neurons, counts, topology.sources_of(neurons), runs(at, stride, counts, graph.storage.used))
+    # Views, because copies of whole columns are most of the work for a few neurons.
+    start, counts, record = (np.frombuffer(c, c.typecode)[neurons] for c in (graph._start, graph._count, graph._data))
+    columns = places or (np.frombuffer(c, c.typecode) for c in (graph.storage.weights, graph.storage.stride))
+    at, stride = (column[record].astype(np.int64, copy=False) for column in columns)
+    source = gather(np.frombuffer(graph._pool, np.int32), start, counts)
+    return Wiring(neurons, counts, source, runs(at, stride, counts, graph.storage.used))
 
 
 def edge_keys(graph: Graph, source: Int32 | Int64, target: Int32 | Int64) -> Int64:
     """A number for each edge, unique and ascending by target, then by source; int64 of shape (edges,)."""
     return target.astype(np.int64) * len(graph) + source
+
+
+def are_in(values: Int64, among: Int64) -> Bool:
+    """`numpy.isin`, which takes 20 us for a few numbers."""
+    if len(values) * len(among) <= FEW_PAIRS:
+        return np.asarray((values[:, None] == among).any(axis=1))
+    return np.isin(values, among)
 
 
 def edges(graph: Graph, vector: Float32 | None = None, places: tuple[Int64, Int64] | None = None) -> Edges:

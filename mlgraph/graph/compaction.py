@@ -35,6 +35,8 @@ class Lists(NamedTuple):
 
 def shared_lists(edges: NewWiring) -> Lists:
     """The lists of sources of some neurons; neurons that lost the same source share one list."""
+    if len(edges.counts) == 1:
+        return Lists(np.zeros(1, np.int64), edges.source)
     apart = np.zeros(len(edges.counts), bool)
     return once_each(np.cumsum(edges.counts) - edges.counts, edges.counts, edges.source, apart)
 
@@ -135,6 +137,10 @@ def compacted(graph: Graph, keep: Bool) -> tuple[Graph, Int64]:
     return other, number
 
 
+def _n_parameters(graph: Graph) -> int:
+    return graph.n_parameters
+
+
 def in_use(graph: Graph) -> int:
     """Elements of the pool and of the parameter vector that some node uses."""
     start, count = np.array(graph._start, np.int64), graph.counts
@@ -149,7 +155,8 @@ def compact(graph: Graph, *, most: float = 1.0) -> None:
     if there <= SMALL:
         return
     with suppress(MemoryError):  # the edit has been made; gaps only waste memory
-        if there <= (1 + most) * in_use(graph) + SMALL:  # counting is most of the work of a small edit
+        # Counting is most of the work of a small edit; the parameters, which are counted faster, are often enough.
+        if any(there <= (1 + most) * count(graph) + SMALL for count in (_n_parameters, in_use)):
             return
         new = compact_storage(graph, np.arange(len(graph)))
         start, pool = array("q", new.start.tobytes()), array("i", new.pool.tobytes())

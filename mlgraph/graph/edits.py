@@ -19,7 +19,7 @@ import numpy.typing as npt
 from mlgraph._support.array_types import Bool, Float32, Int32, Int64
 from mlgraph._support.checks import float_array, real_array
 from mlgraph._support.interrupts import uninterrupted
-from mlgraph.graph.arrays import Edges, NewWiring, Wiring, edge_keys, ends_of, wiring
+from mlgraph.graph.arrays import Edges, NewWiring, Wiring, are_in, edge_keys, ends_of, wiring
 from mlgraph.graph.changes import Activated, Biased, Change, Differentiated, Noted, Rewired, edited
 from mlgraph.graph.compaction import compact, shared_lists
 from mlgraph.graph.graph import CycleError, Graph
@@ -63,11 +63,11 @@ def edges_named(
     found = edges.at_targets(chosen) | chosen[edges.source]
     if len(target):
         key, wanted = edge_keys(graph, edges.source, edges.target), edge_keys(graph, source, target)
-        there = np.isin(wanted, key)
+        there = are_in(wanted, key)
         if not there.all():
             k = np.argmin(there)
             raise ValueError(f"{who}: there is no edge from {edge_name(graph, source[k], target[k])}")
-        found |= np.isin(key, wanted)
+        found |= are_in(key, wanted)
     fixed = graph.sinks() if outputs is None else set(outputs)
     for i in ids:
         if i in fixed:
@@ -120,11 +120,13 @@ def new_edges(graph: Graph, edges: Edges, who: str) -> Edges:
     others = target[graph.codes[target] < NEURON]
     if len(others):
         raise ValueError(f"{who}: edges must lead to neurons, got an edge to {graph[int(others[0])]!r}")
-    present = wiring(graph, np.unique(target).astype(np.int32))
+    present = wiring(graph, (np.unique(target) if len(target) > 1 else target).astype(np.int32))
     key = edge_keys(graph, source, target)
-    there = np.isin(key, edge_keys(graph, present.source, present.target))
-    twice = np.ones(len(key), bool)
-    twice[np.unique(key, return_index=True)[1]] = False
+    there = are_in(key, edge_keys(graph, present.source, present.target))
+    twice = np.zeros(len(key), bool)
+    if len(key) > 1:
+        twice[:] = True
+        twice[np.unique(key, return_index=True)[1]] = False
     for wrong, problem in ((there, "already exists"), (twice, "is given twice")):
         if wrong.any():
             k = np.argmax(wrong)
@@ -153,6 +155,9 @@ def cut(graph: Graph, edges: Wiring, gone: Bool, *, if_unneeded: Bool | None = N
         If a sink would no longer be live; nothing has changed.
     """
     old, new = edges.without(gone)
+    if if_unneeded is None and not graph.has_bare and new.counts.all():  # every neuron keeps a source: all stay live
+        rewire(graph, old, new, {})
+        return
     after = with_edges(graph.topology(), new)
     lost = ~check_paths(graph, who, after)
     if if_unneeded is not None:
@@ -187,7 +192,9 @@ def grow(graph: Graph, edges: Edges, who: str) -> None:
         If a derivative goes through the target of an edge.
     """
     check_differentiated(graph, edges.target, who)
-    neurons, which = np.unique(edges.target, return_inverse=True)
+    neurons, which = edges.target, np.zeros(len(edges.target), np.intp)
+    if len(neurons) > 1:
+        neurons, which = np.unique(edges.target, return_inverse=True)
     old = wiring(graph, neurons)
     group = np.concatenate([np.repeat(np.arange(len(neurons)), old.counts), which.reshape(-1)])
     sources = np.concatenate([old.source, edges.source])

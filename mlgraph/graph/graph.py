@@ -660,7 +660,7 @@ class Graph(NodeTable):
     @locked
     def sinks(self) -> frozenset[int]:
         """Ids of the outputs and losses of all models of this graph; no edit may disconnect them."""
-        return frozenset(i for model in self.models for i in model.sinks)
+        return frozenset(i for model in self.models for i in model.sinks) if len(self.models) else frozenset()
 
     @locked
     def edge(self, source: Node | int, target: Node | int) -> Edge:
