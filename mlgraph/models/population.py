@@ -40,7 +40,7 @@ from mlgraph.models.running import (
 from mlgraph.models.scaling import Data, as_data
 
 if TYPE_CHECKING:
-    from mlgraph.training.fitting import Run
+    from mlgraph.training.run import Run
 
 T = TypeVar("T")
 
@@ -294,8 +294,9 @@ class Population(Declared, MutableSequence[Model]):
         UserWarning
             As `Model.fit`.
         """
-        from mlgraph.training.fitting import prepared, require_parameters
+        from mlgraph.training.fitting import prepared
         from mlgraph.training.nonfinite import NonFiniteError
+        from mlgraph.training.run import require_parameters
 
         for name in OF_ONE_MODEL:
             if name in options:

@@ -1,13 +1,9 @@
-"""`Model.fit` and `Population.fit`: check the arguments, read the data, prepare the run, and train."""
+"""`Model.fit` and `Population.fit`: check the arguments, read the data and prepare the run."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
-from functools import partial
-from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -17,46 +13,30 @@ from mlgraph._support.checks import FLOAT32_MAX, StrOrBytesPath, one_of, real, t
 from mlgraph._support.threads import checked_threads
 from mlgraph.engine.examples import Examples
 from mlgraph.engine.losses import Objective, are_none, as_class_weight, as_weights, weighted
-from mlgraph.engine.steps import Course, Learning, Rates
-from mlgraph.graph.ops import PARAMETER
-from mlgraph.graph.randomness import checked_seed, seeded
+from mlgraph.engine.steps import Course
+from mlgraph.graph.randomness import checked_seed
 from mlgraph.models.classes import Classes, by_number, first_classes, n_classes_of
-from mlgraph.models.history import History
 from mlgraph.models.metrics import Metrics
-from mlgraph.models.running import (
-    as_arrays,
-    engine_of,
-    evaluate,
-    execute,
-    outputs_of,
-    read_with_targets,
-    scaling_for,
-    warn_of_bytes,
-)
+from mlgraph.models.running import as_arrays, read_with_targets, scaling_for, warn_of_bytes
 from mlgraph.models.scaling import UNSCALED, Data, Scaling, Standardization, ordered, standardization
-from mlgraph.sparsity.schedules import Schedule, ScheduleRunner
-from mlgraph.training.advice import warn_of_divergence, warn_of_targets
-from mlgraph.training.callbacks import Callback, call, checked_callbacks, wants_each_step
-from mlgraph.training.loop import Progress, RunState, train
-from mlgraph.training.nonfinite import POLICIES, Guard
+from mlgraph.sparsity.schedules import Schedule
+from mlgraph.training.callbacks import Callback, checked_callbacks
+from mlgraph.training.loop import Progress
+from mlgraph.training.nonfinite import POLICIES
 from mlgraph.training.options import (
     OPTIMIZERS,
     RATES,
-    Options,
-    begin_state,
     checked_clip,
     checked_decay,
     checked_l1,
     checked_optimizer,
     checked_rates,
     checked_sizes,
-    takes_few,
 )
-from mlgraph.training.report import Report
+from mlgraph.training.run import Arguments, Run
 
 if TYPE_CHECKING:
     from mlgraph.models.model import Model
-    from mlgraph.training.checkpoint import Checkpoint
 
 T = TypeVar("T")
 
@@ -65,33 +45,8 @@ BELOW_1 = float(np.nextafter(1.0, 0.0))
 LEAST_EPOCHS, LEAST_STEPS = 10, 2000
 """The default number of epochs gives a run at least so many of both."""
 
-CHANGED = "fit: a layer was added to the network while fit read its arguments"
-
 SMALLEST_BATCH, LARGEST_BATCH, N_BATCHES = 32, 128, 64
 """Bounds of the default batch size, and batches of an epoch between them."""
-
-
-class Run(NamedTuple):
-    """A run whose arguments and data are checked. Nothing has changed yet.
-
-    Attributes
-    ----------
-    train : callable
-        Trains, and calls its argument after each call of the kernels, about every 0.2 s. All results
-        are recorded then, so an error that it raises leaves the model as after a step.
-    warn : callable
-        Called after `train`, warns if the run has diverged.
-    n_examples : int
-        Examples of all epochs.
-    of : callable
-        The same run of another model, which reads the same data alike (`reading_of`) and has as many
-        inputs and outputs and the same loss. The two may train at the same time.
-    """
-
-    train: Callable[[Callable[[], Any]], None]
-    warn: Callable[[], None]
-    n_examples: int
-    of: Callable[[Model], Run]
 
 
 def prepared(
@@ -183,104 +138,29 @@ def prepared(
     if validation_data is not None:
         held_out = _read_validation(model, validation_data, scaling, classes, warned, n_threads)
         more.check(model, held_out[1], held_out[2])
-    scheduled = None if sparsify is None else (given.array, y, raw.array.shape[1])
-    columns = given.columns
-
-    # Of the data, only what this function reads stays in memory: no floats if the examples are now bytes.
-    def run_of(model: Model, objective: Objective, examples: Examples) -> Run:
-        warn_of_targets(model, objective)
-        validate: Callable[[], dict[str, float]] | None = None
-        if held_out:
-            held_out_examples, held_out_objective, held_out_y = held_out
-            held_out_objective = held_out_objective._replace(nodes=objective.nodes)
-            validate = partial(
-                _validate, model, held_out_examples.copy(), held_out_objective, n_threads, more, held_out_y
-            )
-        acting: ScheduleRunner | None = None
-        if sparsify is not None and scheduled is not None:
-            acting = ScheduleRunner(sparsify, model, *scheduled, objective, classes, course.epochs, n_threads)
-
-        def run(between: Callable[[], Any]) -> None:
-            with model.graph.in_training(keeps_options=checkpoint is not None):
-                state = RunState(History())
-                state.history.add_metrics(more.names)
-                keeper: Checkpoint | None = None
-                # With the lock: another thread may edit the graph, or compile it and so move the parameters.
-                with seeded(model.graph, seed) as run_seed:
-                    if objective.nodes != model.loss_ids:
-                        raise RuntimeError(CHANGED)
-                    engine_of(model)
-                    if checkpoint is not None:
-                        from mlgraph.training.checkpoint import Checkpoint
-
-                        arguments = {
-                            **course._asdict(),
-                            "learning_rate": _recorded_rates(rates, sampled_rates),
-                            "momentum": momentum,
-                            "clip_norm": clip_norm,
-                            "optimizer": optimizer,
-                            "on_nonfinite": on_nonfinite,
-                            "sparsify": repr(sparsify),
-                            "metrics": more.names,
-                        }
-                        named = [] if classes is None else [np.frombuffer(json.dumps(classes).encode(), np.uint8)]
-                        data = {
-                            "data": _recorded(examples, objective) + named,
-                            "validation data": _recorded(*held_out[:2]) if held_out else [],
-                        }
-                        keeper = Checkpoint(
-                            checkpoint, checkpoint_every, model, len(examples), state, arguments, data, run_seed
-                        )
-                    if keeper and resume and keeper.resume(any_seed=seed is None):
-                        run_seed = keeper.seed
-                    else:
-                        _begin(model, optimizer)
-                    if acting:
-                        acting.begin(run_seed)
-                    model.history = state.history
-                    model._scaling, model._columns, model._classes = scaling, model.columns or columns, classes
-                few = takes_few(sizes, len(examples))
-                learning = Learning(objective, optimizer, (momentum, 0.999, 1e-8), run_seed, few, n_threads, clip_norm)
-                options = Options(course, learning, wants_each_step(called))
-                if keeper:
-                    options.fixed = "a run with a checkpoint keeps its options, with which it would be resumed"
-
-                # Train.
-                for each in called:
-                    if isinstance(each, Callback):
-                        each.on_train_begin(model)
-                report = Report(state.history, course.epochs) if verbose else None
-                with keeper.interrupts if keeper else nullcontext(), keeper or nullcontext(), report or nullcontext():
-                    train(
-                        partial(execute, model),
-                        examples,
-                        options,
-                        guard=Guard(model, on_nonfinite, examples, learning),
-                        validate=validate,
-                        call=partial(call, called) if called else None,
-                        model=model,
-                        state=state,
-                        between=keeper.between_steps if keeper else between,
-                        report=report,
-                        n_edges=lambda: model.n_edges,
-                        sparse=acting,
-                    )
-                for each in called:
-                    if isinstance(each, Callback):
-                        each.on_train_end(model)
-
-        def warn() -> None:
-            warn_of_divergence(model.history, examples, objective)
-
-        def of(other: Model) -> Run:
-            nodes = other.loss_ids
-            if (other.loss, len(nodes)) != (objective.loss, len(objective.nodes)):
-                raise RuntimeError(CHANGED)
-            return run_of(other, objective._replace(nodes=nodes), examples.copy())
-
-        return Run(run, warn, course.epochs * len(examples), of)
-
-    return run_of(model, objective, examples)
+    arguments = Arguments(
+        course,
+        sampled_rates,
+        momentum,
+        clip_norm,
+        optimizer,
+        more,
+        held_out,
+        scaling,
+        given.columns,
+        classes,
+        seed,
+        called,
+        verbose,
+        sparsify,
+        None if sparsify is None else (given.array, y, raw.array.shape[1]),
+        on_nonfinite,
+        checkpoint,
+        checkpoint_every,
+        resume,
+        n_threads,
+    )
+    return Run(arguments, model, objective, examples)
 
 
 def _scaling_for(model: Model, data: Data, standardize: bool, *, targets_in_x: bool) -> Scaling:
@@ -293,13 +173,6 @@ def _scaling_for(model: Model, data: Data, standardize: bool, *, targets_in_x: b
         return UNSCALED  # `read_with_targets` refuses such data
     Examples(data.array, data.array.shape[1], data.what).check_trainable()
     return standardization(data)
-
-
-def _recorded_rates(rates: Rates, sampled_rates: Float64) -> tuple[float, float] | str:
-    """Learning rates as a checkpoint records them; a function is identified by a digest of its samples."""
-    if not callable(rates):
-        return rates
-    return f"function {blake2b(sampled_rates.astype(np.float32).tobytes(), digest_size=8).hexdigest()}"
 
 
 def _read_validation(
@@ -318,17 +191,6 @@ def _read_validation(
     return examples, objective, y
 
 
-def _validate(
-    model: Model, examples: Examples, objective: Objective, n_threads: int | None, metrics: Metrics, y: Any
-) -> dict[str, float]:
-    with model.graph.lock:
-        scores = evaluate(model, examples, objective, n_threads)
-        if not metrics.names:
-            return scores
-        outputs = outputs_of(model, examples, n_threads)
-    return scores | metrics.of(objective, outputs, y, model.classes)
-
-
 def _split(
     given: Data, y: Any, weight: Float64 | None, share: float
 ) -> tuple[Data, Any, Float64 | None, tuple[Data, Any, Float64 | None]]:
@@ -344,22 +206,3 @@ def _split(
         for i in (rows, others)
     )
     return a, b, v, (c._replace(what="validation x"), d, w)
-
-
-def _recorded(examples: Examples, objective: Objective) -> list[npt.NDArray[Any] | None]:
-    """The arrays whose digest a checkpoint has."""
-    weights = [] if objective.weight is None else [objective.weight]
-    return [examples.array, objective.label, objective.target, *weights]
-
-
-def require_parameters(model: Model) -> None:
-    """A ValueError if there is nothing that `fit` could train."""
-    graph = model.graph
-    if not (graph.codes[graph.alive_for(frozenset(model.loss_ids))] >= PARAMETER).any():
-        raise ValueError("fit: the loss depends on no weight or parameter, so there is nothing to train")
-
-
-def _begin(model: Model, optimizer: str) -> None:
-    """Clear the optimizer's state for a run from the start. A resumed run keeps it, and may have no parameter left."""
-    require_parameters(model)
-    begin_state(model, optimizer)

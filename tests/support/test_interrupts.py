@@ -230,7 +230,7 @@ def test_ctrl_c_waits_at_most_a_fifth_of_a_second(monkeypatch):
         return found
 
     monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
-    monkeypatch.setattr("mlgraph.training.fitting.execute", run)
+    monkeypatch.setattr("mlgraph.training.run.execute", run)
     with pytest.raises(KeyboardInterrupt):
         net.fit(X, Y, epochs=3, batch_size=1)
     assert sizes == [4, 25, 25] and len(net.history.batch_loss) == 54

@@ -52,7 +52,7 @@ def after_sweep(monkeypatch):
                 what()
             return found
 
-        monkeypatch.setattr("mlgraph.training.fitting.execute", run)
+        monkeypatch.setattr("mlgraph.training.run.execute", run)
 
     return choose
 

@@ -127,6 +127,6 @@ def test_graph_is_locked_from_checking_velocities_to_the_steps(monkeypatch):
             free.append(is_free(net.graph.lock))
         return execute(*arguments, **options)
 
-    monkeypatch.setattr("mlgraph.training.fitting.execute", runs)
+    monkeypatch.setattr("mlgraph.training.run.execute", runs)
     fit(net, on_nonfinite="skip")
     assert free and not any(free)

@@ -32,7 +32,7 @@ def calls(monkeypatch):
         return real(self, examples, nodes, **options)
 
     monkeypatch.setattr(loop, "PIECE_SECONDS", 1e6)
-    monkeypatch.setattr("mlgraph.training.fitting.execute", run)
+    monkeypatch.setattr("mlgraph.training.run.execute", run)
     return sizes
 
 
@@ -97,7 +97,7 @@ def test_ctrl_c_waits_until_a_call_is_in_the_history(monkeypatch, tmp_path, kept
         return found
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("mlgraph.training.fitting.execute", run)
+    monkeypatch.setattr("mlgraph.training.run.execute", run)
     monkeypatch.setattr(loop, "PIECE_SECONDS", 1e6)
     monkeypatch.setattr(loop, "MAX_EPOCHS", 50)
     with pytest.raises(KeyboardInterrupt):
