@@ -523,7 +523,7 @@ class _Reader:
             raise ValueError(f"expected axis=1, got {attributes['axis']}")
         if node.op_type == "LogSoftmax":
             self.ends_in_logarithms = True
-            if node.output[0] != self.output or self.uses[self.output] > 1:
+            if node.output[0] != self.output:
                 raise ValueError("expected nothing after it, because its logarithms are no neurons")
         columns = self._columns(values[0])
         return self._add("softmax", len(columns.scalars), columns.scalars)

@@ -123,6 +123,11 @@ def test_neurons_that_are_cut_off_are_zero(run):
         for edge in net.layers[1][0].in_edges:
             edge.prune()
         check(net, run, n_edges=net.n_edges + 5 + 7 if activation == "softmax" else None)
+    net = network("sigmoid")
+    net.graph.add_edge(0, net.layers[2][0], 0.5)
+    for edge in net.layers[0][2].in_edges:
+        edge.prune()
+    check(net, run)
 
 
 def test_jumping_edges_mixed_activations_and_missing_biases(run):
@@ -563,6 +568,15 @@ def test_what_pytorch_exports(name, opset, run, tmp_path):
     close(net.predict_proba(x.reshape(9, 6).numpy()), module(x).detach().numpy())
 
 
+def test_a_source_that_is_read_twice(run):
+    proto = proto_of(
+        ("Gather", "x twice", "g", {"axis": 1}), ("Gemm", "g w1 b1", "y", {}), **B, twice=np.array([3, 1, 3, 3])
+    )
+    model = exchange.from_onnx(proto)
+    assert model.n_edges == 2 * 3
+    close(model.forward(X), run(proto, X))
+
+
 def test_arrays_in_another_file(run, tmp_path):
     """Also names as torch.onnx.export writes them."""
     nodes = [
@@ -608,6 +622,23 @@ def linear(*nodes, **arrays):
                 ("LogSoftmax", "k", "y", {}),
             ),
             "loss: expected softmax_cross_entropy after LogSoftmax, got mse",
+        ),
+        (
+            linear(("Reshape", "a0 t", "y", {"allowzero": 1}), t=np.array([-1, 0])),
+            "expected a shape that begins with the number of examples",
+        ),
+        (
+            linear(("Concat", "a0 " * 2000, "c", {"axis": 1}), ("Concat", "c " * 3000, "y", {"axis": 1})),
+            r"node y \(Concat\): expected at most 16777216 values in all, got 24000000",
+        ),
+        (
+            linear(
+                ("Concat", "t " * 2000, "c", {"axis": 0}),
+                ("Concat", "c c", "d", {"axis": 0}),
+                ("Add", "a0 d", "y", {}),
+                t=np.ones(4, "f"),
+            ),
+            r"node d \(Concat\): expected arrays of at most 4096 numbers",
         ),
         (linear(*last("a0"), w1=np.ones((5, 3), "f")), r"node y \(Gemm\): expected weights for 4 columns, got 5"),
         (linear(*last("a0"), b1=np.ones(2, "f")), r"node y \(Gemm\): expected an array for shape \(3,\), got \(2,\)"),
