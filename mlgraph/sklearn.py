@@ -169,7 +169,7 @@ class _GraphEstimator(BaseEstimator):
             net.add_layer(size, activation, dropout=dropout, init="glorot_uniform")
         activation, loss = self._output()
         net.add_layer(n_outputs, activation, loss=loss, init="glorot_uniform")
-        net.scaling, names = "unscaled", getattr(self, "feature_names_in_", ())
+        names = getattr(self, "feature_names_in_", ())
         if 0 < len(names) == len(set(names)):
             net.columns = names
         return net
