@@ -132,7 +132,8 @@ class Plan:
         self.want_inputs = want_inputs
         low = lower(graph, np.array(outputs, np.int32), given, split=split)
         self._owner, self._n_nodes = low.owner, len(graph)
-        _refuse_dropout(graph, low, dropout)
+        if dropout:
+            _refuse_dropout(graph, low, dropout)
         is_input = low.code[low.order] == INPUT
         inputs = low.order[is_input]
         inputs = inputs[np.argsort(low.data[inputs])]

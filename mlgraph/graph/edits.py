@@ -117,6 +117,12 @@ def new_edges(graph: Graph, edges: Edges, who: str) -> Edges:
     given = real_array(f"{who}: weight", edges.weight)
     source, target = _ids_of_ends(graph, edges, who)
     weight = float_array(f"{who}: weight", given, source.shape)
+    check_new(graph, source, target, who)
+    return Edges(source.astype(np.int32), target.astype(np.int32), weight)
+
+
+def check_new(graph: Graph, source: Int64, target: Int64, who: str) -> None:
+    """Raise ValueError if edges between these nodes cannot be added."""
     others = target[graph.codes[target] < NEURON]
     if len(others):
         raise ValueError(f"{who}: edges must lead to neurons, got an edge to {graph[int(others[0])]!r}")
@@ -132,7 +138,6 @@ def new_edges(graph: Graph, edges: Edges, who: str) -> Edges:
             k = np.argmax(wrong)
             raise ValueError(f"{who}: the edge from {edge_name(graph, source[k], target[k])} {problem}")
     check_sources(graph, who, source)
-    return Edges(source.astype(np.int32), target.astype(np.int32), weight)
 
 
 def cut(graph: Graph, edges: Wiring, gone: Bool, *, if_unneeded: Bool | None = None, who: str = "prune") -> None:
@@ -206,7 +211,7 @@ def grow(graph: Graph, edges: Edges, who: str) -> None:
     previous = np.where(order < len(old.source), order, -1)
     counts = np.bincount(group, minlength=len(neurons)).astype(np.int32)
     new = NewWiring(old.neurons, counts, sources[order], previous)
-    check_paths(graph, who, with_edges(graph.topology(), new))
+    sorted_without_cycles(graph, who, with_edges(graph.topology(), new))  # all nodes that are live stay live
     rewire(graph, old, new, {"": np.concatenate([np.zeros(len(old.source), np.float32), edges.weight])[order]})
 
 
@@ -283,10 +288,7 @@ def check_paths(graph: Graph, who: str, topology: Topology, codes: npt.NDArray[n
     CycleError, ValueError
         If there is a cycle, or a sink is not live that is alive now. The message begins with `who`.
     """
-    try:
-        _, order = topological(graph, topology)
-    except CycleError as error:
-        raise CycleError(f"{who}: {error}") from None
+    order = sorted_without_cycles(graph, who, topology)
     live = is_live(graph.codes if codes is None else codes, topology, order)
     sinks = graph.sinks()
     for i in sorted(sinks):
@@ -294,6 +296,14 @@ def check_paths(graph: Graph, who: str, topology: Topology, codes: npt.NDArray[n
             name = name_of(graph, i)
             raise ValueError(f"{who}: this would disconnect {name}, an output of a model, from all inputs")
     return live
+
+
+def sorted_without_cycles(graph: Graph, who: str, topology: Topology) -> Int32:
+    """The nodes in topological order; a CycleError, whose message begins with `who`, if there is a cycle."""
+    try:
+        return topological(graph, topology)[1]
+    except CycleError as error:
+        raise CycleError(f"{who}: {error}") from None
 
 
 def note_needed_before(graph: Graph) -> list[Change]:

@@ -725,11 +725,12 @@ class Graph(NodeTable):
             If a node is of another graph, the edge exists already, the target is not a neuron, or
             the source is an operation that depends only on neurons that are cut off.
         """
-        from mlgraph.graph.edits import grow, new_edges
+        from mlgraph.graph.edits import check_new, grow
 
         s, t = id_of(self, source, "add_edge"), id_of(self, target, "add_edge")
         new = Edges(np.array([s], np.int32), np.array([t], np.int32), np.array([number("weight", weight)], np.float32))
-        grow(self, new_edges(self, new, "add_edge"), "add_edge")
+        check_new(self, np.array([s]), np.array([t]), "add_edge")
+        grow(self, new, "add_edge")
         return self.edge(s, t)
 
     @locked
