@@ -230,8 +230,8 @@ class NodeTable(Shared):
         """
         values = code, len(self._pool) + start, len(sources) if count is None else count, data, self.edits
         extend(self._pool, sources)
-        for column, numbers in zip(self._of_nodes, np.broadcast_arrays(*values), strict=True):
-            extend(column, numbers)
+        for column, numbers in zip(self._of_nodes, values, strict=True):
+            extend(column, numbers if isinstance(numbers, np.ndarray) else np.full(len(data), numbers))
         self.edits += 1
 
     def _truncate(self, n: int) -> None:

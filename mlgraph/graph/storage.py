@@ -170,10 +170,10 @@ class Storage:
         return self._extend(at + in_panels(k, arity), PANEL, -1 if biases is None else end + k, arity)
 
     def _extend(self, *columns: Any) -> int:
-        """Append records, given as `columns`; returns the index of the first."""
+        """Append records and return the index of the first; of the columns, all but the first may be numbers."""
         first = len(self)
-        for column, values in zip(self.columns, np.broadcast_arrays(*columns), strict=True):
-            extend(column, values)
+        for column, values in zip(self.columns, columns, strict=True):
+            extend(column, values if isinstance(values, np.ndarray) else np.full(len(columns[0]), values))
         return first
 
     def weights_of(self, record: int, n: int) -> Float32:
