@@ -58,7 +58,7 @@ def network(data: Data, hidden: list[int], activation: str = "leaky_relu", seed:
 
 
 def overflowing(seed: int = 0) -> tuple[Model, Data]:
-    """MNIST learnt by 32 hidden neurons, one of them cubed: at a rate of 0.2 it overflows (docs/nonfinite.md)."""
+    """MNIST learnt by 32 hidden neurons, one of them cubed: at a rate of 0.1 it overflows (docs/nonfinite.md)."""
     data, graph = sources.mnist(), Graph(seed=seed)
     pixels = graph.add_inputs(data.x.shape[1])
     hidden: list[Node] = [graph[i] for i in graph.add_neurons(pixels, "leaky_relu", n=31, biases=0.0)]
@@ -89,7 +89,7 @@ def new(session: Session, given: dict[str, Any]) -> None:
     name = given.get("data", "keep")
     if name == "overflow":
         session.replace(*overflowing())
-        session.run.change(learning_rate=0.2, optimizer="sgd", batch_size=128)
+        session.run.change(learning_rate=0.1, optimizer="sgd", batch_size=128)
         return
     if "points" in given:
         data = _points(given["points"])
