@@ -6,6 +6,7 @@ import time
 import numpy as np
 import pytest
 
+import mlgraph
 from mlgraph import exchange
 
 neat = pytest.importorskip("neat")
@@ -76,7 +77,7 @@ def bench_neat_population(benchmark, note, config):
         theirs.append(time.perf_counter() - begin)
 
     def evaluate():
-        return [exchange.from_neat(genome, config).forward(x) for genome in population]
+        return mlgraph.Population(exchange.from_neat(genome, config) for genome in population).forward(x)
 
     evaluate()
     outputs = benchmark.pedantic(evaluate, setup=turn_of_neat_python, rounds=5)

@@ -20,7 +20,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier
 
 PAGE = Path(__file__).parents[1] / "docs" / "neuroevolution.md"
-TRAINING = re.compile(r"^ +(model\.fit|exchange\.update_genome)\(.*\n", re.MULTILINE)
+TRAINING = re.compile(r"^ +(population\.fit|exchange\.update_genome)\(.*\n", re.MULTILINE)
 
 
 def run_page(seed: int, generations: int = 10, train: bool = True, until: str | None = None) -> dict[str, Any]:
