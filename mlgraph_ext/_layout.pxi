@@ -49,7 +49,7 @@ cdef class Layout:
         const int64_t[::1] begin, const int32_t[::1] fused_weight, const int32_t[::1] fused_bias, const int64_t[::1] data,
         const int64_t[::1] bias, int64_t panel,
     ):
-        cdef int64_t n = code.shape[0], m = member.shape[0], i, j, k, number, fan, at, total = 0
+        cdef int64_t n = code.shape[0], m = member.shape[0], i, j, k, number, fan, at, total = 0, of_fused = 0
         cdef bint good = are_nodes(member, n) and are_nodes(fused_weight, n) and panel > 0
         good = good and n == count.shape[0] == part.shape[0] == fused.shape[0] == data.shape[0]
         good = good and first.shape[0] == size.shape[0] == dense.shape[0] and begin.shape[0] == fused_bias.shape[0] + 1
@@ -64,7 +64,9 @@ cdef class Layout:
                 if number >= fused_bias.shape[0] or (number < 0 and not 0 <= data[member[j]] < bias.shape[0]):
                     good = False
                     break
-        good = good and total <= m
+                if number >= 0:
+                    of_fused += begin[number + 1] - begin[number]
+        good = good and total <= m and of_fused <= fused_weight.shape[0]
         for i in range(fused_weight.shape[0] if good else 0):
             good = good and 0 <= data[fused_weight[i]] < bias.shape[0]
         for i in range(fused_bias.shape[0] if good else 0):
@@ -95,7 +97,7 @@ cdef class Layout:
                     block.has_strides, block.width = True, bias[data[node]] >= 0
                 for j in range(first[i], first[i] + size[i]):
                     node = member[j]
-                    if part[node] > 0 and j > first[i] and data[node] == (w - 1).record:
+                    if part[node] > 0 and j > first[i] and w > self.weights and data[node] == (w - 1).record:
                         (w - 1).count += 1    # the next weight of a neuron that was written out
                         block.size += 1
                         continue

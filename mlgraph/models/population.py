@@ -42,6 +42,7 @@ from mlgraph.models.scaling import Data, as_data
 if TYPE_CHECKING:
     from mlgraph.training.run import Run
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 OF_ONE_MODEL = "callbacks", "verbose", "checkpoint", "checkpoint_every", "resume"
@@ -93,8 +94,9 @@ class Population(Declared, MutableSequence[Model]):
     _members: list[Model]
 
     def __init__(self, models: Iterable[Model] = ()) -> None:
-        self._members = []
-        self[:] = models
+        if not isinstance(models, Iterable):
+            raise TypeError(f"models: expected an iterable of models, got {shown(models)}")
+        self._members = _checked(list(models))
 
     def __repr__(self) -> str:
         if not self._members:
@@ -129,7 +131,9 @@ class Population(Declared, MutableSequence[Model]):
 
     def __delitem__(self, index: int | slice) -> None:
         """Remove a member, or some."""
-        del self._members[index]
+        rest = list(self._members)
+        del rest[index]
+        self._members = rest
 
     def insert(self, index: int, value: Model) -> None:
         """Add a member before `index`."""
@@ -137,7 +141,7 @@ class Population(Declared, MutableSequence[Model]):
 
     def reverse(self) -> None:
         """Reverse the order of the members."""
-        self._members.reverse()
+        self._members = self._members[::-1]
 
     # --- running ----------------------------------------------------------------------------------
 
@@ -179,7 +183,7 @@ class Population(Declared, MutableSequence[Model]):
             values = self._values("predict", data, lambda model: model.output_ids, n_threads)
             found = [answers(model.loss, of_model) for model, of_model in zip(members, values, strict=True)]
         else:
-            examples = _shared(members, data, lambda model: read_to_predict(model, data, model.output_ids))
+            examples = _shared(members, lambda model: read_to_predict(model, data, model.output_ids), data.array)
             highest = np.empty((len(members), len(examples[0])), np.int64)
 
             def call(i: int, n_threads: int | None, later: Later | None) -> None:
@@ -235,7 +239,7 @@ class Population(Declared, MutableSequence[Model]):
             warn_of_bytes(examples)
             return examples, objective
 
-        given = _shared(members, data, read)
+        given = _shared(members, read, data.array)
         scores = [
             Scores(examples, objective._replace(nodes=model.loss_ids))
             for model, (examples, objective) in zip(members, given, strict=True)
@@ -269,7 +273,8 @@ class Population(Declared, MutableSequence[Model]):
             number.
         **options
             As for `Model.fit`, except for `callbacks`, `verbose`, `checkpoint`, `checkpoint_every` and
-            `resume`, which belong to one model. Without `seed`, each member draws its own.
+            `resume`, which belong to one model. Without `seed`, each member draws its own. Functions
+            among them, such as metrics, may be called by several threads at once.
 
         Returns
         -------
@@ -305,18 +310,25 @@ class Population(Declared, MutableSequence[Model]):
         members = self._current("fit")
         side_by_side = 2 * len(members) > (checked_threads(n_threads) or default_threads())
 
-        def run_of(model: Model) -> tuple[Model, Run]:
-            bound = _FIT.bind(model, data, y, n_threads=1 if side_by_side else n_threads, **options)
-            bound.apply_defaults()
-            _, _, _, *others = bound.arguments
-            return model, prepared(model, data, y, **{name: bound.arguments[name] for name in others})
+        try:
+            bound = _FIT.bind(members[0], data, y, n_threads=1 if side_by_side else n_threads, **options)
+        except TypeError as unknown:
+            raise TypeError(f"fit: {unknown}") from None
+        bound.apply_defaults()
+        _, _, _, *names = bound.arguments
+        arguments = {name: bound.arguments[name] for name in names}
 
+        def run_of(model: Model) -> tuple[Model, Run]:
+            return model, prepared(model, data, y, **arguments)
+
+        held_out = arguments["validation_data"]
+        arrays = [data.array, *(held_out[:1] if isinstance(held_out, tuple | list) else ())]
         runs: list[Run] = []
-        for i, (model, (first, run)) in enumerate(zip(members, _shared(members, data, run_of), strict=True)):
+        for i, (model, (first, run)) in enumerate(zip(members, _shared(members, run_of, *arrays), strict=True)):
             runs.append(run if model is first else _named(i, run.of, model))
         for i, model in enumerate(members):
-            _named(i, require_parameters, model)
             with model.graph.lock:
+                _named(i, require_parameters, model)
                 model.graph.require_not_training(f"fit: member {i}")
         work = sum(run.n_examples * engine_of(model).plan.work for run, model in zip(runs, members, strict=True))
         at_once = threads_for(n_threads, work / len(runs)) if side_by_side else 1
@@ -326,7 +338,7 @@ class Population(Declared, MutableSequence[Model]):
 
         def train(i: int, check: Callable[[], None]) -> None:
             try:
-                runs[i].train(check)
+                _named(i, runs[i].train, check)
             except NonFiniteError as error:
                 failed[i] = error
 
@@ -356,7 +368,7 @@ class Population(Declared, MutableSequence[Model]):
         """The values of some nodes of each member, float32 of shape (examples, nodes)."""
         data = as_data(x)
         members = self._current(what)
-        examples = _shared(members, data, lambda model: read_to_predict(model, data, nodes(model)))
+        examples = _shared(members, lambda model: read_to_predict(model, data, nodes(model)), data.array)
         values: dict[int, Float32] = {}
 
         def call(i: int, n_threads: int | None, later: Later | None) -> None:
@@ -367,13 +379,14 @@ class Population(Declared, MutableSequence[Model]):
         return [values[i] for i in range(len(members))]
 
 
-def _shared(members: list[Model], data: Data, read: Callable[[Model], T]) -> list[T]:
-    """What `read` gives for each member, called once for all that read the data alike."""
+def _shared(members: list[Model], read: Callable[[Model], T], *arrays: Any) -> list[T]:
+    """What `read` gives for each member, called once for all that read these arrays alike."""
     found: dict[Any, T] = {}
     results = []
     for i, model in enumerate(members):
         # Which columns may be missing depends on the graph.
-        key = reading_of(model) if data.array.ndim == 2 and data.array.shape[1] == model.graph.n_inputs else i
+        are_whole = all(np.shape(array)[1:] == (model.graph.n_inputs,) for array in arrays)
+        key = reading_of(model) if are_whole else i
         if key not in found:
             found[key] = _named(i, read, model)
         results.append(found[key])
@@ -446,11 +459,11 @@ def _said(kind: tuple[int, int, str]) -> str:
     return f"{sizes} and the loss {kind[2]}"
 
 
-def _named(i: int, call: Callable[[Model], T], model: Model) -> T:
+def _named(i: int, call: Callable[[S], T], argument: S) -> T:
     """The result for member i, which errors name."""
     try:
-        return call(model)
-    except (TypeError, ValueError) as error:
-        if type(error) not in (TypeError, ValueError):
+        return call(argument)
+    except (TypeError, ValueError, RuntimeError) as error:
+        if type(error) not in (TypeError, ValueError, RuntimeError):
             raise
         raise type(error)(f"member {i}: {error}") from None

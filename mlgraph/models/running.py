@@ -260,7 +260,7 @@ def labelled(model: Model, predicted: npt.NDArray[Any], unclear: int) -> npt.NDA
 
 
 PIECE_WORK = 2**30
-"""Multiply-adds of calls of the kernels that are made together: about 0.1 s, in which Ctrl-C waits."""
+"""Multiply-adds for each thread of calls of the kernels that are made together: about 0.1 s, in which Ctrl-C waits."""
 
 
 def execute_each(
@@ -282,10 +282,11 @@ def execute_each(
     call : callable
         Calls `execute` once for the model of a number, with this `n_threads` and `later`.
     n_threads : int, optional
-        Number of models at the same time. If there are only half as many or fewer, one after the other
-        runs in all threads.
+        Number of models at the same time. If there are only half as many or fewer, or for a model that
+        takes long, one after the other runs in all threads.
     """
-    if 2 * len(models) <= (checked_threads(n_threads) or default_threads()):
+    most = checked_threads(n_threads) or default_threads()
+    if 2 * len(models) <= most:
         for i in range(len(models)):
             call(i, n_threads, None)
         return
@@ -293,9 +294,12 @@ def execute_each(
     begin = 0
     while begin < len(models):
         end, work = begin + 1, works[begin]
-        while end < len(models) and work + works[end] <= PIECE_WORK:
-            end, work = end + 1, work + works[end]
-        _execute_together(range(begin, end), models, call, threads_for(n_threads, work))
+        if work > PIECE_WORK:
+            call(begin, n_threads, None)
+        else:
+            while end < len(models) and works[end] <= PIECE_WORK and work + works[end] <= PIECE_WORK * most:
+                end, work = end + 1, work + works[end]
+            _execute_together(range(begin, end), models, call, threads_for(n_threads, work))
         begin = end
 
 

@@ -248,6 +248,10 @@ def test_copies_and_pickles_have_models_of_their_own():
     for other in (copy.deepcopy(population), pickle.loads(pickle.dumps(population))):
         assert isinstance(other, mlgraph.Population) and not {*other} & {*population}
         assert np.array_equal(other.forward(FLOATS), population.forward(FLOATS))
+    shallow = copy.copy(population)
+    del shallow[0]
+    shallow.reverse()
+    assert list(shallow) == list(population)[:0:-1] and len(population) == 3
 
 
 # --- refused --------------------------------------------------------------------------------------
@@ -296,11 +300,16 @@ def test_an_empty_population_has_no_results():
             call(mlgraph.Population())
 
 
+def test_something_else_than_models_is_refused():
+    with pytest.raises(TypeError, match=r"^models: expected an iterable of models, got"):
+        mlgraph.Population(network())
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
         ({"epochs": -1}, ValueError, "epochs"),
-        ({"lr": 0.1}, TypeError, "lr"),
+        ({"lr": 0.1}, TypeError, "^fit: .*lr"),
         ({"callbacks": []}, TypeError, "callbacks"),
         ({"checkpoint": "run.npz"}, TypeError, "checkpoint"),
         ({"n_threads": 0}, ValueError, "n_threads"),
@@ -324,6 +333,20 @@ def test_data_that_do_not_suit_one_member_change_none():
         with pytest.raises(ValueError, match="member 1: x: expected numbers from 0 to 255"):
             call(FLOATS)
     assert [bits(model) for model in population] == before
+
+
+def test_validation_data_that_do_not_suit_one_member_change_none():
+    def model(read):
+        g = mlgraph.Graph(seed=0)
+        return mlgraph.Model(g, g.add_neuron(g.add_inputs(INPUTS)[:read]), loss="mse")
+
+    models = [model(INPUTS - 1), model(INPUTS)]  # only the second needs the last column
+    before = [bits(one) for one in models]
+    narrow = FLOATS[:, :-1], QUESTION
+    for order in (models, models[::-1]):
+        with pytest.raises(ValueError, match=rf"member {order.index(models[1])}: validation x: expected shape"):
+            mlgraph.Population(order).fit(FLOATS, QUESTION, validation_data=narrow, **FIT)
+    assert [bits(one) for one in models] == before
 
 
 # --- trouble --------------------------------------------------------------------------------------
