@@ -7,6 +7,58 @@ _Array = npt.NDArray[Any]
 
 def runs(first: _Array, stride: _Array, count: _Array, out: _Array) -> None: ...
 def gather(pool: _Array, start: _Array, count: _Array, out: _Array) -> None: ...
+def counts_of(neurons: _Array, count: array[int], counts: _Array) -> int: ...
+def edges_into(
+    neurons: _Array,
+    start: array[int],
+    count: array[int],
+    data: array[int],
+    pool: array[int],
+    weights: _Array | array[int],
+    stride: _Array | array[int],
+    source: _Array,
+    place: _Array,
+) -> None: ...
+def match_edges(
+    neurons: _Array,
+    counts: _Array,
+    source: _Array,
+    wanted_source: _Array,
+    wanted_target: _Array,
+    n_nodes: int,
+    found: _Array,
+    there: _Array,
+) -> None: ...
+def count_left(counts: _Array, gone: _Array, left: _Array) -> tuple[int, int]: ...
+def edges_left(source: _Array, gone: _Array, left: _Array, previous: _Array) -> None: ...
+def with_added(
+    counts: _Array,
+    source: _Array,
+    which: _Array,
+    new_source: _Array,
+    new_weight: _Array,
+    all_counts: _Array,
+    all_source: _Array,
+    previous: _Array,
+    weight: _Array,
+) -> None: ...
+def rewire(
+    neurons: _Array,
+    counts: _Array,
+    begin: _Array,
+    previous: _Array,
+    at: int,
+    most: _Array | None,
+    data: array[int],
+    start: array[int],
+    count: array[int],
+    weights: array[int],
+    stride: array[int],
+    max_sources: array[int],
+    most_before: _Array,
+    now: _Array,
+) -> bool: ...
+def in_use(code: array[int], start: array[int], count: array[int], pool: int, bias: array[int]) -> int: ...
 def same_lists(start: _Array, count: _Array, pool: _Array, first: _Array) -> None: ...
 def place_edges(
     row: _Array, source: _Array, lowest: int, number: _Array, n_sources: int, panel: int, edge: _Array

@@ -18,6 +18,7 @@ include "_grouping.pxi"
 include "_layout.pxi"
 include "_instruction.pxi"
 include "_neurons.pxi"
+include "_edits.pxi"
 
 
 def runs(const int64_t[::1] first, const int64_t[::1] stride, const int64_t[::1] count, ints[::1] out):

@@ -437,6 +437,8 @@ def _with_few_unread(low: Lowered, groups: Groups, inputs: Int32) -> Int32:
     Rows that become blocks with holes can then read the data in place. Without the unread columns, each edit could
     require another copy of the data. Dense blocks of the data must read all the columns that have slots.
     """
+    if not len(inputs) or low.data[inputs[-1]] < len(inputs):  # nothing is unread up to there
+        return inputs
     rows = (groups.size >= DENSE_FROM) & ~groups.dense
     if not rows.any():
         return inputs

@@ -7,20 +7,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph._support.array_types import Bool, Float32, Int32, Int64
+from mlgraph._support.array_types import Bool, Float32, Int32, Int64, UInt8
 from mlgraph._support.checks import integer_row
 from mlgraph.graph import ops
 from mlgraph.graph.ops import NEURON, PARAMETER
-from mlgraph.graph.topology import gather, runs, topological
+from mlgraph.graph.topology import index_type, topological
 from mlgraph_ext import _topology
 
 if TYPE_CHECKING:
     from mlgraph.graph.graph import Graph
 
 T = TypeVar("T", bound=np.generic)
-
-FEW_PAIRS = 4096
-"""Number of pairs up to which all numbers are compared with all others."""
 
 
 class Edges(NamedTuple):
@@ -105,10 +102,14 @@ class Wiring(NamedTuple):
 
     def without(self, edges: Bool) -> tuple[Wiring, NewWiring]:
         """The neurons that lose some of these edges: with all their edges, and with those that remain."""
-        counts = self.counts - _sums(edges, self.counts)
-        lose = counts != self.counts
-        old, left = self.of(lose), ~edges[np.repeat(lose, self.counts)]
-        return old, NewWiring(old.neurons, counts[lose], old.source[left], np.flatnonzero(left).astype(np.int32))
+        old, counts = self, np.empty_like(self.counts)
+        losing, n_left = _topology.count_left(self.counts, edges.view(np.uint8), counts)
+        if losing < len(counts):
+            lose = counts != self.counts
+            old, counts, edges = self.of(lose), counts[lose], edges[np.repeat(lose, self.counts)]
+        source, previous = np.empty(n_left, np.int32), np.empty(n_left, np.int32)
+        _topology.edges_left(old.source, edges.view(np.uint8), source, previous)
+        return old, NewWiring(old.neurons, counts, source, previous)
 
 
 class NewWiring(NamedTuple):
@@ -136,12 +137,14 @@ def wiring(graph: Graph, neurons: Int32 | None = None, places: tuple[Int64, Int6
     """
     if neurons is None:
         neurons = np.flatnonzero(graph.codes >= NEURON).astype(np.int32)
-    # Views, because copies of whole columns are most of the work for a few neurons.
-    start, counts, record = (np.frombuffer(c, c.typecode)[neurons] for c in (graph._start, graph._count, graph._data))
-    columns = places or (np.frombuffer(c, c.typecode) for c in (graph.storage.weights, graph.storage.stride))
-    at, stride = (column[record].astype(np.int64, copy=False) for column in columns)
-    source = gather(np.frombuffer(graph._pool, np.int32), start, counts)
-    return Wiring(neurons, counts, source, runs(at, stride, counts, graph.storage.used))
+    storage, counts = graph.storage, np.empty(len(neurons), np.int32)
+    n = _topology.counts_of(neurons, graph._count, counts)
+    source = np.empty(n, np.int32)
+    place: npt.NDArray[Any] = np.empty(n, index_type(storage.used))
+    weights, stride = (storage.weights, storage.stride) if places is None else (places[0], places[1].astype(np.int32))
+    lists = graph._start, graph._count, graph._data, graph._pool
+    _topology.edges_into(neurons, *lists, weights, stride, source, place)
+    return Wiring(neurons, counts, source, place)
 
 
 def edge_keys(graph: Graph, source: Int32 | Int64, target: Int32 | Int64) -> Int64:
@@ -149,11 +152,20 @@ def edge_keys(graph: Graph, source: Int32 | Int64, target: Int32 | Int64) -> Int
     return target.astype(np.int64) * len(graph) + source
 
 
-def are_in(values: Int64, among: Int64) -> Bool:
-    """`numpy.isin`, which takes 20 us for a few numbers."""
-    if len(values) * len(among) <= FEW_PAIRS:
-        return np.asarray((values[:, None] == among).any(axis=1))
-    return np.isin(values, among)
+def matches(graph: Graph, edges: Wiring, source: Int64, target: Int64) -> tuple[UInt8, UInt8]:
+    """Find wanted edges, given by source and target, among `edges`.
+
+    Returns
+    -------
+    uint8, shape (edges,)
+        1 where the edge is wanted, otherwise 0.
+    uint8, shape (wanted,)
+        1 if the edge is there; 2 if it is not, but leads into one of the neurons and was wanted before; otherwise 0.
+    """
+    found, there = np.zeros(len(edges.source), np.uint8), np.empty(len(source), np.uint8)
+    wanted = np.ascontiguousarray(source, np.int64), np.ascontiguousarray(target, np.int64)
+    _topology.match_edges(edges.neurons, edges.counts, edges.source, *wanted, len(graph), found, there)
+    return found, there
 
 
 def edges(graph: Graph, vector: Float32 | None = None, places: tuple[Int64, Int64] | None = None) -> Edges:
@@ -211,11 +223,3 @@ def values(graph: Graph) -> dict[str, Float32]:
     """The parameters, named "", and the state vectors, in the order of `parameter_places`."""
     places = parameter_places(graph)
     return {name: vector[places] for name, vector in graph.storage.vectors().items()}
-
-
-def _sums(mask: Bool, count: Int32) -> Int32:
-    """Number of elements set in each of the consecutive segments of these lengths."""
-    sums, some = np.zeros(len(count), np.int32), count > 0
-    if some.any():
-        sums[some] = np.add.reduceat(mask, (np.cumsum(count) - count)[some], dtype=np.int32)
-    return sums

@@ -137,16 +137,9 @@ def compacted(graph: Graph, keep: Bool) -> tuple[Graph, Int64]:
     return other, number
 
 
-def _n_parameters(graph: Graph) -> int:
-    return graph.n_parameters
-
-
 def in_use(graph: Graph) -> int:
     """Elements of the pool and of the parameter vector that some node uses."""
-    start, count = np.array(graph._start, np.int64), graph.counts
-    reads = np.flatnonzero(count)
-    _, first = np.unique(start[reads], return_index=True)
-    return int(count[reads[first]].sum()) + graph.n_parameters
+    return _topology.in_use(graph._code, graph._start, graph._count, len(graph._pool), graph.storage.bias)
 
 
 def compact(graph: Graph, *, most: float = 1.0) -> None:
@@ -155,8 +148,7 @@ def compact(graph: Graph, *, most: float = 1.0) -> None:
     if there <= SMALL:
         return
     with suppress(MemoryError):  # the edit has been made; gaps only waste memory
-        # Counting is most of the work of a small edit; the parameters, which are counted faster, are often enough.
-        if any(there <= (1 + most) * count(graph) + SMALL for count in (_n_parameters, in_use)):
+        if there <= (1 + most) * in_use(graph) + SMALL:
             return
         new = compact_storage(graph, np.arange(len(graph)))
         start, pool = array("q", new.start.tobytes()), array("i", new.pool.tobytes())

@@ -19,15 +19,16 @@ import numpy.typing as npt
 from mlgraph._support.array_types import Bool, Float32, Int32, Int64
 from mlgraph._support.checks import float_array, real_array
 from mlgraph._support.interrupts import uninterrupted
-from mlgraph.graph.arrays import Edges, NewWiring, Wiring, are_in, edge_keys, ends_of, wiring
+from mlgraph.graph.arrays import Edges, NewWiring, Wiring, ends_of, matches, wiring
 from mlgraph.graph.changes import Activated, Biased, Change, Differentiated, Noted, Rewired, edited
 from mlgraph.graph.compaction import compact, shared_lists
 from mlgraph.graph.graph import CycleError, Graph
 from mlgraph.graph.ids import check_sources, edge_name, id_of, ids_of, is_iterable
 from mlgraph.graph.ops import NEURON
-from mlgraph.graph.storage import FROZEN, PANEL, extend, written
+from mlgraph.graph.storage import FROZEN, PANEL, extend
 from mlgraph.graph.topology import Topology, ancestors, is_live, topological
 from mlgraph.graph.views import Edge, Neuron, name_of
+from mlgraph_ext import _topology
 
 
 def edges_named(
@@ -60,14 +61,13 @@ def edges_named(
     if graph.has_bare:  # neurons that are not live may still be read; `cut` finds the other readers
         concerned |= graph._readers(chosen)
     edges = wiring(graph, np.flatnonzero(concerned & (graph.codes >= NEURON)).astype(np.int32))
-    found = edges.at_targets(chosen) | chosen[edges.source]
-    if len(target):
-        key, wanted = edge_keys(graph, edges.source, edges.target), edge_keys(graph, source, target)
-        there = are_in(wanted, key)
-        if not there.all():
-            k = np.argmin(there)
-            raise ValueError(f"{who}: there is no edge from {edge_name(graph, source[k], target[k])}")
-        found |= are_in(key, wanted)
+    matching, there = matches(graph, edges, source, target)
+    if not there.all():
+        k = np.argmin(there)
+        raise ValueError(f"{who}: there is no edge from {edge_name(graph, source[k], target[k])}")
+    found = matching.view(np.bool_)
+    if ids:
+        found |= edges.at_targets(chosen) | chosen[edges.source]
     fixed = graph.sinks() if outputs is None else set(outputs)
     for i in ids:
         if i in fixed:
@@ -127,16 +127,11 @@ def check_new(graph: Graph, source: Int64, target: Int64, who: str) -> None:
     if len(others):
         raise ValueError(f"{who}: edges must lead to neurons, got an edge to {graph[int(others[0])]!r}")
     present = wiring(graph, (np.unique(target) if len(target) > 1 else target).astype(np.int32))
-    key = edge_keys(graph, source, target)
-    there = are_in(key, edge_keys(graph, present.source, present.target))
-    twice = np.zeros(len(key), bool)
-    if len(key) > 1:
-        twice[:] = True
-        twice[np.unique(key, return_index=True)[1]] = False
-    for wrong, problem in ((there, "already exists"), (twice, "is given twice")):
-        if wrong.any():
-            k = np.argmax(wrong)
-            raise ValueError(f"{who}: the edge from {edge_name(graph, source[k], target[k])} {problem}")
+    _, there = matches(graph, present, source, target)
+    if there.any():
+        number, problem = (1, "already exists") if (there == 1).any() else (2, "is given twice")
+        k = np.argmax(there == number)
+        raise ValueError(f"{who}: the edge from {edge_name(graph, source[k], target[k])} {problem}")
     check_sources(graph, who, source)
 
 
@@ -197,22 +192,27 @@ def grow(graph: Graph, edges: Edges, who: str) -> None:
         If a derivative goes through the target of an edge.
     """
     check_differentiated(graph, edges.target, who)
-    neurons, which = edges.target, np.zeros(len(edges.target), np.intp)
+    neurons, which = edges.target, np.zeros(len(edges.target), np.int64)
     if len(neurons) > 1:
         neurons, which = np.unique(edges.target, return_inverse=True)
+        which = which.reshape(-1).astype(np.int64, copy=False)
     old = wiring(graph, neurons)
-    group = np.concatenate([np.repeat(np.arange(len(neurons)), old.counts), which.reshape(-1)])
-    sources = np.concatenate([old.source, edges.source])
-    ascends = np.ones(len(neurons), bool)
-    falls = (np.diff(old.source) < 0) & (np.diff(group[: len(old.source)]) == 0)
-    ascends[group[1 : len(old.source)][falls]] = False
-    rank = np.where(ascends[group], sources, np.arange(len(group)))
-    order = np.argsort(group * (len(graph) + len(group)) + rank, kind="stable")  # by neuron, then by rank
-    previous = np.where(order < len(old.source), order, -1)
-    counts = np.bincount(group, minlength=len(neurons)).astype(np.int32)
-    new = NewWiring(old.neurons, counts, sources[order], previous)
+    n = len(old.source) + len(which)
+    new = NewWiring(old.neurons, np.empty_like(old.counts), np.empty(n, np.int32), np.empty(n, np.int32))
+    weight = np.empty(n, np.float32)
+    _topology.with_added(
+        old.counts,
+        old.source,
+        which,
+        np.ascontiguousarray(edges.source),
+        np.ascontiguousarray(edges.weight),
+        new.counts,
+        new.source,
+        new.previous,
+        weight,
+    )
     sorted_without_cycles(graph, who, with_edges(graph.topology(), new))  # all nodes that are live stay live
-    rewire(graph, old, new, {"": np.concatenate([np.zeros(len(old.source), np.float32), edges.weight])[order]})
+    rewire(graph, old, new, {"": weight})
 
 
 def check_differentiated(graph: Graph, neurons: Sequence[int] | Int32, who: str) -> None:
@@ -340,30 +340,36 @@ def rewire(graph: Graph, old: Wiring, new: NewWiring, fresh: dict[str, Float32],
     if FROZEN in fresh and fresh[FROZEN][new.previous < 0].any():
         graph.storage.state_vector(FROZEN, fresh=False)  # create it if it does not exist
     before = {name: vector[old.place] for name, vector in graph.storage.vectors().items()}
-    now = np.full(len(old.source) + 1, -1, np.int32)
-    now[new.previous] = np.arange(len(new.previous), dtype=np.int32)  # new edges write to the extra element
-    lists = shared_lists(new)
-    added, at = new.previous < 0, graph.storage.grow(len(new.source), align=PANEL)
-    for name, vector in graph.storage.vectors().items():
+    storage, lists = graph.storage, shared_lists(new)
+    added, at = new.previous < 0, storage.grow(len(new.source), align=PANEL)
+    for name, vector in storage.vectors().items():
         values = vector[at : at + len(new.source)]
         if len(old.source):
             before[name].take(new.previous, out=values, mode="clip")
         values[added] = fresh[name][added] if name in fresh else 0
-    record = graph.records[new.neurons]
-    most_before = graph.storage.max_sources_of(record)
-    weights, begin = at + np.cumsum(new.counts) - new.counts, len(graph._pool) + lists.start
-    graph.has_bare |= bool((new.counts == 0).any())
-    change = Rewired(NewWiring(old.neurons, old.counts, old.source, now[:-1]), before, most_before)
-    storage, most = graph.storage, np.maximum(most_before, new.counts) if most is None else most
-    of_storage = {
-        "weights": written(storage.weights, record, weights),
-        "stride": written(storage.stride, record, np.ones(1)),
-        "max_sources": written(storage.max_sources, record, most),
-    }
-    start, count = written(graph._start, new.neurons, begin), written(graph._count, new.neurons, new.counts)
+    now, most_before = np.empty(len(old.source), np.int32), np.empty(len(new.neurons), np.int64)
+    start, count = graph._start[:], graph._count[:]
+    weights, stride, max_sources = storage.weights[:], storage.stride[:], storage.max_sources[:]
+    graph.has_bare |= _topology.rewire(
+        new.neurons,
+        new.counts,
+        len(graph._pool) + lists.start,
+        new.previous,
+        at,
+        most,
+        graph._data,
+        start,
+        count,
+        weights,
+        stride,
+        max_sources,
+        most_before,
+        now,
+    )
+    change = Rewired(NewWiring(old.neurons, old.counts, old.source, now), before, most_before)
     own = vars(storage)
     with uninterrupted():
         extend(graph._pool, lists.pool)
         edited(graph, [*noted, change], edits=graph.edits + 1, _start=start, _count=count)
-        own.update(of_storage)  # allocates nothing, so it cannot fail
+        own.update(weights=weights, stride=stride, max_sources=max_sources)  # allocates nothing, so it cannot fail
     compact(graph)

@@ -101,3 +101,48 @@ def test_simplification_kernels_check_their_graph():
     for call, graph, bad in cases:
         with pytest.raises(ValueError, match=r"start, count, pool, order.*: expected a graph"):
             call(graph, **bad)
+
+
+def test_kernels_of_edits_refuse_ranges_outside_the_arrays():
+    """Two neurons, 1 and 2, read node 0."""
+    one, ids, pair = np.int32([1]), np.int32([1, 2]), np.zeros(2, np.int32)
+    lists = np.zeros(3, np.int64), np.int32([0, 1, 1]), np.array([0, 0, 1])
+    floats, bytes_ = np.zeros(3, np.float32), np.zeros(2, np.uint8)
+    calls = {
+        "counts_of": (ids, lists[1], pair),
+        "edges_into": (ids, *lists, np.int32([0]), np.zeros(2, np.int64), np.ones(2, np.int32), pair, pair),
+        "match_edges": (
+            ids,
+            np.int32([1, 1]),
+            np.zeros(2, np.int32),
+            np.array([0]),
+            np.array([2]),
+            3,
+            bytes_,
+            bytes_[:1],
+        ),
+        "count_left": (np.int32([1, 1]), bytes_, pair),
+        "edges_left": (pair, np.uint8([0, 1]), one, np.int32([0])),
+        "with_added": (
+            *(np.int32([1, 1]), np.int32([0, 0]), np.array([1]), one, floats[:1], pair),
+            *np.zeros((2, 3), np.int32),
+            floats,
+        ),
+        "rewire": (
+            *(one, np.int32([1]), np.array([0]), np.int32([0]), 0, None, lists[2], lists[0], lists[1]),
+            *(np.zeros(2, np.int64), pair, pair, np.zeros(1, np.int64), np.int32([0])),
+        ),
+        "in_use": (np.int16([100, 103, 103]), *lists[:2], 1, np.int64([-1, -1])),
+    }
+    for name, good in calls.items():
+        kernel, refused = getattr(_topology, name), 0
+        kernel(*good)
+        for k, value in enumerate(good):
+            for wrong in [value[:-1], value - 9] if isinstance(value, np.ndarray) else []:
+                given = [each.copy() if isinstance(each, np.ndarray) else each for each in good]
+                given[k] = wrong
+                try:
+                    kernel(*given)
+                except ValueError:
+                    refused += 1
+        assert refused >= 2, name
