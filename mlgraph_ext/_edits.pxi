@@ -226,6 +226,18 @@ def with_added(
     free(end)
 
 
+def begin_lists(
+    const int32_t[::1] neurons, const int32_t[::1] counts, int64_t begin, int64_t[::1] start, int32_t[::1] count
+):
+    """Set where the list of each neuron begins, the first at `begin`, and its length."""
+    cdef int64_t i
+    if neurons.shape[0] != counts.shape[0] or start.shape[0] != count.shape[0] or not are_nodes(neurons, count.shape[0]):
+        raise ValueError(f"neurons: expected {counts.shape[0]} nodes below {count.shape[0]}, got others")
+    for i in range(neurons.shape[0]):
+        start[neurons[i]], count[neurons[i]] = begin, counts[i]
+        begin += counts[i]
+
+
 def rewire(
     const int32_t[::1] neurons, const int32_t[::1] counts, const int64_t[::1] begin, const int32_t[::1] previous,
     int64_t at, const int64_t[::1] most, const int64_t[::1] data,
@@ -308,3 +320,20 @@ def in_use(
         n += bias[i] >= 0
     free(seen)
     return n
+
+
+def move(const float[::1] vector, const ints[::1] origin, float[::1] out):
+    """Set ``out[i]`` to ``vector[origin[i]]``, or to 0 if the vector has no such element."""
+    cdef int64_t i
+    if origin.shape[0] != out.shape[0]:
+        raise ValueError(f"origin: expected {out.shape[0]} places, got {origin.shape[0]}")
+    with nogil:
+        for i in range(out.shape[0]):
+            out[i] = vector[origin[i]] if 0 <= origin[i] < vector.shape[0] else 0
+
+
+def until_cache_line(const float[::1] x):
+    """Number of floats from the beginning of a vector that is not empty to the next cache line."""
+    if x.shape[0] == 0:
+        raise ValueError("x: expected a vector, got an empty one")
+    return (16 - <size_t>&x[0] // sizeof(float) % 16) % 16

@@ -221,7 +221,7 @@ cdef class Layout:
 
 def move_groups(
     Layout layout, const int64_t[::1] weights, const int32_t[::1] stride, const int64_t[::1] bias, const int32_t[::1] fan,
-    int64_t[::1] new_weights, int64_t[::1] new_stride, int64_t[::1] new_bias, ints[::1] origin, int64_t[:, ::1] where,
+    int64_t[::1] new_weights, int32_t[::1] new_stride, int64_t[::1] new_bias, ints[::1] origin, int64_t[:, ::1] where,
 ):
     """Store the groups one after the other, and behind them all other parameters.
 
@@ -231,7 +231,7 @@ def move_groups(
         As in `mlgraph.graph.storage.Storage`.
     fan : int32, shape (records,)
         Number of weights of each record.
-    new_weights, new_stride, new_bias : int64, shape (records,)
+    new_weights, new_stride, new_bias : int64, int32 and int64, shape (records,)
         Given as copies of these columns, changed to the new ones.
     origin : int32 or int64, shape (`Layout.length`,), filled
         The present place of each parameter; -1 for padding.
@@ -259,7 +259,7 @@ def move_groups(
                     origin[top + w.at + n * block.step] = <ints>(weights[w.record] + n * k)
                 new_weights[w.record] = top + w.at
                 if not block.is_fused:
-                    new_stride[w.record] = block.step
+                    new_stride[w.record] = <int32_t>block.step
             top = top + block.size
             for j in range(block.n if block.width else 0):
                 k = layout.biases[block.biases + j]

@@ -42,6 +42,9 @@ def with_added(
     previous: _Array,
     weight: _Array,
 ) -> None: ...
+def begin_lists(neurons: _Array, counts: _Array, begin: int, start: _Array, count: _Array) -> None: ...
+def move(vector: _Array, origin: _Array, out: _Array) -> None: ...
+def until_cache_line(x: _Array) -> int: ...
 def rewire(
     neurons: _Array,
     counts: _Array,
@@ -155,9 +158,9 @@ def move_groups(
     stride: array[int],
     bias: array[int],
     fan: _Array,
-    new_weights: _Array,
-    new_stride: _Array,
-    new_bias: _Array,
+    new_weights: array[int],
+    new_stride: array[int],
+    new_bias: array[int],
     origin: _Array,
     where: _Array,
 ) -> None: ...

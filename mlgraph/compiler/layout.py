@@ -61,7 +61,7 @@ def lay_out(graph: Graph, lowered: Lowered, nodes: Int32, first: Int64, size: In
     fan, table = np.empty(len(storage), np.int32), graph.columns_by_name()
     _topology.fan_of_records(table["code"], table["count"], table["data"], fan)
     origin = np.empty(layout.length(fan, storage.bias), index_type(storage.used))
-    new = storage.places
+    new = storage.weights[:], storage.stride[:], storage.bias[:]
     _topology.move_groups(layout, *columns, fan, *new, origin, where)
     storage.move(origin, *new)
     return where

@@ -136,7 +136,7 @@ class Plan:
             _refuse_dropout(graph, low, dropout)
         is_input = low.code[low.order] == INPUT
         inputs = low.order[is_input]
-        inputs = inputs[np.argsort(low.data[inputs])]
+        inputs = inputs[low.data[inputs].argsort()]
         off_loss = np.zeros(len(low.code), bool)
         codes = _topology.distinct(low.code, low.order)
         ends = outputs if loss is None or {*outputs} <= {*loss} else loss
@@ -167,7 +167,7 @@ class Plan:
             arguments = self._add_operations(low, groups, wants & ~off_loss)
         if CONSTANT in codes:
             self.constants = self._add_constants(graph, low, groups)
-        self.reads_directly = 0 < len(inputs) < MAX_COLUMNS and not (arguments < len(inputs)).any()
+        self.reads_directly = 0 < len(inputs) < MAX_COLUMNS and not np.count_nonzero(arguments < len(inputs))
         self.n_extra = 0
         self.work = ROW_WORK * len(arguments)
         self.edge_scale = 1.0
@@ -223,11 +223,11 @@ class Plan:
     ) -> None:
         """Lay out the parameters, add instructions of parameters and neurons, and write the index after `arguments`."""
         heads = groups.nodes[groups.first]
-        number = np.flatnonzero(low.code[heads] >= PARAMETER)
+        number = (low.code[heads] >= PARAMETER).nonzero()[0]
         heads, first, size, dense = heads[number], groups.first[number], groups.size[number], groups.dense[number]
         part = low.part[heads]
         own = part != BIAS  # such biases are laid out with their weights
-        if own.all():
+        if np.count_nonzero(own) == len(own):
             places = lay_out(graph, low, groups.nodes, first, size, dense)
         else:
             places = np.full((len(number), 2), -1)

@@ -63,9 +63,9 @@ class CompactStorage(NamedTuple):
 
     start: Int64
     pool: Int32
-    weights: Int64
-    stride: Int64
-    bias: Int64
+    weights: array[int]
+    stride: array[int]
+    bias: array[int]
     origin: npt.NDArray[Any]
 
 
@@ -84,7 +84,8 @@ def compact_storage(graph: Graph, nodes: Int64) -> CompactStorage:
     padding = np.full(-(int(n.sum()) + np.count_nonzero(has)) % PANEL, -1)
     used = graph.storage.used
     origin: npt.NDArray[Any] = np.concatenate([runs(at, stride, n, used), bias[has], padding], dtype=index_type(used))
-    return CompactStorage(*lists, ends - n, np.ones(len(n), np.int64), new_bias, origin)
+    weights, biases = (array("q", column.astype(np.int64).tobytes()) for column in (ends - n, new_bias))
+    return CompactStorage(*lists, weights, array("i", [1]) * len(n), biases, origin)
 
 
 def _owners(graph: Graph, nodes: Int64) -> tuple[Int64, Int64]:

@@ -56,19 +56,23 @@ def edges_named(
         If `what` is of another type, an edge does not exist, or a neuron is among `outputs`.
     """
     ids, source, target = _named(graph, what, who)
-    chosen, concerned = np.zeros((2, len(graph)), bool)
-    chosen[ids] = concerned[ids] = concerned[target] = True
+    chosen = np.zeros(len(graph), bool)
+    if ids:
+        chosen[ids] = True
+    concerned = chosen.copy()
+    concerned[target] = True
     if graph.has_bare:  # neurons that are not live may still be read; `cut` finds the other readers
         concerned |= graph._readers(chosen)
-    edges = wiring(graph, np.flatnonzero(concerned & (graph.codes >= NEURON)).astype(np.int32))
+    neurons = (concerned & (np.frombuffer(graph._code, np.int16) >= NEURON)).nonzero()[0]
+    edges = wiring(graph, neurons.astype(np.int32))
     matching, there = matches(graph, edges, source, target)
-    if not there.all():
+    if np.count_nonzero(there) < len(there):
         k = np.argmin(there)
         raise ValueError(f"{who}: there is no edge from {edge_name(graph, source[k], target[k])}")
     found = matching.view(np.bool_)
     if ids:
         found |= edges.at_targets(chosen) | chosen[edges.source]
-    fixed = graph.sinks() if outputs is None else set(outputs)
+        fixed = graph.sinks() if outputs is None else set(outputs)
     for i in ids:
         if i in fixed:
             raise ValueError(f"{who}: {name_of(graph, i)} is an output of a model and cannot be cut")
@@ -123,12 +127,12 @@ def new_edges(graph: Graph, edges: Edges, who: str) -> Edges:
 
 def check_new(graph: Graph, source: Int64, target: Int64, who: str) -> None:
     """Raise ValueError if edges between these nodes cannot be added."""
-    others = target[graph.codes[target] < NEURON]
+    others = target[np.frombuffer(graph._code, np.int16)[target] < NEURON]
     if len(others):
         raise ValueError(f"{who}: edges must lead to neurons, got an edge to {graph[int(others[0])]!r}")
     present = wiring(graph, (np.unique(target) if len(target) > 1 else target).astype(np.int32))
     _, there = matches(graph, present, source, target)
-    if there.any():
+    if np.count_nonzero(there):
         number, problem = (1, "already exists") if (there == 1).any() else (2, "is given twice")
         k = np.argmax(there == number)
         raise ValueError(f"{who}: the edge from {edge_name(graph, source[k], target[k])} {problem}")
@@ -155,7 +159,9 @@ def cut(graph: Graph, edges: Wiring, gone: Bool, *, if_unneeded: Bool | None = N
         If a sink would no longer be live; nothing has changed.
     """
     old, new = edges.without(gone)
-    if if_unneeded is None and not graph.has_bare and new.counts.all():  # every neuron keeps a source: all stay live
+    if (
+        if_unneeded is None and not graph.has_bare and np.count_nonzero(new.counts) == len(new.counts)
+    ):  # every neuron keeps a source: all stay live
         rewire(graph, old, new, {})
         return
     after = with_edges(graph.topology(), new)
@@ -276,7 +282,7 @@ def give_bias(graph: Graph, neuron: int, values: dict[str, float] | None) -> Non
 def with_edges(topology: Topology, new: NewWiring) -> Topology:
     """The sources of all nodes after an edit; overwrites the arrays of `topology`."""
     start, count, pool = topology
-    start[new.neurons], count[new.neurons] = len(pool) + np.cumsum(new.counts) - new.counts, new.counts
+    _topology.begin_lists(new.neurons, new.counts, len(pool), start, count)
     return Topology(start, count, np.concatenate([pool, new.source]))
 
 

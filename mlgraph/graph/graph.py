@@ -731,7 +731,7 @@ class Graph(NodeTable):
         new = Edges(np.array([s], np.int32), np.array([t], np.int32), np.array([number("weight", weight)], np.float32))
         check_new(self, np.array([s]), np.array([t]), "add_edge")
         grow(self, new, "add_edge")
-        return self.edge(s, t)
+        return Edge(self[s], Neuron(self, t), self._source_index(s, t))
 
     @locked
     def add_edges(self, edges: Edges) -> None:
@@ -931,7 +931,8 @@ class Graph(NodeTable):
         s, t = id_of(self, source, "edge"), id_of(self, target, "edge")
         if self._code[t] >= NEURON and guess < self._count[t] and self._pool[self._start[t] + guess] == s:
             return guess
-        at = np.flatnonzero(self.sources_of(t) == s) if self._code[t] >= NEURON else np.zeros(0, int)
+        start, n = self._start[t], self._count[t] if self._code[t] >= NEURON else 0
+        at = (np.frombuffer(self._pool, np.int32)[start : start + n] == s).nonzero()[0]
         if not len(at):
             raise ValueError(f"edge: there is no edge from {edge_name(self, s, t)}")
         return int(at[0])

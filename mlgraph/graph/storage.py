@@ -25,6 +25,7 @@ import numpy.typing as npt
 import mlgraph_ext
 from mlgraph._support.array_types import Float32, Int32, Int64
 from mlgraph._support.interrupts import uninterrupted
+from mlgraph_ext import _topology
 
 PANEL = mlgraph_ext.sweep.PANEL_NEURONS
 """Neurons of a panel."""
@@ -33,7 +34,7 @@ PANEL = mlgraph_ext.sweep.PANEL_NEURONS
 def aligned(n: int) -> Float32:
     """A vector of zeros that begins at a cache line."""
     raw = np.zeros(n + 16, np.float32)
-    first = -raw.__array_interface__["data"][0] // 4 % 16  # faster than raw.ctypes
+    first = _topology.until_cache_line(raw)
     return raw[first : first + n]
 
 
@@ -216,32 +217,29 @@ class Storage:
         """The parameters, named "", and the state vectors, all of the same length."""
         return {"": self.vector[: self.used], **{name: self.state_vector(name, fresh=False) for name in self.state}}
 
-    def move(self, origin: npt.NDArray[Any], weights: Int64, stride: Int64, bias: Int64) -> None:
+    def move(self, origin: npt.NDArray[Any], weights: array[int], stride: array[int], bias: array[int]) -> None:
         """Rearrange all vectors.
 
         Parameters
         ----------
         origin : int32 or int64, shape (new length,)
             The current place of each new element; -1 for padding, which becomes 0.
-        weights, stride, bias : int64, shape (records,)
-            The new columns of the records.
+        weights, stride, bias : array of int
+            The new columns of the records, which the storage keeps.
         """
 
         def moved(vector: Float32) -> Float32:
             out = aligned(len(origin))
-            if len(vector):
-                vector.take(origin, out=out, mode="clip")
-            out[(origin < 0) | (origin >= len(vector))] = 0
+            _topology.move(vector, origin, out)
             return out
 
-        every = slice(None)
         vars(self).update(  # one bytecode: no signal and no fork in another thread can see half of it
             vector=moved(self.vector),
             state={name: moved(vector) for name, vector in self.state.items()},
             used=len(origin),
-            weights=written(self.weights, every, weights),
-            stride=written(self.stride, every, stride),
-            bias=written(self.bias, every, bias),
+            weights=weights,
+            stride=stride,
+            bias=bias,
             moves=self.moves + 1,
         )
 
