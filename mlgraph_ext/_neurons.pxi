@@ -283,12 +283,24 @@ cdef int32_t* by_source(
     return pair + 2 * k
 
 
+cdef enum:
+    FEW_KEYS = 64    # up to which an insertion sort takes less time than the counts of a radix sort
+
+
 cdef uint64_t* sort_keys(uint64_t* keys, uint64_t* spare, int64_t n) noexcept nogil:
     """Sort by the upper half, stably; returns where the sorted keys are, one of the two arrays."""
     cdef uint64_t lowest = keys[0] >> 32, highest = 0, digit
     cdef int64_t begin[257]
-    cdef int64_t i
+    cdef int64_t i, k
     cdef int shift = 32
+    if n <= FEW_KEYS:
+        for i in range(1, n):
+            digit, k = keys[i], i
+            while k > 0 and keys[k - 1] >> 32 > digit >> 32:
+                keys[k] = keys[k - 1]
+                k = k - 1
+            keys[k] = digit
+        return keys
     for i in range(n):
         digit = keys[i] >> 32
         lowest, highest = min(lowest, digit), max(highest, digit)

@@ -150,9 +150,9 @@ class Plan:
         self.input_column = low.data[inputs].astype(np.int32)
         self.n_columns = graph.n_inputs if given is None else len(given)
         self.node = np.concatenate([inputs, groups.nodes])
-        self.slot = np.full(len(low.code), -1, np.int32)
-        self.slot[self.node] = np.arange(len(self.node))
-        self.slot = self.slot[low.same]
+        slot = np.full(len(low.code), -1, np.int32)
+        slot[self.node] = np.arange(len(self.node), dtype=np.int32)
+        self.slot = slot.take(low.same)
         self.program = _BLANK.repeat(len(groups.first), axis=0)
         # The block that is the only reader of a slot; -1 for no reader, -2 for several or for others.
         self._reader = np.full(len(self.node), -1)
@@ -174,9 +174,9 @@ class Plan:
         self._add_trained(graph, low, groups, wants, dropout, off_loss, arguments)
         self._drop_operations(low, groups, dropout)
 
-        added = self._reader < 0
-        added[: len(inputs)] &= want_inputs
-        self.first_zeroed = int(added.argmax()) if added.any() else len(added)
+        skipped = 0 if want_inputs else len(inputs)
+        added = (self._reader[skipped:] < 0).nonzero()[0]
+        self.first_zeroed = skipped + int(added[0]) if len(added) else len(self._reader)
         del self._reader
         self.n_extra = padded(self.n_extra)
         self.edits, self.moves = graph.edits, graph.storage.moves

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 def id_of(graph: Graph, node: Any, what: str = "node") -> int:
     """The id of a node, given as a node of the graph or as an id."""
     if isinstance(node, Node):
-        return ids_of(graph, what, [node])[0]
+        _check_node(graph, what, node)
+        return node.id
     try:
         number = index(None if isinstance(node, bool) else node)  # type: ignore[arg-type]
     except TypeError:
@@ -73,14 +74,19 @@ def ids_of(graph: Graph, what: str, nodes: Any, least: int = 0) -> list[int]:
         if not isinstance(node, Node):
             hint = f"; graph[{node}] is a node" if type(node) is int and 0 <= node < len(graph) else ""
             raise TypeError(f"{what}: expected nodes, got {type(node).__name__}{hint}")
-        if node.graph is not graph:
-            raise ValueError(f"{what}: expected nodes of one graph, got node {node.id} of another")
-        if not graph._has(node):
-            raise ValueError(f"{what}: node n{node.id} was removed")
+        _check_node(graph, what, node)
         ids.append(node.id)
     if len(ids) < least:
         raise ValueError(f"{what}: expected at least one node, got none")
     return ids
+
+
+def _check_node(graph: Graph, what: str, node: Node) -> None:
+    """A ValueError if a node is of another graph or was removed."""
+    if node.graph is not graph:
+        raise ValueError(f"{what}: expected nodes of one graph, got node {node.id} of another")
+    if not graph._has(node):
+        raise ValueError(f"{what}: node n{node.id} was removed")
 
 
 def ids_of_different(graph: Graph, what: str, nodes: Any, least: int = 0) -> list[int]:
