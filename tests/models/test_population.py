@@ -341,12 +341,12 @@ def test_validation_data_that_do_not_suit_one_member_change_none():
         return mlgraph.Model(g, g.add_neuron(g.add_inputs(INPUTS)[:read]), loss="mse")
 
     models = [model(INPUTS - 1), model(INPUTS)]  # only the second needs the last column
-    before = [bits(one) for one in models]
+    before = [one.outputs[0].weights.tolist() for one in models]
     narrow = FLOATS[:, :-1], QUESTION
     for order in (models, models[::-1]):
         with pytest.raises(ValueError, match=rf"member {order.index(models[1])}: validation x: expected shape"):
             mlgraph.Population(order).fit(FLOATS, QUESTION, validation_data=narrow, **FIT)
-    assert [bits(one) for one in models] == before
+    assert [one.outputs[0].weights.tolist() for one in models] == before
 
 
 # --- trouble --------------------------------------------------------------------------------------
