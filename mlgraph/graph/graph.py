@@ -6,6 +6,7 @@ Nodes are rows of a table (`mlgraph.graph.nodes`); their parameters are in `mlgr
 
 from __future__ import annotations
 
+import os
 import re
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
@@ -94,20 +95,27 @@ class Graph(NodeTable):
     }
 
     has_bare: bool
-    random: np.random.Generator
+    _seed: int
     _undo_memory: int
     _open: Edit | None
     _alive: tuple[tuple[int, frozenset[int]], Bool] | None
 
     def __init__(self, *, seed: int | None = None) -> None:
+        seed = checked_seed(seed)
         super().__init__()
-        self.random = new_generator(checked_seed(seed))
-        self.has_bare = False
-        """Whether some neuron may have no sources; if not, all nodes are live."""
-        self._undo_memory = UNDO_MEMORY
-        self._open = None
-        self._alive = None
+        vars(self).update(  # faster than assignments, which check the names
+            _seed=int.from_bytes(os.urandom(16), "little") if seed is None else seed,
+            has_bare=False,  # whether some neuron may have no sources; if not, all nodes are live
+            _undo_memory=UNDO_MEMORY,
+            _open=None,
+            _alive=None,
+        )
         self.init_lock()
+
+    @cached_property
+    def random(self) -> np.random.Generator:
+        """The graph's generator, created on demand, because that takes longer than all else in a new graph."""
+        return new_generator(self._seed)
 
     @property
     @locked
@@ -915,7 +923,7 @@ class Graph(NodeTable):
         # The graph keeps its lock, its training run and its models; its names of nodes are more
         # recent. The generator is that of `other`, so a resumed run draws on as the interrupted one.
         mine["names"] = other.names | {node: name for node, name in self.names.items() if node < len(other)}
-        mine |= {"lock": self.lock, "_training": self._training, "models": self.models}
+        mine |= {"lock": self.lock, "_training": self._training, "models": self.models, "random": other.random}
         mine["born"] = self.born[: len(other)] + other.born[len(self) :]
         vars(self).update(vars(other) | mine)
 
@@ -954,7 +962,8 @@ class Graph(NodeTable):
         other = self.copy()
         compact(other, most=0.25)
         state = {**vars(self), **vars(other), "random": state_of(other.random)}
-        return {name: value for name, value in state.items() if name not in ("lock", "_training", "models", "_open")}
+        apart = "lock", "_training", "models", "_open", "_seed"
+        return {name: value for name, value in state.items() if name not in apart}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)

@@ -73,27 +73,24 @@ class NodeTable(Shared):
     storage: Storage
 
     def __init__(self) -> None:
-        self._code = array("h")  # code of an op, or INPUT, ..., NEURON + code of the activation
-        self._start = array("q")  # index of the node's first source in the pool
-        self._count = array("i")
-        self._data = array("q")  # input: its column; constant: its index; parameter, neuron: its record
-        self.born = array("q")  # `edits` when the node was added: distinguishes nodes that had the same id
-        self._pool = array("i")  # see `Topology.pool`
-        self.constants = array("d")
-        self.input_ids = array("i")
-        self.differentiated = array("i")
-        """Ids of the neurons that nodes depended on when their derivatives were made, ascending (derivatives.py)."""
-        self.names = {}
-        self.edits = 0
-        """Counter of changes of the topology; a plan compiled at another count is stale."""
-        self._n_changes = 0
-        """Edit counter; adding nodes does not increment it."""
-        self.last_edit = None
-        """What `undo` takes back, which refers to the edit before it."""
-        self.undone_edit = None
-        """What `redo` makes again, which refers to the edit that it makes next."""
-        self.storage = Storage()
-        """The parameters and the optimizer state."""
+        vars(self).update(  # faster than assignments, which check the names
+            _code=array("h"),  # code of an op, or INPUT, ..., NEURON + code of the activation
+            _start=array("q"),  # index of the node's first source in the pool
+            _count=array("i"),
+            _data=array("q"),  # input: its column; constant: its index; parameter, neuron: its record
+            born=array("q"),  # `edits` when the node was added: distinguishes nodes that had the same id
+            _pool=array("i"),  # see `Topology.pool`
+            constants=array("d"),
+            input_ids=array("i"),
+            # Ids of the neurons that nodes depended on when their derivatives were made, ascending (derivatives.py).
+            differentiated=array("i"),
+            names={},
+            edits=0,  # counter of changes of the topology; a plan compiled at another count is stale
+            _n_changes=0,  # edit counter; adding nodes does not increment it
+            last_edit=None,  # what `undo` takes back, which refers to the edit before it
+            undone_edit=None,  # what `redo` makes again, which refers to the edit that it makes next
+            storage=Storage(),  # the parameters and the optimizer state
+        )
 
     def __len__(self) -> int:
         return len(self._code)

@@ -20,8 +20,8 @@ def checked_seed(seed: Any) -> int | None:
     return None if seed is None else whole("seed", seed, 0, MOST_SEED)
 
 
-def new_generator(seed: int | None) -> np.random.Generator:
-    """A generator that begins with this seed, or, if it is None, with random bits of the system."""
+def new_generator(seed: int) -> np.random.Generator:
+    """A generator that begins with this seed."""
     return np.random.Generator(np.random.PCG64(seed))  # by name: numpy may change what `default_rng` returns
 
 

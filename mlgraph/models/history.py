@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakKeyDictionary
@@ -23,14 +23,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def _no_ints() -> Int64:
-    return np.zeros(0, np.int64)
-
-
-def _no_doubles() -> Float64:
-    return np.zeros(0)
-
-
 class NoValidation(np.ndarray[Any, np.dtype[np.float64]]):
     """Empty results of validation. An index is an error that says where results come from."""
 
@@ -42,7 +34,7 @@ class NoValidation(np.ndarray[Any, np.dtype[np.float64]]):
             raise IndexError(f"history: no validation result at index {shown(at)}: {hint}") from None
 
 
-@dataclass(repr=False, eq=False)
+@dataclass(init=False, repr=False, eq=False)
 class History(Declared, Mapping[str, npt.NDArray[Any]]):
     """What happened in a run: a mapping from names to columns, which are attributes, too.
 
@@ -79,24 +71,24 @@ class History(Declared, Mapping[str, npt.NDArray[Any]]):
         the resulting update, overflowed. Cut: the neuron that was cut, or -1.
     """
 
-    batch_examples: Int64 = field(default_factory=_no_ints)
-    batch_size: Int64 = field(default_factory=_no_ints)
-    batch_skipped: Int64 = field(default_factory=_no_ints)
-    learning_rate: Float64 = field(default_factory=_no_doubles)
-    batch_loss: Float64 = field(default_factory=_no_doubles)
-    batch_accuracy: Float64 = field(default_factory=_no_doubles)
-    epoch_examples: Int64 = field(default_factory=_no_ints)
-    epoch_loss: Float64 = field(default_factory=_no_doubles)
-    epoch_accuracy: Float64 = field(default_factory=_no_doubles)
-    validation_loss: Float64 = field(default_factory=_no_doubles)
-    validation_accuracy: Float64 = field(default_factory=_no_doubles)
-    epoch_seconds: Float64 = field(default_factory=_no_doubles)
-    epoch_edges: Int64 = field(default_factory=_no_ints)
-    nonfinite_step: Int64 = field(default_factory=_no_ints)
-    nonfinite_sweep: Int64 = field(default_factory=_no_ints)
-    nonfinite_node: Int64 = field(default_factory=_no_ints)
-    nonfinite_example: Int64 = field(default_factory=_no_ints)
-    nonfinite_cut: Int64 = field(default_factory=_no_ints)
+    batch_examples: Int64
+    batch_size: Int64
+    batch_skipped: Int64
+    learning_rate: Float64
+    batch_loss: Float64
+    batch_accuracy: Float64
+    epoch_examples: Int64
+    epoch_loss: Float64
+    epoch_accuracy: Float64
+    validation_loss: Float64
+    validation_accuracy: Float64
+    epoch_seconds: Float64
+    epoch_edges: Int64
+    nonfinite_step: Int64
+    nonfinite_sweep: Int64
+    nonfinite_node: Int64
+    nonfinite_example: Int64
+    nonfinite_cut: Int64
 
     _elsewhere: ClassVar = {
         "history": "the history itself, which is a mapping, or history.to_pandas()",
@@ -106,10 +98,12 @@ class History(Declared, Mapping[str, npt.NDArray[Any]]):
         "val_accuracy": "validation_accuracy",
     }
 
-    def __post_init__(self) -> None:
-        for name in ("validation_loss", "validation_accuracy"):
-            if not len(getattr(self, name)):
-                setattr(self, name, getattr(self, name).view(NoValidation))
+    def __init__(self, **columns: npt.NDArray[Any]) -> None:
+        unknown = columns.keys() - _EMPTY.keys()
+        if unknown:
+            raise TypeError(f"history: no column {', '.join(sorted(unknown))}; columns: {', '.join(_EMPTY)}")
+        # Each new model has a history: new arrays, and assignments, which check names, would take 8 us.
+        vars(self).update(_EMPTY, **{name: column for name, column in columns.items() if len(column)})
 
     def add_metrics(self, names: Sequence[str], columns: Float64 | None = None) -> None:
         """Add columns for the metrics of these names, by default empty ones."""
@@ -119,8 +113,7 @@ class History(Declared, Mapping[str, npt.NDArray[Any]]):
     @property
     def metrics(self) -> list[str]:
         """Names of the metrics, which have columns ``validation_<name>``."""
-        declared = type(self).__dataclass_fields__
-        return [name.removeprefix("validation_") for name in self if name not in declared]
+        return [name.removeprefix("validation_") for name in self if name not in _EMPTY]
 
     # Two histories are equal if they are the same object, unlike other mappings.
     __eq__ = object.__eq__
@@ -227,6 +220,14 @@ class History(Declared, Mapping[str, npt.NDArray[Any]]):
         n = len(self.epoch_loss)
         return to_pandas({name: column for name, column in epochs.items() if len(column) == n})
 
+
+_EMPTY: dict[str, npt.NDArray[Any]] = {
+    column.name: np.zeros(0).view(NoValidation)
+    if column.name in ("validation_loss", "validation_accuracy")
+    else np.zeros(0, np.int64 if column.type == "Int64" else np.float64)
+    for column in fields(History)
+}
+"""The columns of a run that has not begun. Nothing can be written into them, so all histories share them."""
 
 _rooms: WeakKeyDictionary[History, dict[str, tuple[npt.NDArray[Any], int]]] = WeakKeyDictionary()
 """For each column, the longer array that it is the beginning of, and how much of that is used: it can grow uncopied."""

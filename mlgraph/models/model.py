@@ -56,6 +56,9 @@ if TYPE_CHECKING:
     from mlgraph.training.loop import Progress
 
 
+_NONE = np.zeros(0, bool)
+
+
 def _reading_of(graph: Graph) -> tuple[Scaling | None, tuple[str, ...] | None]:
     """The scaling and the columns of the models of a graph, if they have one in common."""
     found = {
@@ -164,17 +167,18 @@ class Model(Freezable, Declared):
             self._classes = _classes_of(graph, n_classes_of(self._loss, len(self.output_ids)))
 
     def _begin(self, graph: Graph) -> None:
-        self.graph = graph
-        self.history = History()
-        self._layers = []  # only a `Network` has any
-        self._scaling = self._columns = self._classes = None
-        # Which nodes the model needed before an edit, recorded if the graph had other models then.
-        self.needed_before = np.zeros(0, bool)
-        # Compiled engines by the nodes that they compute.
-        self.engines = {}
-        # The last number of edges, and the edits and sinks that it belongs to.
-        self._counted: tuple[tuple[int, ...], int] = (), 0
-        self._tracing = Tracing()
+        vars(self).update(  # faster than assignments, which check the names
+            graph=graph,
+            history=History(),
+            _layers=[],  # only a `Network` has any
+            _scaling=None,
+            _columns=None,
+            _classes=None,
+            needed_before=_NONE,  # which nodes the model needed before an edit, if the graph had other models then
+            engines={},  # by the nodes that they compute
+            _counted=((), 0),  # the last number of edges, and the edits and sinks that it belongs to
+            _tracing=Tracing(),
+        )
 
     def _define(self, outputs: NodesLike, loss: str | Node) -> None:
         ids = ids_of(self.graph, "outputs", outputs, 1)

@@ -131,3 +131,8 @@ def test_an_index_into_missing_validation_results_names_the_argument(name, tmp_p
         assert len(getattr(net.history, name)[-1:]) == 0
     net.fit(x, y, epochs=2, validation_data=(x, y))
     assert getattr(net.history, name)[-1] > 0 and type(getattr(net.history, name)) is np.ndarray
+
+
+def test_a_history_has_no_other_columns():
+    with pytest.raises(TypeError, match="history: no column loss; columns: batch_examples, batch_size"):
+        mlgraph.History(loss=np.zeros(3))

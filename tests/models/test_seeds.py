@@ -258,6 +258,15 @@ def with_random(path, target, **random):
     return target
 
 
+@pytest.mark.parametrize("copied", [copy.deepcopy, copy.copy, lambda g: pickle.loads(pickle.dumps(g))])
+def test_a_graph_that_has_not_drawn_yet_already_has_its_generator(copied):
+    g = mlgraph.Graph()
+    x = g.add_input()
+    others = [copied(g), copied(g)]
+    weights = [float(one.add_neuron([one[x.id]]).weights[0]) for one in (g, *others)]
+    assert weights[0] == weights[1] == weights[2]
+
+
 def test_a_file_without_a_generator_gets_a_fresh_one(tmp_path):
     network().save(tmp_path / "model.npz")
     older = with_random(tmp_path / "model.npz", tmp_path / "older.npz")
