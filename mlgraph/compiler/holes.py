@@ -52,6 +52,8 @@ It lies above the cost of copying the parameters at each call, and below that of
 edit. Only the number of examples of a call decides, so that the same call always gives the same bits.
 """
 
+_KIND, _SIZE = (Instruction._fields.index(name) for name in ("kind", "size"))
+
 
 class HoleMap(NamedTuple):
     """Maps the parameters of dense blocks with holes to those of the rows in the graph.
@@ -120,8 +122,10 @@ class Candidate(NamedTuple):
 def candidates(plan: Plan) -> list[Candidate]:
     """All sparse rows of a plan that could become blocks."""
     found = []
-    for i, ins in plan.trained:
-        if ins.kind != KINDS["rows"] or ins.size < DENSE_FROM or ins.bits:
+    wide = (plan.program[:, _KIND] == KINDS["rows"]) & (plan.program[:, _SIZE] >= DENSE_FROM)
+    for i in wide.nonzero()[0].tolist():  # most small graphs have none
+        ins = plan.instructions[i]
+        if ins.bits:
             continue
         row, source, alike, _ = plan.rows(ins)
         first, last = _extent(plan, ins, source)

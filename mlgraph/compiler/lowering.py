@@ -31,7 +31,7 @@ _COMMUTES = np.array([op.name in ("add", "mul") for op in ops.BY_CODE], np.uint8
 """Which operations commute. Maximum and minimum do not: of 0 and -0 they return the second."""
 
 _AS_THEY_ARE = {INPUT, PARAMETER, *(NEURON + ops.OPS[name].code for name in ops.IN_PLACE)}
-"""Codes of nodes that are neither merged nor fused nor split if the outputs need no others."""
+"""Codes of nodes that are neither merged nor fused nor split if the outputs need no others, except one constant."""
 
 
 class Lowered(NamedTuple):
@@ -136,7 +136,8 @@ def lower(graph: Graph, outputs: Int32, given: Int32 | None = None, *, split: bo
     if len(missing):
         raise ValueError(f"inputs: the outputs need {name_of(graph, int(missing[0]))}, which is not among the inputs")
     if not split:
-        if codes <= _AS_THEY_ARE:  # most graphs of neurons
+        others = codes - _AS_THEY_ARE
+        if not others or (others == {CONSTANT} and np.count_nonzero(code == CONSTANT) == 1):  # most graphs of neurons
             return low
         low = _merge(graph, low)
         outputs = low.same[outputs]

@@ -205,11 +205,14 @@ class Plan:
     def _add_constants(self, graph: Graph, low: Lowered, groups: Groups) -> Float32:
         """Add the instructions of constants; return their values."""
         at = low.code[groups.nodes[groups.first]] == CONSTANT
-        self._set(at, groups, KINDS["constant"], weights=np.cumsum(groups.size[at]) - groups.size[at])
-        constants = groups.nodes[low.code[groups.nodes] == CONSTANT]
-        values = np.append(graph.constants, 0.0)[low.data[constants]]  # the last, 0, is for neurons that are not live
+        size = groups.size[at]
+        self._set(at, groups, KINDS["constant"], weights=size.cumsum() - size)
+        which = low.data[groups.nodes[low.code[groups.nodes] == CONSTANT]]
+        values, found = np.zeros(len(graph.constants) + 1), np.zeros(len(which) + 1, np.float32)
+        values[:-1] = graph.constants  # the last, 0, is for neurons that are not live
         with np.errstate(under="ignore"):
-            return np.append(values, 0).astype(np.float32)
+            found[:-1] = values[which]
+        return found
 
     def _add_trained(
         self,
@@ -292,9 +295,10 @@ class Plan:
 
     def _set(self, at: Bool, groups: Groups, kind: int, **fields: Any) -> None:
         """Set fields of the instructions of some groups."""
-        fields |= {"kind": kind, "dst": groups.first[at] + len(self.input_column), "size": groups.size[at]}
+        number = at.nonzero()[0]
+        fields |= {"kind": kind, "dst": groups.first[number] + len(self.input_column), "size": groups.size[number]}
         for name, values in fields.items():
-            self.program[at, Instruction._fields.index(name)] = values
+            self.program[number, Instruction._fields.index(name)] = values
 
     def _drop_operations(self, low: Lowered, groups: Groups, dropout: Dropout) -> None:
         """Add the dropout of neurons whose activations are operations of their own."""
@@ -366,7 +370,7 @@ class Plan:
     @cached_property
     def width(self) -> int:
         """Number of columns that the data must have, up to the last that is read."""
-        return int(self.input_column.max(initial=-1)) + 1
+        return int(self.input_column[-1]) + 1 if len(self.input_column) else 0  # they ascend
 
     @cached_property
     def list_floats(self) -> int:

@@ -105,7 +105,6 @@ class Engine:
         self._memory = self._scratch = self._sums = self._pack_sums = _NO_MEMORY
         self._units: dict[tuple[bool, int], tuple[Int64, int]] = {}
         self._slots: dict[tuple[int, ...], tuple[Int32, int]] = {(): (_NO_SLOTS, plan.n_slots)}
-        self._reading = plan.ranges_of_data
         self._prepared: tuple[tuple[Any, ...], Arrays, bytes, tuple[Any, ...]] | None = None
         self._last: tuple[tuple[Any, ...] | None, _Call | None] = None, None
         """The last call that was alike for all examples, and the request that it was made for."""
@@ -113,6 +112,10 @@ class Engine:
     def __reduce__(self) -> tuple[type[Engine], tuple[Graph, Plan, HoleMap | None, Plan]]:
         # A copy allocates its own arrays, so the addresses prepared here are not valid for it.
         return Engine, (self.graph, self.plan, self._holes, self._rows)
+
+    @cached_property
+    def _reading(self) -> Int64:
+        return self.plan.ranges_of_data
 
     @cached_property
     def _candidates(self) -> list[Candidate]:
@@ -519,9 +522,9 @@ class Engine:
         found = self._slots.get(key) if key is not None else None
         if found is None:
             slots = self.plan.slot[np.array(nodes, np.int32)]
-            if slots.min() < 0:  # kernels do not check again
-                raise RuntimeError("nodes: the plan does not have all of the requested nodes")
             found = slots, int(slots.min())
+            if found[1] < 0:  # kernels do not check again
+                raise RuntimeError("nodes: the plan does not have all of the requested nodes")
             if key is not None:
                 self._slots[key] = found
         return found

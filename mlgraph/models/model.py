@@ -162,7 +162,8 @@ class Model(Freezable, Declared):
     def __init__(self, graph: Graph, outputs: Node | NodesLike, loss: str | Node = "squared_error") -> None:
         self._begin(checked_graph(graph))
         with graph.lock:
-            self._scaling, self._columns = _reading_of(graph)
+            if len(graph.models):
+                self._scaling, self._columns = _reading_of(graph)
             self._define([outputs] if isinstance(outputs, Node) else outputs, loss)
             self._classes = _classes_of(graph, n_classes_of(self._loss, len(self.output_ids)))
 
@@ -184,9 +185,9 @@ class Model(Freezable, Declared):
         ids = ids_of(self.graph, "outputs", outputs, 1)
         ends = [("outputs", i) for i in ids]
         ends += [("loss", i) for i in ids_of(self.graph, "loss", [loss])] if isinstance(loss, Node) else []
-        alive = self.graph.alive_for(frozenset(i for _, i in ends))
+        live = self.graph.live()
         for what, i in ends:
-            if not alive[i]:
+            if not live[i]:
                 raise ValueError(
                     f"{what}: no path leads from an input, parameter or constant to {name_of(self.graph, i)}"
                 )
