@@ -18,7 +18,7 @@ from mlgraph.graph.arrays import NewWiring
 from mlgraph.graph.graph import Graph
 from mlgraph.graph.ops import CONSTANT, INPUT, NEURON, PARAMETER
 from mlgraph.graph.randomness import generator_at, state_of
-from mlgraph.graph.storage import PANEL, extend
+from mlgraph.graph.storage import PANEL, column_of, extend
 from mlgraph.graph.topology import gather, index_type, runs
 from mlgraph_ext import _topology
 

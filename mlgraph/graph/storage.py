@@ -48,6 +48,8 @@ def in_panels(k: npt.NDArray[Any], arity: int) -> npt.NDArray[Any]:
     return np.asarray(k // PANEL * (PANEL * arity) + k % PANEL)
 
 
+_NO_PARAMETERS = aligned(0)
+
 FROZEN = "frozen"
 """Name of the vector in `Storage.state` that is 1 for frozen parameters and 0 for trainable ones."""
 
@@ -78,7 +80,7 @@ class Storage:
     """
 
     def __init__(self) -> None:
-        self.vector = aligned(0)
+        self.vector = _NO_PARAMETERS
         self.used = 0
         self.state: dict[str, Float32] = {}
         self.moves = 0
@@ -269,6 +271,13 @@ def written(column: array[Any], indices: Any, values: npt.ArrayLike) -> array[An
     copy = column[:]
     np.frombuffer(copy, copy.typecode)[indices] = values
     return copy
+
+
+def column_of(typecode: str, values: npt.NDArray[Any]) -> array[Any]:
+    """A column of numbers."""
+    column: array[Any] = array(typecode)
+    extend(column, values)
+    return column
 
 
 def extend(column: array[Any], values: npt.NDArray[Any]) -> None:

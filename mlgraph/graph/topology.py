@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph._support.array_types import Bool, Ids, Int32, Int64, UInt8
+from mlgraph._support.checks import INT32_MAX
 from mlgraph.graph.ops import is_leaf
 from mlgraph.graph.views import name_of
 from mlgraph_ext import _topology
@@ -115,7 +116,7 @@ def gather(pool: npt.NDArray[Any], start: Int64, count: npt.NDArray[Any]) -> npt
 
 def index_type(end: int) -> type[np.int32 | np.int64]:
     """The type for numbers below `end`: int32 where possible, which takes half the memory and time of int64."""
-    return np.int32 if end <= np.iinfo(np.int32).max else np.int64
+    return np.int32 if end <= INT32_MAX else np.int64
 
 
 def runs(first: Int64, stride: Int64, count: npt.NDArray[Any], end: int) -> Int64 | Int32:

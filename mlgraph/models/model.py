@@ -162,10 +162,12 @@ class Model(Freezable, Declared):
     def __init__(self, graph: Graph, outputs: Node | NodesLike, loss: str | Node = "squared_error") -> None:
         self._begin(checked_graph(graph))
         with graph.lock:
-            if len(graph.models):
+            is_first = not len(graph.models)
+            if not is_first:
                 self._scaling, self._columns = _reading_of(graph)
             self._define([outputs] if isinstance(outputs, Node) else outputs, loss)
-            self._classes = _classes_of(graph, n_classes_of(self._loss, len(self.output_ids)))
+            if not is_first:
+                self._classes = _classes_of(graph, n_classes_of(self._loss, len(self.output_ids)))
 
     def _begin(self, graph: Graph) -> None:
         vars(self).update(  # faster than assignments, which check the names
