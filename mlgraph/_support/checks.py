@@ -199,7 +199,8 @@ def real_array(what: str, value: npt.ArrayLike, cast: str = "astype(float)") -> 
         array = value = dense(what, value)
     if type(value) is not np.ndarray:  # a plain array has no mask
         rows = value if isinstance(value, list | tuple) else [value]
-        if any(isinstance(one, np.ma.MaskedArray) and np.ma.is_masked(one) for one in (array, *rows)):
+        of_masks = np.ma.MaskedArray
+        if any(isinstance(one, of_masks) and np.ma.is_masked(one) for one in (array, *rows)):
             raise TypeError(f"{what}: expected numbers, got an array that masks some of them")
         array = np.asarray(array)
     if array.dtype.kind not in "buif":

@@ -409,26 +409,28 @@ def _sorted(
     """The nodes that the outputs need, sources first."""
     done: dict[int, _Gene] = {}
     path: dict[int, _Gene] = {}  # from an output to the node whose sources come next
-    leaves, below = set(inputs), [*reversed(outputs)]
+    known, below = set(inputs), [*reversed(outputs)]  # inputs, and what is done
     while below:
         key = below[-1]
         if key in path:  # its sources are done
             done[key] = path.pop(key)
-        if key in done or key in leaves:
+            known.add(key)
+        if key in known:
             below.pop()
             continue
         if key not in nodes:
             raise ValueError(f"node {key}: a connection or output refers to it, but there is no such node")
         path[key] = of_key = gene(key)
         for source, _ in of_key.links:
+            if source in known:
+                continue
             if source in path:
                 ring = list(map(str, path))[[*path].index(source) :]
                 raise CycleError(
                     f"the connections form {cycle_text('node', ring)}; recurrent networks have a state, which a model "
                     "does not"
                 )
-            if source not in done and source not in leaves:
-                below.append(source)
+            below.append(source)
     return done
 
 
@@ -460,13 +462,13 @@ def _template(table: str, name: str, n: int) -> _Template:
 def _add(draft: Draft, gene: _Gene, made: Mapping[int, int]) -> int:
     """Add a node of NEAT to a draft; returns the id of its value."""
     scale, neuron, applied = ACTIVATIONS[gene.activation]
-    divisor = gene.divisor
+    divisor, links = gene.divisor, gene.links
     if divisor:
-        sources = [made[source] for source, _ in gene.links]
+        sources = [made[source] for source, _ in links]
         factor = scale * gene.response / divisor
-        weights = [factor * weight for _, weight in gene.links]
+        weights = [factor * weight for _, weight in links]
     else:
-        terms = [draft.neuron(0, [made[source]], [weight], None) for source, weight in gene.links]
+        terms = [draft.neuron(0, [made[source]], [weight], None) for source, weight in links]
         if terms:
             sources = [_apply(draft, _template("aggregation", gene.aggregation, len(terms)), terms)]
         else:

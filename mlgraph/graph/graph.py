@@ -237,7 +237,7 @@ class Graph(NodeTable):
             raise ValueError(
                 "sources: expected at least one node, got none; a constant that is trained is g.add_parameter(value)"
             )
-        ids = ids_of_sources(self, sources).tolist()
+        ids = ids_of_sources(self, sources)
         code = neuron_code(activation)
         w = None if given is None else float_array("weights", given, (len(ids),))
         b = None if bias is None else number("bias", bias)
@@ -290,7 +290,7 @@ class Graph(NodeTable):
         given = None if weights is None else real_array("weights", weights)
         if biases is not None:
             biases = number("biases", biases) if isinstance(biases, Real) else real_array("biases", biases)
-        ids = ids_of_sources(self, sources)
+        ids = np.array(ids_of_sources(self, sources), np.int32)
         code = neuron_code(activation)
         w = None if given is None else float_array("weights", given, (n, len(ids)))
         n = len(w) if w is not None else n or 0

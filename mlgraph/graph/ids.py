@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from operator import index
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph._support.array_types import Int32
 from mlgraph._support.checks import shown
 from mlgraph.graph.ops import is_leaf, is_operation
 from mlgraph.graph.views import Node, NodesLike, name_of
@@ -98,20 +97,21 @@ def ids_of_different(graph: Graph, what: str, nodes: Any, least: int = 0) -> lis
     return ids
 
 
-def ids_of_sources(graph: Graph, sources: NodesLike) -> Int32:
+def ids_of_sources(graph: Graph, sources: NodesLike) -> list[int]:
     """The ids of the sources of a new neuron: at least one, none twice."""
-    ids = np.array(ids_of_different(graph, "sources", sources, 1), np.int32)
+    ids = ids_of_different(graph, "sources", sources, 1)
     check_sources(graph, "sources", ids)
     return ids
 
 
-def check_sources(graph: Graph, what: str, ids: npt.NDArray[Any]) -> None:
+def check_sources(graph: Graph, what: str, ids: Sequence[int] | npt.NDArray[Any]) -> None:
     """A ValueError if one of these nodes is an operation that is not live: it would be computed but not counted."""
     if not graph.has_bare:
         return
     # Not `graph.live()`, which would sort the whole graph for each new neuron.
     live: set[int] = set()
-    for i in np.unique(ids[is_operation(np.frombuffer(graph._code, np.int16)[ids])]).tolist():
+    some = np.asarray(ids)
+    for i in np.unique(some[is_operation(np.frombuffer(graph._code, np.int16)[some])]).tolist():
         above, seen = [i], {i}
         while above:
             node = above.pop()

@@ -32,8 +32,8 @@ def adds_nodes(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S
     @functools.wraps(method)
     def all_or_nothing(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
         with self.lock:
-            lengths, changes = [len(column) for column in self._columns()], self._n_changes
-            history = {name: getattr(self, name) for name in ("last_edit", "undone_edit")}
+            lengths, changes = [*map(len, self._columns())], self._n_changes
+            history = {"last_edit": self.last_edit, "undone_edit": self.undone_edit}
             try:
                 return method(self, *args, **kwargs)
             except BaseException:
@@ -228,7 +228,7 @@ class NodeTable(Shared):
         values = code, len(self._pool) + start, len(sources) if count is None else count, data, self.edits
         extend(self._pool, sources)
         for column, numbers in zip(self._of_nodes, values, strict=True):
-            extend(column, numbers if isinstance(numbers, np.ndarray) else np.full(len(data), numbers))
+            extend(column, numbers, len(data))
         self.edits += 1
 
     def _truncate(self, n: int) -> None:

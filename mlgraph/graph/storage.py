@@ -120,9 +120,11 @@ class Storage:
 
     def append(self, weights: int, bias: int = -1, max_sources: int = 0) -> int:
         """Append a record of contiguous weights; returns its index."""
-        for column, value in zip(self.columns, (weights, 1, bias, max_sources), strict=True):
-            column.append(value)
-        return len(self) - 1
+        self.weights.append(weights)
+        self.stride.append(1)
+        self.bias.append(bias)
+        self.max_sources.append(max_sources)
+        return len(self.weights) - 1
 
     def add_row(self, weights: Float32, bias: float | None) -> int:
         """Append the weights of a neuron, then its bias; returns the index of its record."""
@@ -176,7 +178,7 @@ class Storage:
         """Append records and return the index of the first; of the columns, all but the first may be numbers."""
         first = len(self)
         for column, values in zip(self.columns, columns, strict=True):
-            extend(column, values if isinstance(values, np.ndarray) else np.full(len(columns[0]), values))
+            extend(column, values, len(columns[0]))
         return first
 
     def weights_of(self, record: int, n: int) -> Float32:
@@ -280,9 +282,12 @@ def column_of(typecode: str, values: npt.NDArray[Any]) -> array[Any]:
     return column
 
 
-def extend(column: array[Any], values: npt.NDArray[Any]) -> None:
-    """Append numbers to a column."""
-    column.frombytes(np.ascontiguousarray(values, column.typecode).view(np.uint8).data)
+def extend(column: array[Any], values: npt.NDArray[Any] | int, n: int = 1) -> None:
+    """Append numbers to a column, or one number `n` times."""
+    if isinstance(values, np.ndarray):
+        column.frombytes(np.ascontiguousarray(values, column.typecode).view(np.uint8).data)
+    else:
+        column.extend(array(column.typecode, [values]) * n)
 
 
 def release(owner: object) -> None:

@@ -86,7 +86,7 @@ def checked_subgraph(graph: Graph, neurons: Any, edges: Any) -> Subgraph:
     _, cycle = _topology.sort(begin, inner, inside[within].astype(np.int32), np.arange(n, dtype=np.int32), level, order)
     if cycle:
         raise CycleError(f"edges: they form {cycle_text('neuron', [str(number[i]) for i in cycle])}")
-    check_sources(graph, "edges", np.unique(source[inside < 0]))
+    check_sources(graph, "edges", source[inside < 0])
     rank = np.empty(n, np.int32)
     rank[order] = np.arange(n, dtype=np.int32)
     by_rank = np.argsort(rank[into], kind="stable")

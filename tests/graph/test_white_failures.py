@@ -174,10 +174,10 @@ def test_memory_error_after_an_edit_by_the_arguments(monkeypatch):
             g.add_edge(x[2], neuron, 5.0)
             return np.ones(2)
 
-    def extend(column, values):
+    def extend(column, *values):
         if column is g._code:
             raise MemoryError
-        real(column, values)
+        real(column, *values)
 
     monkeypatch.setattr(nodes, "extend", extend)
     with pytest.raises(MemoryError):
