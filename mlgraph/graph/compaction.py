@@ -84,8 +84,8 @@ def compact_storage(graph: Graph, nodes: Int64) -> CompactStorage:
     padding = np.full(-(int(n.sum()) + np.count_nonzero(has)) % PANEL, -1)
     used = graph.storage.used
     origin: npt.NDArray[Any] = np.concatenate([runs(at, stride, n, used), bias[has], padding], dtype=index_type(used))
-    weights, biases = (array("q", column.astype(np.int64).tobytes()) for column in (ends - n, new_bias))
-    return CompactStorage(*lists, weights, array("i", [1]) * len(n), biases, origin)
+    columns = column_of("q", ends - n), array("i", [1]) * len(n), column_of("q", new_bias)
+    return CompactStorage(*lists, *columns, origin)
 
 
 def _owners(graph: Graph, nodes: Int64) -> tuple[Int64, Int64]:
