@@ -24,10 +24,12 @@ try:
     from sklearn.utils._param_validation import Interval, Options, StrOptions
     from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 except ImportError as missing:
-    raise ImportError(f"mlgraph.sklearn needs scikit-learn 1.6 ({missing}): pip install 'mlgraph[sklearn]'") from None
+    raise ImportError(
+        f"mlgraph.sklearn needs scikit-learn 1.6 or later ({missing}): pip install 'mlgraph[sklearn]'"
+    ) from None
 
 from mlgraph._support.array_types import Float64
-from mlgraph._support.checks import level_outside, shown, whole
+from mlgraph._support.checks import FLOAT32_MAX, level_outside, real, shown, whole
 from mlgraph.graph.ops import ACTIVATIONS
 from mlgraph.models.network import Network
 from mlgraph.sparsity.gradual_pruning import GradualPruning
@@ -142,6 +144,8 @@ class _GraphEstimator(BaseEstimator):
             raise ValueError(f"alpha: expected at most 1 / learning_rate_init, got {self.alpha}")
         if partial and (self.early_stopping or (fresh and self.sparsity)):
             raise ValueError("partial_fit: early_stopping and, in the first call, sparsity need a whole run: call fit")
+        if fresh:  # a fit that fails leaves an estimator that is not fitted, not the old network behind new classes
+            self.__dict__.pop("model_", None)
         numeric = isinstance(self, RegressorMixin)
         X, y = validate_data(self, X, y, **READ, multi_output=True, y_numeric=numeric, reset=fresh)
         y = column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
@@ -199,6 +203,9 @@ class _GraphEstimator(BaseEstimator):
         if self.sparsity and not partial:
             named = self.sparsity_schedule
             schedule = (SCHEDULES[named] if isinstance(named, str) else named)(self.sparsity)
+            if not isinstance(schedule, Schedule):
+                got = f"{shown(named)}, which returned {shown(schedule)}"
+                raise TypeError(f"sparsity_schedule: expected a function that returns a mlgraph.Schedule, got {got}")
         if self.early_stopping:
             parts = [X, targets] if weight is None else [X, targets, weight]
             halves = train_test_split(
@@ -268,6 +275,9 @@ class _GraphEstimator(BaseEstimator):
     def _strata(self, y: Any) -> Any:
         """The labels, if both parts of the data can have all of them."""
         return None
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "model_")
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -373,8 +383,14 @@ class GraphClassifier(ClassifierMixin, _GraphEstimator):
         return self._fit(X, y, sample_weight, fresh=not hasattr(self, "model_"), partial=True, classes=classes)
 
     def predict(self, X: Any) -> npt.NDArray[Any]:
-        """The likeliest class of each example, or an indicator of zeros and ones for each label."""
-        values = self._values(X)  # before the binarizer, which only a fitted estimator has
+        """The likeliest class of each example, or an indicator of zeros and ones; a ValueError if an output is NaN."""
+        values = self._values(X)
+        unclear = np.isnan(values).any(axis=1)
+        if unclear.any():
+            raise ValueError(
+                f"predict: expected outputs that are numbers, got nan for example {np.argmax(unclear)}; "
+                "model_.forward shows them"
+            )
         return cast("npt.NDArray[Any]", self._label_binarizer.inverse_transform(values, threshold=0.0))
 
     def predict_log_proba(self, X: Any) -> Float64:
@@ -427,10 +443,15 @@ class GraphClassifier(ClassifierMixin, _GraphEstimator):
             return sample_weight
         if partial and isinstance(given, str):
             raise ValueError("partial_fit: class_weight='balanced' needs all data; pass a dict of the weights")
+        for weights in given if isinstance(given, list) else [given]:
+            for label, value in weights.items() if isinstance(weights, dict) else ():
+                real(f"class_weight: label {shown(label)}", value, "a finite number of at least 0", 0, FLOAT32_MAX)
         if isinstance(given, dict) and not self._is_multilabel:
             of_class = compute_class_weight(given, classes=self.classes_, y=y)[np.searchsorted(self.classes_, y)]
         else:
             of_class = compute_sample_weight(given, y)
+        if not np.any(of_class):
+            raise ValueError(f"class_weight: expected a weight above 0 for one of the examples, got {shown(given)}")
         return np.asarray(of_class if sample_weight is None else of_class * sample_weight, np.float64)
 
     def _strata(self, y: Any) -> Any:

@@ -288,6 +288,22 @@ def test_a_fit_that_failed_leaves_no_classes_to_partial_fit():
     assert estimator.classes_.tolist() == np.unique(NAMES).tolist()
 
 
+@pytest.mark.parametrize("fitted_before", [False, True])
+def test_a_fit_that_failed_leaves_an_estimator_that_is_not_fitted(fitted_before):
+    x, y = IRIS_X[:, :2], np.array(["c", "a", "b"])[IRIS_Y]
+    for estimator, targets in ((classifier(), y), (regressor(), IRIS_Y)):
+        if fitted_before:
+            estimator.fit(IRIS_X, IRIS_Y)
+        estimator.set_params(learning_rate_init=1e30, solver="sgd", alpha=0)
+        with pytest.raises(mlgraph.NonFiniteError):
+            estimator.fit(x, targets)
+        for data in (x, IRIS_X):
+            with pytest.raises(NotFittedError):
+                estimator.predict(data)
+        estimator.set_params(learning_rate_init=0.02, warm_start=True).fit(x, targets)
+        assert estimator.predict(x).shape == (150,)
+
+
 def test_partial_fit_gets_classes_first_and_refuses_what_needs_a_whole_run():
     with pytest.raises(ValueError, match="classes must be passed on the first call"):
         classifier().partial_fit(IRIS_X, NAMES)
@@ -427,9 +443,37 @@ def test_parameters_are_checked(options, message):
         classifier(**options).fit(IRIS_X, IRIS_Y)
 
 
-def test_a_schedule_must_be_one():
-    with pytest.raises(TypeError, match=r"expected a mlgraph\.Schedule or None, got float"):
-        classifier(sparsity=0.5, sparsity_schedule=float).fit(IRIS_X, IRIS_Y)
+@pytest.mark.parametrize(("schedule", "returned"), [(float, r"0\.5"), (lambda sparsity: None, "None")])
+def test_a_schedule_must_be_one(schedule, returned):
+    message = rf"sparsity_schedule: expected a function that returns a mlgraph\.Schedule, got .*returned {returned}"
+    with pytest.raises(TypeError, match=message):
+        classifier(sparsity=0.5, sparsity_schedule=schedule).fit(IRIS_X, IRIS_Y)
+
+
+@pytest.mark.parametrize(
+    ("y", "weights", "message"),
+    [
+        (IRIS_Y, {0: -1}, "class_weight: label 0: expected a finite number of at least 0, got -1"),
+        (IRIS_Y, {0: np.nan}, "class_weight: label 0: expected a finite number of at least 0, got nan"),
+        (NAMES, {"virginica": np.inf}, "class_weight: label 'virginica': expected a finite number"),
+        (np.eye(3, dtype=int)[IRIS_Y], [{0: -1}, {0: -1}, {0: 1}], "class_weight: label 0: expected a finite number"),
+        (IRIS_Y, {0: 0, 1: 0, 2: 0}, "class_weight: expected a weight above 0 for one of the examples, got {0: 0"),
+    ],
+)
+def test_weights_of_classes_are_checked(y, weights, message):
+    with pytest.raises(ValueError, match=message):
+        classifier(class_weight=weights).fit(IRIS_X, y)
+
+
+@pytest.mark.parametrize("y", [IRIS_Y, IRIS_Y == 0, np.eye(3, dtype=int)[IRIS_Y]])
+def test_an_output_that_is_not_a_number_is_no_class(y):
+    estimator = classifier(hidden_layer_sizes=(32, 32), activation="identity").fit(IRIS_X, y)
+    x = np.vstack([IRIS_X[:2], np.random.default_rng(0).choice([-3e38, 3e38], (6, 4))])
+    (first, *_) = np.flatnonzero(np.isnan(estimator.model_.forward(x)).any(axis=1))
+    for predict in (estimator.predict, estimator.model_.predict):
+        with pytest.raises(ValueError, match=f"expected outputs that are numbers, got nan for example {first}"):
+            predict(x)
+    assert len(estimator.predict(x[:first])) == first
 
 
 def test_weights_are_checked():
