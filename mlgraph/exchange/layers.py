@@ -36,10 +36,16 @@ class LayerArrays(NamedTuple):
     dropout: float = 0.0
 
 
+def estimator_hint(model: Any) -> str:
+    """What an error about a model says at its end if that is an estimator or a Pipeline of scikit-learn."""
+    is_estimator = hasattr(model, "model_") or hasattr(model, "named_steps")
+    return "; exchange.from_sklearn makes a network of it" if is_estimator else ""
+
+
 def arrays_of(model: Any, what: str) -> list[LayerArrays]:
     """The layers of a network that they describe whole; a TypeError or ValueError for other models."""
     if not isinstance(model, Network):
-        hint = "; to_onnx and to_networkx take any model" if hasattr(model, "graph") else ""
+        hint = "; to_onnx and to_networkx take any model" if hasattr(model, "graph") else estimator_hint(model)
         raise TypeError(f"{what}: expected a Network, got {type(model).__name__}{hint}")
     with model.require_outputs():
         _require_layers(model, what)

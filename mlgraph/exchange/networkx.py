@@ -21,6 +21,7 @@ import numpy as np
 
 from mlgraph._support.array_types import Bool
 from mlgraph._support.checks import float_array, number, one_of, shown, truth, whole
+from mlgraph.exchange.layers import estimator_hint
 from mlgraph.graph import ops
 from mlgraph.graph.arrays import wiring
 from mlgraph.graph.graph import Graph
@@ -88,7 +89,7 @@ def to_networkx(model: Model | Graph) -> networkx.DiGraph:
     """
     nx = _networkx("to_networkx")
     if not isinstance(model, Model | Graph):
-        raise TypeError(f"to_networkx: expected a Model or a Graph, got {type(model).__name__}")
+        raise TypeError(f"to_networkx: expected a Model or a Graph, got {type(model).__name__}{estimator_hint(model)}")
     graph = model if isinstance(model, Graph) else model.graph
     with graph.lock if isinstance(model, Graph) else model.require_outputs():
         made = nx.DiGraph()

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from mlgraph._support.array_types import Bool, Float32, Int32
 from mlgraph._support.atomic_files import write_atomically
 from mlgraph._support.checks import StrOrBytesPath
-from mlgraph.exchange.layers import arrays_of
+from mlgraph.exchange.layers import arrays_of, estimator_hint
 from mlgraph.graph import ops
 from mlgraph.graph.arrays import biases, wiring
 from mlgraph.graph.graph import Graph
@@ -117,7 +117,7 @@ def to_onnx(model: Model, path: StrOrBytesPath | None = None) -> onnx.ModelProto
     """
     onnx = import_onnx("to_onnx")
     if not isinstance(model, Model):
-        hint = "; Model(graph, outputs) makes one" if isinstance(model, Graph) else ""
+        hint = "; Model(graph, outputs) makes one" if isinstance(model, Graph) else estimator_hint(model)
         raise TypeError(f"to_onnx: expected a Model, got {type(model).__name__}{hint}")
     with model.require_outputs():
         writer = _Writer(onnx)

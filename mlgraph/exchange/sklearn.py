@@ -1,8 +1,12 @@
-"""scikit-learn: multi-layer perceptrons and linear models, alone or behind a scaler in a Pipeline."""
+"""scikit-learn: multi-layer perceptrons and linear models, alone or behind a scaler in a Pipeline.
+
+From scikit-learn, also the estimators of mlgraph.sklearn, known by their `model_`: that module is a sibling.
+"""
 
 from __future__ import annotations
 
 import warnings
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,10 +36,11 @@ def from_sklearn(estimator: Any, *, cut_zeros: bool = False) -> Network:
     Parameters
     ----------
     estimator : MLPClassifier, MLPRegressor, LogisticRegression, LinearRegression, Ridge, Lasso or ElasticNet
-        Fitted; or a Pipeline of a StandardScaler or MinMaxScaler and one of them. Numbers are rounded
-        to float32.
+        Or GraphClassifier or GraphRegressor of `mlgraph.sklearn`. Fitted; or a Pipeline of a StandardScaler
+        or MinMaxScaler and one of them. Numbers are rounded to float32.
     cut_zeros : bool
-        Whether coefficients that are exactly 0 become cut edges.
+        Whether coefficients that are exactly 0 become cut edges. Those of a GraphClassifier or
+        GraphRegressor are what they are.
 
     Returns
     -------
@@ -43,6 +48,7 @@ def from_sklearn(estimator: Any, *, cut_zeros: bool = False) -> Network:
         With the estimator's classes and feature names. Two classes make one sigmoid neuron, more
         make a softmax, and several labels for one example a sigmoid each; numbers are the values of
         identity neurons with the loss "mse". A scaler becomes the `scaling`, which otherwise is "unscaled".
+        Of a GraphClassifier or GraphRegressor, a deep copy of `model_`.
 
     Raises
     ------
@@ -76,30 +82,22 @@ def from_sklearn(estimator: Any, *, cut_zeros: bool = False) -> Network:
                 raise ValueError(f"estimator: step {name!r}: expected one scaler, got another")
             scaling = _scaling_of(name, step)
     known = (MLPClassifier, MLPRegressor, LogisticRegression, LinearRegression, Ridge, ElasticNet)
-    if not isinstance(last, known):
+    is_graph = isinstance(getattr(last, "model_", None), Network)
+    if not is_graph and hasattr(last, "__sklearn_is_fitted__"):
+        check_is_fitted(last)  # the type of a GraphClassifier shows only when it is fitted
+    if not is_graph and not isinstance(last, known):
         names = ", ".join(kind.__name__ for kind in known)
         hint = "; pass its best_estimator_" if hasattr(last, "best_estimator_") else ""
-        raise TypeError(f"estimator: expected one of {names}, got {type(last).__name__}{hint}")
+        expected = f"{names}, GraphClassifier, GraphRegressor"
+        raise TypeError(f"estimator: expected one of {expected}, got {type(last).__name__}{hint}")
     check_is_fitted(last)
-    if isinstance(last, MLPClassifier | MLPRegressor):
-        output = last.out_activation_
-        hidden = [ACTIVATIONS[last.activation]] * (len(last.coefs_) - 1)
-        weights, biases = last.coefs_, last.intercepts_
-    else:
-        output, hidden = _output_of_linear(last), []
-        weights = [np.atleast_2d(last.coef_.toarray() if hasattr(last.coef_, "toarray") else last.coef_).T]
-        biases = [np.broadcast_to(last.intercept_ if last.fit_intercept else np.nan, weights[0].shape[1])]
-    if output not in LOSSES:
-        raise ValueError(f"estimator: expected outputs of {', '.join(LOSSES)}, got {output}, which no loss here has")
-    layers = []
-    for w, b, activation in zip(weights, biases, [*hidden, ACTIVATIONS[output]], strict=True):
-        mask = w.T != 0 if cut_zeros else np.ones(w.T.shape, bool)
-        layers.append(LayerArrays(_float32(w.T), mask, _float32(b), activation))
-    net = network_of(len(weights[0]), layers, LOSSES[output], "estimator")
-    if output == "softmax" or (output == "logistic" and len(biases[-1]) == 1):
+    net = _copy_of(last, scaling, cut_zeros) if is_graph else _perceptron(last, cut_zeros)
+    if hasattr(last, "classes_") and (net.loss == "softmax_cross_entropy" or len(net.outputs) == 1):
         net.classes = _classes_of(last.classes_)
-    net.scaling = scaling or "unscaled"
-    net.columns = getattr(estimator, "feature_names_in_", None)
+    if scaling is not None:
+        net.scaling = scaling
+    if net.columns is None:
+        net.columns = getattr(estimator, "feature_names_in_", None)
     return net
 
 
@@ -199,6 +197,37 @@ def _scaling_of(name: str, step: Any) -> Standardization:
     n = step.n_features_in_
     mean = step.mean_ if step.with_mean else np.zeros(n)
     return Standardization(mean, step.scale_ if step.with_std else np.ones(n))
+
+
+def _copy_of(estimator: Any, scaling: Standardization | None, cut_zeros: bool) -> Network:
+    """The network of a GraphClassifier or GraphRegressor, to be given a scaling."""
+    if cut_zeros:
+        raise ValueError(f"cut_zeros: expected False with a {type(estimator).__name__}, which has cut edges of its own")
+    net: Network = estimator.model_
+    if scaling is not None and net.scaling not in (None, "unscaled"):
+        raise ValueError("estimator: expected one scaling, got a scaler in front of a network that scales its data")
+    return deepcopy(net)
+
+
+def _perceptron(estimator: Any, cut_zeros: bool) -> Network:
+    """A network with the coefficients of an estimator of scikit-learn."""
+    from sklearn.neural_network import MLPClassifier, MLPRegressor
+
+    if isinstance(estimator, MLPClassifier | MLPRegressor):
+        output = estimator.out_activation_
+        hidden = [ACTIVATIONS[estimator.activation]] * (len(estimator.coefs_) - 1)
+        weights, biases = estimator.coefs_, estimator.intercepts_
+    else:
+        output, hidden, coef = _output_of_linear(estimator), [], estimator.coef_
+        weights = [np.atleast_2d(coef.toarray() if hasattr(coef, "toarray") else coef).T]
+        biases = [np.broadcast_to(estimator.intercept_ if estimator.fit_intercept else np.nan, weights[0].shape[1])]
+    if output not in LOSSES:
+        raise ValueError(f"estimator: expected outputs of {', '.join(LOSSES)}, got {output}, which no loss here has")
+    layers = []
+    for w, b, activation in zip(weights, biases, [*hidden, ACTIVATIONS[output]], strict=True):
+        mask = w.T != 0 if cut_zeros else np.ones(w.T.shape, bool)
+        layers.append(LayerArrays(_float32(w.T), mask, _float32(b), activation))
+    return network_of(len(weights[0]), layers, LOSSES[output], "estimator")
 
 
 def _output_of_linear(estimator: Any) -> str:

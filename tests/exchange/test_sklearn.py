@@ -148,6 +148,87 @@ def test_bytes_are_read_as_numbers():
         compare(net, estimator, x)
 
 
+# --- from mlgraph.sklearn -------------------------------------------------------------------------
+
+
+def graph(y, **options):
+    pytest.importorskip("sklearn", "1.6")
+    from mlgraph.sklearn import GraphClassifier, GraphRegressor
+
+    kind = GraphRegressor if y is NUMBERS or y.base is NUMBERS else GraphClassifier
+    return kind(
+        **{"hidden_layer_sizes": (6, 4), "max_iter": 20, "n_iter_no_change": np.inf, "random_state": 0} | options
+    )
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        BINARY,
+        BINARY == 1,
+        1.0 + 2 * BINARY,
+        np.array(["no", "yes"])[BINARY],
+        THREE,
+        np.array(["c", "a", "b"])[THREE],
+        SEVERAL,
+        NUMBERS,
+        NUMBERS[:, 0],
+    ],
+)
+@pytest.mark.parametrize("scaler", [None, StandardScaler(), MinMaxScaler((-1, 3))])
+def test_graph_estimators_become_their_networks(y, scaler):
+    x = X if scaler is None else 100 + 7 * X
+    estimator = graph(y, sparsity=0.5) if scaler is None else make_pipeline(scaler, graph(y, sparsity=0.5))
+    estimator.fit(x, y)
+    inner = estimator if scaler is None else estimator[-1]
+    net = exchange.from_sklearn(estimator)
+    compare(net, estimator, x)
+    assert net is not inner.model_ and net.n_edges == inner.model_.n_edges and inner.model_.scaling == "unscaled"
+    net.layers[0].weights = 0 * net.layers[0].weights
+    assert inner.model_.layers[0].weights.any()
+
+
+def test_onnx_of_a_pipeline_reads_raw_data():
+    pytest.importorskip("onnx")
+    from onnx.reference import ReferenceEvaluator
+
+    x = (100 + 7 * X).astype(np.float32)
+    pipeline = make_pipeline(StandardScaler(), graph(THREE)).fit(x, THREE)
+    (p,) = ReferenceEvaluator(exchange.to_onnx(exchange.from_sklearn(pipeline))).run(None, {"x": x})
+    np.testing.assert_allclose(p, pipeline.predict_proba(x), atol=1e-4)
+
+
+def test_columns_of_a_pipeline_whose_scaler_drops_them():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(X, columns=list("abcde"))
+    pipeline = make_pipeline(StandardScaler(), graph(THREE)).fit(frame, THREE)
+    assert pipeline[-1].model_.columns is None
+    net = exchange.from_sklearn(pipeline)
+    assert np.array_equal(net.predict(frame[list("edcba")]), pipeline.predict(frame))
+
+
+def test_graph_estimators_are_refused_by_name():
+    fitted_once = graph(THREE).fit(X, THREE)
+    with pytest.raises(NotFittedError, match="GraphClassifier instance is not fitted"):
+        exchange.from_sklearn(graph(THREE))
+    with pytest.raises(ValueError, match="cut_zeros: expected False with a GraphClassifier"):
+        exchange.from_sklearn(fitted_once, cut_zeros=True)
+    with pytest.raises(ValueError, match=r"at least two classes, .*got \['one'\]"):
+        exchange.from_sklearn(graph(THREE).fit(X, np.full(60, "one")))
+    pipeline = make_pipeline(StandardScaler(), fitted_once).fit(X, THREE)
+    pipeline[-1].model_.scaling = np.zeros(5), np.full(5, 2.0)
+    with pytest.raises(ValueError, match="a scaler in front of a network that scales its data"):
+        exchange.from_sklearn(pipeline)
+
+
+@pytest.mark.parametrize("library", ["onnx", "torch", "sklearn", "networkx"])
+def test_converters_of_networks_say_what_makes_one_of_an_estimator(library):
+    pytest.importorskip(library)
+    for estimator in (graph(THREE).fit(X, THREE), make_pipeline(StandardScaler(), graph(THREE))):
+        with pytest.raises(TypeError, match=r"got \w+; exchange\.from_sklearn makes a network of it$"):
+            getattr(exchange, f"to_{library}")(estimator)
+
+
 # --- to scikit-learn ------------------------------------------------------------------------------
 
 
@@ -263,7 +344,7 @@ def floats():
 @pytest.mark.parametrize(
     ("estimator", "error", "message"),
     [
-        (PCA, TypeError, "estimator: expected one of MLPClassifier, .*, ElasticNet, got PCA"),
+        (PCA, TypeError, "estimator: expected one of MLPClassifier, .*, ElasticNet, .*, got PCA"),
         (
             lambda: GridSearchCV(Ridge(), {"alpha": [1, 2]}).fit(X, NUMBERS),
             TypeError,
