@@ -308,7 +308,7 @@ class GraphClassifier(ClassifierMixin, _GraphEstimator):
         An epoch counts as better if it is so by `tol`. ``n_iter_no_change=np.inf``: always `max_iter` epochs.
     class_weight : dict from label to weight, "balanced", or list of dict for several labels, optional
     sparsity : float
-        Fraction of the edges that is cut at the end of `fit`, which stops only after the schedule.
+        Fraction of the edges that is cut in the first three quarters of `max_iter` epochs; `fit` stops only later.
     sparsity_schedule : "gradual", "set", "rigl" or callable
         `GradualPruning`, `SET` or `RigL`, or a function from the sparsity to a `Schedule`.
     on_nonfinite : "raise", "skip" or "disconnect"
