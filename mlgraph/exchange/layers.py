@@ -76,11 +76,18 @@ def _require_layers(net: Network, what: str) -> None:
                     )
 
 
-def network_of(n_inputs: int, layers: Sequence[LayerArrays], loss: str | None, what: str) -> Network:
+def network_of(
+    n_inputs: int,
+    layers: Sequence[LayerArrays],
+    loss: str | None,
+    what: str,
+    of_cut_off: str = "give it an edge of weight 0",
+) -> Network:
     """A network with these layers, whose edges are those in the masks, and numbers that it reads as they are.
 
     A neuron without edges is a constant for the other library. Here it is cut off, so its constant
-    moves into the biases of the neurons that read it.
+    moves into the biases of the neurons that read it. The error for an output that is constant ends with
+    `of_cut_off`.
 
     Raises
     ------
@@ -105,7 +112,7 @@ def network_of(n_inputs: int, layers: Sequence[LayerArrays], loss: str | None, w
         if not reads.all() and (is_last or layer.activation == "softmax"):
             raise ValueError(
                 f"{what}: layer {i} neuron {np.argmin(reads)} is cut off from all inputs, which an output or a "
-                "probability must not be; give it an edge of weight 0"
+                f"probability must not be; {of_cut_off}"
             )
         value = OPS["identity" if layer.activation == "softmax" else layer.activation].value
         constants = np.where(reads, 0, value(np.nan_to_num(biases))).astype(np.float32)

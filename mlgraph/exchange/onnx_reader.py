@@ -102,8 +102,8 @@ def from_onnx(model: onnx.ModelProto | StrOrBytesPath, *, loss: str | None = Non
         shape (batch, outputs). It may consist of Gemm and MatMul with fixed weights; Add, Sub, Mul, Div, Pow and
         the other operations that `to_onnx` writes; Relu, LeakyRelu (alpha 0.01), Elu (alpha 1), Gelu
         (exact), Sigmoid, Tanh, Softplus, Swish, also where Silu and Gelu are written out; Softmax and, at the
-        end, LogSoftmax; Gather and Concat of columns; Flatten, Reshape, Identity, Cast and Dropout. Numbers are
-        rounded to float32.
+        end, LogSoftmax; Gather and Concat of columns; Flatten, Reshape, Identity, Cast to 32 or 64 bits, and
+        Dropout. Numbers are rounded to float32.
     loss : str, optional
         As for `Model`. By default that in the metadata of `to_onnx`, softmax_cross_entropy after a Softmax, or
         squared_error. Without a Softmax at the end, the outputs are logits for "softmax_cross_entropy"; for
@@ -580,8 +580,10 @@ class _Reader:
         return shape[attributes.get("start", 0) : attributes.get("end")]
 
     def _same(self, node: Any, attributes: dict[str, Any], values: list[Any]) -> Any:
-        if node.op_type == "Cast" and attributes.get("to") not in self._floats():
-            raise ValueError("expected a Cast to floats")
+        types = self.onnx.TensorProto
+        if node.op_type == "Cast" and attributes.get("to") not in (types.FLOAT, types.DOUBLE):
+            name = types.DataType.Name(attributes["to"])
+            raise ValueError(f"expected a Cast to floats of 32 or 64 bits, got {name}, which rounds in other ways")
         if node.op_type == "Dropout" and len(values) > 2 and (values[2] is None or np.any(values[2])):
             raise ValueError("expected training_mode=False")
         return values[0]
@@ -607,6 +609,8 @@ class _Reader:
         raise ValueError("expected arrays that are the same for all examples")
 
     def _constant(self, node: Any, attributes: dict[str, Any], values: list[Any]) -> Array:
+        if len(attributes) != 1:
+            raise ValueError(f"expected one attribute, its value, got {', '.join(attributes) or 'none'}")
         ((name, value),) = attributes.items()
         if name == "value":
             return self._array(value)
@@ -621,7 +625,8 @@ class _Reader:
         layers = self._layers(cut_zeros)
         if layers:
             layers[-1] = layers[-1]._replace(activation=last_activation(layers[-1].activation, loss))
-            return network_of(self.blocks[0].size, layers, loss, "model")
+            hint = "give it an edge of weight 0, or read the zeros as edges by cut_zeros=False"
+            return network_of(self.blocks[0].size, layers, loss, "model", hint)
         outputs, loss = self._before_probabilities(loss)
         if self.ends_in_logarithms and loss != "softmax_cross_entropy":
             raise ValueError(f"loss: expected softmax_cross_entropy after LogSoftmax, got {loss}")

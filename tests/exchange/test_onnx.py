@@ -523,6 +523,10 @@ def test_neurons_of_nothing_but_zeros(run):
         close(exchange.from_onnx(proto, cut_zeros=cut_zeros).forward(X), run(proto, X))
     jump = proto_of(*FIRST, ("Sigmoid", "a0", "h", {}), *last("h", "l"), ("Add", "l b1", "y", {}), **w)
     close(exchange.from_onnx(jump).forward(X), run(jump, X))
+    zeros = proto_of(*FIRST, ("Sigmoid", "a0", "h", {}), *last("h"), **{**w, "w0": np.zeros((5, 4), "f")})
+    with pytest.raises(ValueError, match=r"layer 1 neuron 0 is cut off .* read the zeros as edges by cut_zeros=False$"):
+        exchange.from_onnx(zeros)
+    close(exchange.from_onnx(zeros, cut_zeros=False).forward(X), run(zeros, X))
 
 
 @pytest.mark.parametrize(
@@ -652,6 +656,13 @@ def linear(*nodes, **arrays):
         (linear(("Reshape", "a0 t", "y", {}), t=np.array([-1, 3])), r"expected a shape for 4 columns, got \[-1, 3\]"),
         (linear(("Flatten", "a0", "y", {"axis": 0})), r"node y \(Flatten\): expected axis=1, got 0"),
         (linear(("Cast", "a0", "h", {"to": 7}), ("Cast", "h", "y", {"to": 1})), r"\(Cast\): expected a Cast to floats"),
+        *(
+            (
+                linear(("Cast", "a0", "h", {"to": kind}), ("Cast", "h", "c", {"to": 1}), *last("c")),
+                rf"node h \(Cast\): expected a Cast to floats of 32 or 64 bits, got {name}",
+            )
+            for kind, name in ((10, "FLOAT16"), (16, "BFLOAT16"))
+        ),
         (linear(("Gather", "a0 t", "y", {}), t=np.array([0])), r"node y \(Gather\): expected axis=1"),
         (linear(("Gather", "a0 t", "y", {"axis": 1}), t=np.array([4])), "expected indices of 4 columns"),
         (linear(("Concat", "a0 a0", "y", {"axis": 0})), r"node y \(Concat\): expected axis=1"),
@@ -692,6 +703,10 @@ def linear(*nodes, **arrays):
         (
             lambda: proto_of(("Constant", "", "y", {"value_floats": [1.0, 2.0, 3.0]})),
             r"expected an output y of shape \(batch, outputs\) that reads the input",
+        ),
+        (
+            linear(("Constant", "", "t", {}), ("Add", "a0 t", "y", {})),
+            r"node t \(Constant\): expected one attribute, its value, got none",
         ),
     ],
 )
