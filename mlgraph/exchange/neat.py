@@ -12,12 +12,12 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache, reduce
-from itertools import count
+from itertools import count, islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from mlgraph._support.checks import number, one_of, shown, whole
+from mlgraph._support.checks import FLOAT32_MAX, number, one_of, shown, whole
 from mlgraph.graph import functions as f
 from mlgraph.graph.arrays import bias_places
 from mlgraph.graph.draft import Draft
@@ -157,7 +157,8 @@ def from_neat(
     config : neat.Config, optional
         Needed with a genome.
     loss : str, optional
-        As for `Model`; by default squared_error.
+        As for `Model`; by default squared_error. Outputs are logits under a cross-entropy, so give output nodes
+        the activation identity, or keep sigmoid out of activation_options.
 
     Returns
     -------
@@ -170,8 +171,8 @@ def from_neat(
     CycleError
         If an output needs nodes that form a cycle.
     TypeError, ValueError
-        If there is a function of the user's own, the network is not feed-forward, or a weight is not
-        finite; the message names the node.
+        If there is a function of the user's own, the network is not feed-forward, float32 cannot hold a
+        weight, or an output is a sigmoid under binary_cross_entropy; the message names the node.
 
     Notes
     -----
@@ -194,6 +195,7 @@ def from_neat(
         plan = _plan(*_read_json(genome))
     else:
         plan = _plan(*_read_genome(genome, config, "from_neat"))
+    _check_outputs(plan, loss)
     graph = plan.draft.graph()
     model = Model(graph, [graph[i] for i in plan.outputs], loss or "squared_error")
     model.scaling = "unscaled"
@@ -217,8 +219,8 @@ def update_genome(genome: neat.DefaultGenome, config: neat.Config, model: Model)
     Raises
     ------
     TypeError, ValueError
-        If the arguments are others, or the model's edges are no longer those of the genome; nothing has
-        changed.
+        If the arguments are others, the model's edges are no longer those of the genome, or float32 could not
+        hold a number of the genome, as with a response of 1e-50; nothing has changed.
 
     Examples
     --------
@@ -233,7 +235,7 @@ def update_genome(genome: neat.DefaultGenome, config: neat.Config, model: Model)
     if model.scaling not in (None, "unscaled"):
         raise ValueError("update_genome: the model scales its data, which a genome does not; to_neat writes it whole")
     plan, graph = _plan(*_read_genome(genome, config, "update_genome")), model.graph
-    before = np.array(plan.draft.parameters(), np.float32)
+    before = plan.draft.vector()
     with graph.lock:
         if not _has_structure(graph, plan.draft):
             raise ValueError(
@@ -244,8 +246,15 @@ def update_genome(genome: neat.DefaultGenome, config: neat.Config, model: Model)
     weights, biases = (iter(part) for part in np.split(values, [len(draft.weights)]))
     trained = iter(changed[: len(draft.weights)])
     of_bias = iter(changed[len(draft.weights) :])
-    for key, gene in plan.genes.items():
-        _update(genome, key, gene, zip(trained, weights, strict=False), zip(of_bias, biases, strict=False))
+    updates = [
+        update
+        for key, gene in plan.genes.items()
+        for update in _updates(
+            genome, key, gene, zip(trained, weights, strict=False), zip(of_bias, biases, strict=False)
+        )
+    ]
+    for gene, name, value in updates:
+        setattr(gene, name, value)
 
 
 def to_neat(model: Model, *, metadata: Mapping[str, Any] | None = None) -> str:
@@ -356,6 +365,9 @@ def _read_json(text: str | Mapping[str, Any]) -> tuple[list[int], list[int], Cal
     )
     if not outputs:
         raise ValueError("output_keys: expected at least one, got none")
+    for name, keys in (("input_keys", inputs), ("output_keys", outputs)):
+        if len(set(keys)) < len(keys):
+            raise ValueError(f"{name}: expected distinct keys, got {shown(keys)}")
     links: dict[int, list[Link]] = {}
     for i, connection in enumerate(_entry(data, "connections", "the network", list)):
         here = f"connection {i}"
@@ -363,9 +375,17 @@ def _read_json(text: str | Mapping[str, Any]) -> tuple[list[int], list[int], Cal
         into = links.setdefault(target, [])
         if any(source == other for other, _ in into):
             raise ValueError(f"{here}: there are two connections from node {source} to node {target}")
-        if connection.get("enabled", True):
+        enabled = connection.get("enabled", True)
+        if not isinstance(enabled, bool):
+            raise ValueError(f"{here}: enabled: expected true or false, got {shown(enabled)}")
+        if enabled:
             into.append((source, number(f"{here}: weight", connection.get("weight"))))
-    nodes = {_entry(node, "id", f"nodes: element {i}", int): node for i, node in enumerate(data.get("nodes", ()))}
+    nodes: dict[int, Any] = {}
+    for i, node in enumerate(_entry(data, "nodes", "the network", list)):
+        key = _entry(node, "id", f"nodes: element {i}", int)
+        if key in nodes:
+            raise ValueError(f"nodes: element {i}: there are two nodes with the id {key}")
+        nodes[key] = node
 
     def gene(key: int) -> _Gene:
         node, here = nodes[key], f"node {key}"
@@ -393,14 +413,43 @@ def _entry(data: Any, name: str, where: str, kind: type) -> Any:
 
 
 def _plan(inputs: list[int], outputs: list[int], gene: Callable[[int], _Gene], nodes: Iterable[int]) -> _Plan:
-    """The graph of the nodes that the outputs need."""
+    """The graph of the nodes that the outputs need; a ValueError if float32 cannot hold a number of theirs."""
     genes = _sorted(inputs, outputs, gene, nodes)
     draft = Draft(len(inputs))
     made = {key: i for i, key in enumerate(inputs)}
     for key, of_key in genes.items():
         made[key] = _add(draft, of_key, made)
     draft.names = {node: str(key) for key, node in made.items()}
+    place = draft.overflow()
+    if place is not None:
+        where, given, factor = next(islice(_places(genes), place, None))
+        got = draft.parameters()[place]
+        product = "" if got == given or given != given else f", which is {given!r} times {factor}"
+        raise ValueError(f"{where}: expected a number that float32 can hold, got {got!r}{product}")
     return _Plan(genes, draft, [made[key] for key in outputs])
+
+
+def _places(genes: Mapping[int, _Gene]) -> Iterator[tuple[str, float, str]]:
+    """Of each parameter of the graph: what it is in the genome, its number there, and what multiplies that."""
+    for key, gene in genes.items():
+        factor = f"the {ACTIVATIONS[gene.activation].scale:.3g} of {gene.activation}"
+        of_sum = f"the response {gene.response!r} and {factor}{f', divided by {n}' if (n := gene.divisor) > 1 else ''}"
+        for source, weight in gene.links:
+            yield f"node {key}: connection from node {source}: weight", weight, of_sum
+        if not gene.divisor:
+            yield f"node {key}: response", gene.response, factor
+    for key, gene in genes.items():
+        yield f"node {key}: bias", gene.bias, f"the {ACTIVATIONS[gene.activation].scale:.3g} of {gene.activation}"
+
+
+def _check_outputs(plan: _Plan, loss: str | None) -> None:
+    """Refuse outputs that are probabilities where the loss makes them."""
+    for node in plan.outputs if loss == "binary_cross_entropy" else ():
+        if plan.draft.codes[node] == NEURON + OPS["sigmoid"].code:
+            raise ValueError(
+                f"node {plan.draft.names[node]}: expected a logit, because {loss} computes the sigmoid itself, got a "
+                "sigmoid; give output nodes the activation identity, or keep sigmoid out of activation_options"
+            )
 
 
 def _sorted(
@@ -503,30 +552,43 @@ def _has_structure(graph: Graph, draft: Draft) -> bool:
     return is_same and graph.n_parameters == len(draft.parameters())
 
 
-def _update(
+def _updates(
     genome: neat.DefaultGenome,
     key: int,
     gene: _Gene,
     weights: Iterator[tuple[bool, Any]],
     biases: Iterator[tuple[bool, Any]],
-) -> None:
-    """Write what training has changed of one node into a genome; the iterators give that and the new values."""
+) -> Iterator[tuple[Any, str, float]]:
+    """What training has changed of one node: genes, attributes and values; the iterators give that and new numbers."""
     node, scale = genome.nodes[key], ACTIVATIONS[gene.activation].scale
     divisor, response = gene.divisor, gene.response
     new = [next(weights) for _ in gene.links]
     if divisor and response == 0 and any(changed for changed, _ in new):
-        node.response = response = 1.0
+        response = 1.0
+        yield node, "response", response
+
+    def divided(what: str, value: Any, factor: float) -> float:
+        found = float(value) / factor if factor else math.inf
+        if abs(found) <= FLOAT32_MAX:
+            return found
+        why = f"the response is {response!r}; set it to 1 before from_neat"
+        why = why if math.isfinite(value) else f"that of the model is {value}"
+        raise ValueError(
+            f"update_genome: node {key}: {what} would be {found:.3g}, which is no finite number of float32: {why}"
+        )
+
     factor = scale * response / divisor if divisor else 1.0
     for (source, _), (changed, value) in zip(gene.links, new, strict=True):
         if changed:
-            genome.connections[source, key].weight = float(value) / factor
+            weight = divided(f"connection from node {source}: weight", value, factor)
+            yield genome.connections[source, key], "weight", weight
     if not divisor:
         changed, value = next(weights)
         if changed:
-            node.response = float(value) / scale
+            yield node, "response", divided("response", value, scale)
     changed, value = next(biases)
     if changed:
-        node.bias = float(value) / scale
+        yield node, "bias", divided("bias", value, scale)
 
 
 class _Reader:

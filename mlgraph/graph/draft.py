@@ -1,7 +1,7 @@
 """A graph in the making: plain lists, to which adding a node costs a microsecond.
 
-For code that makes many small graphs and knows that they are valid: only the numbers are checked,
-and there is no edit to undo.
+For code that makes many small graphs and knows that they are valid: nothing is checked, and there is
+no edit to undo. `Draft.overflow` finds numbers that float32 cannot hold.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mlgraph._support.array_types import Float32
 from mlgraph.graph.graph import Graph
 from mlgraph.graph.ops import CONSTANT, INPUT, NEURON
 from mlgraph.graph.storage import padded
@@ -83,16 +84,20 @@ class Draft:
         """The weights, then the biases."""
         return self.weights + self.biases
 
+    def vector(self) -> Float32:
+        """The parameters as float32; infinite if that cannot hold them."""
+        return np.frombuffer(array("f", self.parameters()), np.float32)  # faster than numpy, which warns of overflows
+
+    def overflow(self) -> int | None:
+        """The place in `parameters` of the first that float32 cannot hold, or that is not finite; None if all fit."""
+        fits = np.isfinite(self.vector())
+        return None if fits.all() else int(np.argmin(fits))
+
     def graph(self) -> Graph:
-        """The graph; a ValueError if float32 cannot hold a weight or bias."""
-        numbers = self.parameters()
-        vector = np.frombuffer(array("f", numbers), np.float32)  # faster than numpy, and no warning of an overflow
-        if not np.isfinite(vector).all():
-            i = int(np.argmin(np.isfinite(vector)))
-            what = "weight" if i < len(self.weights) else "bias"
-            raise ValueError(f"{what}: expected a number that float32 can hold, got {numbers[i]!r}")
+        """The graph."""
+        vector = self.vector()
         graph, (first, fan_in) = Graph(), self._of_records
-        place = iter(range(len(self.weights), len(numbers)))
+        place = iter(range(len(self.weights), len(vector)))
         columns = graph.columns_by_name() | {"born": graph.born}
         for name, values in (
             ("code", self.codes),

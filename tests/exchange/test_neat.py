@@ -259,6 +259,32 @@ def test_a_response_of_0_becomes_1_if_the_weights_behind_it_have_changed(config)
     np.testing.assert_allclose(activated(genome, made, X[:, :2]), model.forward(X[:, :2]), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("response", "value", "message"),
+    [
+        (1e-50, 0.001, r"weight would be 2e\+47, .*: the response is 1e-50; set it to 1 before from_neat"),
+        (5e-324, 0.001, "weight would be inf, .*: the response is 5e-324"),
+        (1.0, np.inf, "weight would be inf, .*: that of the model is inf"),
+    ],
+)
+def test_numbers_that_a_genome_cannot_hold_are_refused_before_any_changes(config, response, value, message):
+    made = config(num_inputs=2, num_outputs=1)
+    genome = by_hand(
+        made,
+        {(-1, 3): 1.0, (3, 0): 2.0, (-2, 0): 1.0},
+        n3={"bias": 0.5},
+        n0={"response": response, "aggregation": "mean"},
+    )
+    model, before = exchange.from_neat(genome, made), numbers_of(genome)
+    model.graph["3"].bias = 0.75
+    parameters = model.graph.get_parameters()
+    parameters[2] = value
+    model.graph.set_parameters(parameters)
+    with pytest.raises(ValueError, match=f"update_genome: node 0: connection from node -2: {message}"):
+        exchange.update_genome(genome, made, model)
+    assert numbers_of(genome) == before
+
+
 def test_copies_and_files_of_a_model_go_back_as_well(config, tmp_path):
     made = config(num_inputs=7, initial_connection="full_direct", aggregation_options="median")
     for seed in range(5):
@@ -398,6 +424,45 @@ def test_functions_of_users_are_refused_by_name(config):
         exchange.from_neat(genome, made)
 
 
+@pytest.mark.parametrize(
+    ("of_node", "weight", "message"),
+    [
+        (
+            {"activation": "sigmoid"},
+            2e38,
+            "connection from node -1: weight: expected a number that float32 can hold, got 1e+39, which is 2e+38 times "
+            "the response 1.0 and the 5 of sigmoid",
+        ),
+        (
+            {"aggregation": "product", "activation": "tanh", "response": 3e38},
+            1.0,
+            "response: expected a number that float32 can hold, got 7.5e+38, which is 3e+38 times the 2.5 of tanh",
+        ),
+        ({"bias": -math.inf}, 1.0, "bias: expected a number that float32 can hold, got -inf"),
+    ],
+)
+def test_numbers_beyond_float32_are_refused_by_the_name_of_the_gene(config, of_node, weight, message):
+    made = config(num_outputs=1)
+    genome = by_hand(made, {(-1, 4): 1.0, (4, 0): 1.0, (-1, 0): weight}, n0=of_node, n4={"aggregation": "max"})
+    model = exchange.from_neat(by_hand(made, {(-1, 0): 1.0}), made)
+    for call in (lambda: exchange.from_neat(genome, made), lambda: exchange.update_genome(genome, made, model)):
+        with pytest.raises(ValueError, match=re.escape(f"node 0: {message}")):
+            call()
+
+
+def test_sigmoids_are_no_logits(config):
+    made = config()
+    genome = by_hand(made, {(-1, 0): 1.0, (-1, 1): 1.0}, n1={"activation": "sigmoid"})
+    with pytest.raises(ValueError, match="node 1: expected a logit, because binary_cross_entropy computes the sigmoid"):
+        exchange.from_neat(genome, made, loss="binary_cross_entropy")
+    model = exchange.from_neat(genome, made, loss="softmax_cross_entropy")
+    logits = activated(genome, made)
+    np.testing.assert_allclose(model.forward(X), logits, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        model.predict_proba(X), np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True), rtol=1e-5
+    )
+
+
 def test_recurrent_genomes_are_refused_by_name(config):
     made = config(num_outputs=1, feed_forward=False)
     genome = by_hand(made, {(-1, 0): 1.0, (0, 5): 1.0, (5, 6): 1.0, (6, 0): 1.0})
@@ -420,7 +485,8 @@ def test_wrong_arguments_are_named(config):
         with pytest.raises(error, match=re.escape(message)):
             exchange.from_neat(*arguments)
     genome.connections[-1, 0].weight = 1e39
-    with pytest.raises(ValueError, match=r"weight: expected a number that float32 can hold, got 1e\+39"):
+    expected = r"node 0: connection from node -1: weight: expected a number that float32 can hold, got 1e\+39$"
+    with pytest.raises(ValueError, match=expected):
         exchange.from_neat(genome, made)
     genome = by_hand(made, {(-1, 0): 1.0, (4, 0): 1.0})
     del genome.nodes[4]
@@ -451,6 +517,15 @@ GOOD = {
         (lambda d: d["nodes"][0]["activation"].update(custom=True), "node 0: the activation 'square' is not one of"),
         (lambda d: d["nodes"][0].update(activation={"name": "cosh"}), "node 0: activation: expected"),
         (lambda d: d["nodes"][0].update(bias=math.nan), "node 0: bias"),
+        (lambda d: d.update(nodes=5), "the network: expected an object with 'nodes' (list)"),
+        (lambda d: d.update(nodes=None), "the network: expected an object with 'nodes' (list)"),
+        (lambda d: d["nodes"].append({"id": 0, "bias": 9.0}), "nodes: element 1: there are two nodes with the id 0"),
+        (lambda d: d["topology"].update(input_keys=[-1, -1]), "input_keys: expected distinct keys, got [-1, -1]"),
+        (lambda d: d["topology"].update(output_keys=[0, 0]), "output_keys: expected distinct keys, got [0, 0]"),
+        (
+            lambda d: d["connections"][0].update(enabled="false"),
+            "connection 0: enabled: expected true or false, got 'f",
+        ),
     ],
 )
 def test_wrong_json_is_named(change, message):
