@@ -52,8 +52,8 @@ def statements(page):
         for statement in ast.parse(block).body:
             comment, code = comments.get(statement.end_lineno, ""), ast.unparse(statement)
             stated = comment.partition(": (")[0].replace("...", "")
-            is_stated = isinstance(statement, ast.Expr) and (OUTPUT.match(stated) or code.startswith("print("))
-            yield code, stated if is_stated else None
+            is_result = OUTPUT.match(stated) or (stated and code.startswith("print("))
+            yield code, stated if is_result and isinstance(statement, ast.Expr) else None
 
 
 def shown(value):
