@@ -7,7 +7,6 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from mlgraph.app.common import count
 from mlgraph.pictures.plotting import new_figure, save_figure
 
 Run = dict[str, Any]  # a finished run as its file holds it: its recipe, and either its results or an error
@@ -37,7 +36,7 @@ def as_markdown(rows: list[Row], runs: list[Run]) -> str:
     on = " or ".join(map(str, threads)) + (" thread" if threads == [1] else " threads")
     jobs = {run["jobs"] for run in runs}
     places = ["alone"] if 1 in jobs else []
-    places += [f"beside up to {count(max(jobs) - 1, 'other')}"] if max(jobs) > 1 else []
+    places += [f"up to {max(jobs)} at the same time"] if max(jobs) > 1 else []
     when = f"{' or '.join(places)}, on {on}"
     lines = [f"| edges cut | edges left | runs | test accuracy, % | seconds of a run, {when} |"]
     lines.append("|---|---|---|---|---|")
@@ -86,9 +85,10 @@ def draw(rows: list[Row], runs: list[Run], title: str, path: Path) -> None:
         seconds = [row["train_seconds"] for row in rows]
         panels[1].plot(left, seconds, "o-", color="tab:orange")
         panels[1].set(ylabel="training time\nof a run, s", ylim=(0, 1.2 * max(seconds, default=1)))
+    if left:
+        margin = max(left[0] / left[-1], 2) ** 0.1  # one sparsity also needs some width
+        panels[-1].set_xlim(left[0] * margin, left[-1] / margin)
     panels[-1].set_xscale("log")
-    panels[-1].invert_xaxis()
-    panels[-1].margins(x=0.1)
     panels[-1].set_xticks(left, labels)
     panels[-1].minorticks_off()
     panels[-1].set_xlabel("edges cut during the training, and number of edges left")

@@ -16,6 +16,7 @@ import pytest
 from mnist_program import write_data
 
 import mlgraph
+from mlgraph.app import comparison
 
 pytest.importorskip("joblib")
 
@@ -55,7 +56,7 @@ def test_runs_are_those_of_single_commands(run):
 
 
 def test_the_table_has_means_and_deviations(run):
-    for jobs, when in ((1, "alone"), (2, "beside up to 1 other")):
+    for jobs, when in ((1, "alone"), (2, "up to 2 at the same time")):
         result = run(*(word for word in SWEEP if word != "--quiet"), "--jobs", jobs, "--epochs", 1, "--out", when)
         table = Path(when, "table.md").read_text()
         title, header, rows = (lines := table.splitlines())[0], lines[2], lines[4:]
@@ -82,6 +83,22 @@ def test_a_picture_is_drawn_and_a_bar_shown(run):
     result = run(*words, "--jobs", 1, terminal=True)
     assert Path("mnist-sweep/sweep.png").read_bytes().startswith(b"\x89PNG") and "| 0/6 [" in result.err
     assert result.out.splitlines()[-1] == "wrote mnist-sweep/table.md, mnist-sweep/sweep.png"
+
+
+@pytest.mark.parametrize("seeds", ["0", "0-1"])
+@pytest.mark.parametrize("sparsities", ["0", "0.9", "0.5,0.501"])
+def test_a_picture_of_few_runs(run, monkeypatch, recwarn, seeds, sparsities):
+    pytest.importorskip("matplotlib")
+    figures = []
+    save = comparison.save_figure
+    monkeypatch.setattr(comparison, "save_figure", lambda figure, path: (figures.append(figure), save(figure, path)))
+    words = [word for word in SWEEP if word != "--no-plot"]
+    result = run(*words, "--jobs", 1, "--epochs", 1, "--seeds", seeds, "--sparsity", sparsities)
+    assert (result.status, result.err, list(recwarn)) == (0, "", [])
+    for axes in figures[0].axes:
+        high, low = axes.get_xlim()
+        left = [1 - float(sparsity) for sparsity in sparsities.split(",")]
+        assert low < min(left) <= max(left) < high < 1.5 * low
 
 
 def test_only_missing_runs_are_trained(run, fitted):
