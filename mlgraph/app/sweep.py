@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -61,7 +62,7 @@ TIMEOUT = 30  # seconds in which a cluster must answer
 OTHER_OUT = "choose another folder by --out"
 
 Key = tuple[int, float]  # seed and sparsity
-Task = tuple[Recipe, str | None, str, int]  # arguments of `_train`
+Task = tuple[Recipe, str | None, str, str, int | None, int]  # arguments of `_train`
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -129,7 +130,8 @@ def run(args: argparse.Namespace) -> int:
         display.say(done)
     else:
         folder = None if args.data is None else os.path.abspath(args.data)
-        tasks = [(recipe, folder, digest, args.threads or 1) for recipe in missing]
+        parent = os.getpid() if args.backend == "loky" else None
+        tasks = [(recipe, folder, digest, _version(), parent, args.threads or 1) for recipe in missing]
         try:
             _train_all(args, tasks, runs, display, done if len(missing) < len(keys) else title)
         except KeyboardInterrupt:
@@ -163,24 +165,40 @@ def _digest(data: Dataset) -> str:
     return digest.hexdigest()
 
 
+def _version() -> str:
+    return getattr(mlgraph, "__version__", "(not installed)")  # a clone that is only on the path has none
+
+
 def _finished(out: Path, expected: Callable[[int, float], dict[str, Any]]) -> dict[Key, Run]:
     """Read the finished runs in a folder; raise a `Failure` if one was not trained by the `expected` recipe."""
-    runs = {}
+    runs: dict[Key, Run] = {}
+    paths: dict[Key, Path] = {}
     for path in sorted((out / RUNS).glob("*.json")):
         try:
             run = json.loads(path.read_bytes())
             recipe = run["recipe"]
             key = recipe["seed"], recipe["sparsity"]
+            first = paths.setdefault(key, path)
+            version = run.get("version", "(version not recorded)")
+            if version != _version():
+                raise Failure(
+                    f"argument --out: {path} was trained by mlgraph {version}, but this is mlgraph {_version()}; "
+                    f"{OTHER_OUT}, or remove the runs of the other version to train them again"
+                )
             wanted = json.loads(json.dumps(expected(*key)))
             if "error" not in run:
                 _line(run)
         except (ValueError, KeyError, TypeError):
             raise Failure(f"argument --out: {path} is damaged or not a run; remove it to train it again") from None
+        if path != first:
+            raise Failure(f"argument --out: {first} and {path} have the same seed and sparsity; remove one of them")
         for name in (name for name in wanted if recipe.get(name) != wanted[name]):
             if name in OPTIONS:
                 was, now = as_text(name, recipe.get(name)), as_text(name, wanted[name])
+                option = f"--{name.replace('_', '-')}"
                 raise Failure(
-                    f"argument --{name.replace('_', '-')}: {path} was trained with {was}, not {now}; {OTHER_OUT}"
+                    f"argument {option}: {path} was trained with {was}, not {now}; {OTHER_OUT}, or go on with its runs "
+                    f"by the options that began them, among them {option} {was}"
                 )
             raise Failure(f"argument --{'data' if name == 'data' else 'preset'}: {path} had another; {OTHER_OUT}")
         runs[key] = run
@@ -339,13 +357,32 @@ def _data(folder: str | None, digest: str) -> Dataset:
     return data
 
 
-def _train(recipe: Recipe, folder: str | None, digest: str, threads: int) -> Run | str:
+@lru_cache(maxsize=1)
+def _end_with(parent: int) -> None:
+    """End this worker soon after its parent: loky's workers would finish a run that nobody saves, and wait minutes."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _train(
+    recipe: Recipe, folder: str | None, digest: str, version: str, parent: int | None, threads: int
+) -> Run | str:
     """Train a network in a worker; return the run, or why this worker cannot do any."""
+    if parent is not None and parent != os.getpid():
+        _end_with(parent)
+    if version != _version():
+        return f"{socket.gethostname()}: has mlgraph {_version()}, not {version}; install the same version there"
     try:
         data = _data(folder, digest)
     except DataError as error:
         return f"{socket.gethostname()}: {error}"
-    run: Run = {"recipe": {**asdict(recipe), "data": digest}, "isa": mlgraph.ISA, "host": socket.gethostname()}
+    run: Run = {"version": version, "recipe": {**asdict(recipe), "data": digest}}
+    run |= {"isa": mlgraph.ISA, "host": socket.gethostname()}
     net = recipe.network(data.train_x.shape[1], data.n_classes)
     try:
         net.fit(data.train_x, data.train_y, n_threads=threads, **recipe.fit_options(net))

@@ -116,7 +116,11 @@ def test_only_missing_runs_are_trained(run, fitted):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("--epochs 4", "argument --epochs: {} was trained with 3, not 4; choose another folder by --out"),
+        (
+            "--epochs 4",
+            "argument --epochs: {} was trained with 3, not 4; choose another folder by --out, "
+            "or go on with its runs by the options that began them, among them --epochs 3\n",
+        ),
         ("--batch-size 4:8", "argument --batch-size: {} was trained with 4:4, not 4:8; "),
         ("--hidden none", "argument --hidden: {} was trained with 8, not none; "),
         ("--preset ml-rust --weight-dropout 0 --learning-rate .07:.0002", "argument --preset: {} had another; "),
@@ -147,6 +151,33 @@ def test_other_data_and_damaged_runs_are_refused(run, tmp_path):
         path.write_text(text)
         result = run(*SWEEP)
         assert result.status == 2 and f"argument --out: {path} is damaged or not a run; remove it to" in result.err
+
+
+def test_runs_of_another_version_are_refused(run, monkeypatch):
+    words = (*SWEEP, "--seeds", 0, "--sparsity", 0)
+    monkeypatch.setattr(mlgraph, "__version__", "1.2", raising=False)
+    assert run(*words).status == 0 and saved()[0, 0]["version"] == "1.2"
+    path = Path("mnist-sweep/runs/seed-0-sparsity-0.0.json")
+    before = path.read_bytes()
+    monkeypatch.setattr(mlgraph, "__version__", "1.3")
+    result = run(*words)
+    assert result.status == 2 and path.read_bytes() == before
+    assert f"argument --out: {path} was trained by mlgraph 1.2, but this is mlgraph 1.3; choose" in result.err
+    path.unlink()
+    assert run(*words).status == 0 and saved()[0, 0]["version"] == "1.3"
+    made = {name: value for name, value in saved()[0, 0].items() if name != "version"}
+    path.write_text(json.dumps(made))
+    assert f"{path} was trained by mlgraph (version not recorded), but" in run(*words).err
+
+
+def test_two_files_of_one_run_are_refused(run):
+    assert run(*SWEEP, "--seeds", 0, "--sparsity", 0).status == 0
+    path = Path("mnist-sweep/runs/seed-0-sparsity-0.0.json")
+    copy = path.with_name("copy.json")
+    copy.write_bytes(path.read_bytes())
+    result = run(*SWEEP)
+    assert result.status == 2 and len(saved()) == 1
+    assert f"argument --out: {copy} and {path} have the same seed and sparsity; remove one of them" in result.err
 
 
 def test_runs_that_fail_are_told_and_not_repeated(run, fitted):
@@ -258,6 +289,16 @@ def session(leader):
     return [(int(pid), command) for pid, command in (line.split(maxsplit=1) for line in found.stdout.splitlines())]
 
 
+def ended(workers, leader):
+    """Whether workers end within a minute; idle ones of loky would wait for five."""
+    for _ in range(600):
+        running = [pid for pid, command in session(leader) if "<defunct>" not in command]
+        if not set(workers) & set(running):
+            return True
+        time.sleep(0.1)
+    return False
+
+
 @contextlib.contextmanager
 def begun(*words):
     """A sweep in a process of its own, which has saved a run; its complaints go to the file err."""
@@ -277,7 +318,7 @@ def begun(*words):
         yield process
     finally:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # workers end by themselves only after some idle minutes
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def assert_goes_on(run, words, n):
@@ -311,6 +352,7 @@ def test_a_sweep_that_is_killed_goes_on(run, data, whom, number, status, message
         for pid in {"the program": [process.pid], "a worker": workers[:1], "all": [process.pid, *workers]}[whom]:
             os.kill(pid, number)
         assert process.wait(timeout=60) == status
+        assert workers and ended(workers, process.pid)
     assert 1 <= len(saved()) < 4
     if message:
         assert_complained(message, 4)
