@@ -34,7 +34,10 @@ TRAINING = {
     "--out": ("out", "out/deeper", "data", "data/train-images-idx3-ubyte/x", "out/\n", "", "file"),
 }
 NEURONS = {"--neuron": ("0.0", "1.3", "9.9", "0.-1", "1"), "--layer": ("0", "1", "2", "1000000000")}
+SWEEP = {"--seeds": ("0", "1-2", "2-1", "0,,1"), "--sparsity": ("0", "0,0.5", "0.9,0.9", "0,1"), "--jobs": ("1", "2")}
+SWEEP |= {"--backend": ("threading", "dask", "slurm"), "--address": ("", "x", "[", "127.0.0.1:1", "tcp://127.0.0.1")}
 TAKES = {"train": {**NETWORK, **TRAINING}, "prune": TRAINING, "inspect": NEURONS, "evaluate": {"--threads": ("1", "2")}}
+TAKES["sweep"] = {**NETWORK, **TRAINING, **SWEEP}
 FLAGS = ("--json", "--quiet", "--live", "--resume")
 MODELS = ("good.npz", "good.npz", "other.npz", "damaged.npz", "damaged.npz", "none.npz", "../file", "../data")
 
@@ -55,10 +58,12 @@ def prepare(folder):
 
 
 def words(rng, folder):
-    command = pick(rng, ("train", "train", "train", "evaluate", "inspect", "prune"))
-    is_run = command in ("train", "prune")
+    command = pick(rng, ("train", "train", "train", "evaluate", "inspect", "prune", "sweep"))
+    is_run = command in ("train", "prune", "sweep")
     out = [] if command == "train" and chance(rng, 0.8) else [command]
-    if command != "train":
+    if command == "sweep":  # processes would take long
+        out += ["--seeds=0-1", "--backend=threading", f"--out=sweep-{rng.integers(10**9)}"]
+    elif command != "train":
         (folder / "models" / "damaged.npz").write_bytes(damaged_model(rng))
         out.append(f"models/{pick(rng, MODELS)}")
     if command == "prune" and chance(rng, 0.9):
