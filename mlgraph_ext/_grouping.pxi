@@ -33,14 +33,18 @@ cdef bint same_group(const Member* a, const Member* b) noexcept nogil:
 def distinct(const int16_t[::1] code, const int32_t[::1] nodes):
     """The set of the codes of these nodes."""
     cdef int64_t i
-    cdef int16_t last = -1
+    cdef int16_t it
+    cdef int16_t last[128]    # codes already in the set, at their last seven bits
     found = set()
     if not are_nodes(nodes, code.shape[0]):
         raise ValueError(f"nodes: expected nodes below {code.shape[0]}, got others")
+    for i in range(128):
+        last[i] = <int16_t>(i ^ 1)
     for i in range(nodes.shape[0]):
-        if i == 0 or code[nodes[i]] != last:
-            last = code[nodes[i]]
-            found.add(last)
+        it = code[nodes[i]]
+        if last[it & 127] != it:
+            last[it & 127] = it
+            found.add(it)
     return found
 
 

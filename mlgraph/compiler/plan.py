@@ -160,7 +160,8 @@ class Plan:
         wants = (low.code >= PARAMETER).astype(np.uint8)
         if wanted is not None:
             wants[low.same[wanted]] = True
-        wants[low.code == INPUT] = want_inputs
+        if want_inputs or wanted is not None:
+            wants[low.code == INPUT] = want_inputs
         _topology.spread(*low.topology, low.order, wants)
         arguments, self.constants = np.zeros(0, np.int32), np.zeros(1, np.float32)
         if min(codes, default=CONSTANT) < len(ops.BY_CODE):

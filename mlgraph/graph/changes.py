@@ -145,7 +145,7 @@ class Edit:
     def closed(self, after: int, previous: Edit | None) -> Edit:
         """The edit when it is complete; `after` and `previous` as above."""
         self.after, self.previous = after, previous
-        self.size = 3 * SMALL_OBJECT + sum(memory_of(part) for part in (self.changes, self.values, self.removed))
+        self.size = 2 * SMALL_OBJECT + memory_of((self.changes, self.values, self.removed))
         self.total = self.size + (0 if previous is None else previous.total)
         return self
 
@@ -168,13 +168,20 @@ class Edit:
 
 def memory_of(thing: Any) -> int:
     """Bytes of memory that a record takes, roughly."""
-    if isinstance(thing, np.ndarray):
-        return thing.nbytes + SMALL_OBJECT
-    if isinstance(thing, dict):
-        return SMALL_OBJECT + sum(map(memory_of, thing.values()))
-    if isinstance(thing, list | tuple):
-        return SMALL_OBJECT + sum(map(memory_of, thing))
-    return 8
+    total, parts = 0, [thing]
+    while parts:
+        part = parts.pop()
+        if isinstance(part, np.ndarray):
+            total += part.nbytes + SMALL_OBJECT
+        elif isinstance(part, dict):
+            total += SMALL_OBJECT
+            parts += part.values()
+        elif isinstance(part, (list, tuple)):  # a union would take longer than the rest
+            total += SMALL_OBJECT
+            parts += part
+        else:
+            total += 8
+    return total
 
 
 def edited(graph: Graph, changes: Sequence[Change] = (), *, nodes: int | None = None, **attributes: Any) -> None:

@@ -92,17 +92,18 @@ def _named(graph: Graph, what: Any, who: str) -> tuple[list[int], Int64, Int64]:
     if not is_iterable(what):
         raise TypeError(f"{who}: expected neurons, edges or pairs (source, target), got {type(what).__name__}")
     ids: list[int] = []
-    pairs: list[list[int]] = []
+    sources: list[int] = []
+    targets: list[int] = []
     for thing in what:
         if isinstance(thing, Neuron):
             ids.append(id_of(graph, thing, who))
         elif isinstance(thing, Edge) or (isinstance(thing, tuple) and len(thing) == 2):
             ends = (thing.source, thing.target) if isinstance(thing, Edge) else thing
-            pairs.append([id_of(graph, end, f"{who}: node") for end in ends])
+            for end, side in zip(ends, (sources, targets), strict=True):
+                side.append(id_of(graph, end, f"{who}: node"))
         else:
             raise TypeError(f"{who}: expected neurons, edges or pairs (source, target), got {type(thing).__name__}")
-    source, target = np.array(pairs, np.int64).reshape(-1, 2).T
-    return ids, source, target
+    return ids, np.array(sources, np.int64), np.array(targets, np.int64)
 
 
 def _ids_of_ends(graph: Graph, edges: Edges, who: str) -> tuple[Int64, Int64]:

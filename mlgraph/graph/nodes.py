@@ -159,7 +159,8 @@ class NodeTable(Shared):
     @locked
     def topology(self) -> Topology:
         """The sources of all nodes as arrays; copies."""
-        return Topology(np.array(self._start, np.int64), self.counts, np.array(self._pool, np.int32))
+        start, counts, pool = self._start, self._count, self._pool
+        return Topology(np.array(start, np.int64), np.array(counts, np.int32), np.array(pool, np.int32))
 
     @property
     def parameters(self) -> Float32:
