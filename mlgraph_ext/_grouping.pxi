@@ -186,6 +186,49 @@ def group(
     return groups
 
 
+def number_slots(const int32_t[::1] node, const int32_t[::1] same, int32_t[::1] slot):
+    """Set the slot of each node to the index of ``same[node]`` in `node`, or to -1 if it is missing there.
+
+    Parameters
+    ----------
+    node : int32, shape (slots,)
+        The node of each slot, none twice.
+    same, slot : int32, shape (nodes,)
+    """
+    cdef int64_t n = slot.shape[0], i
+    cdef int32_t* own = <int32_t*>malloc((n + 1) * sizeof(int32_t))
+    cdef bint good = own != NULL and n == same.shape[0] and are_nodes(node, n) and are_nodes(same, n)
+    if good:
+        for i in range(n):
+            own[i] = -1
+        for i in range(node.shape[0]):
+            own[node[i]] = <int32_t>i
+        for i in range(n):
+            slot[i] = own[same[i]]
+    free(own)
+    if not good:
+        raise ValueError("node, same, slot: expected nodes, got others")
+
+
+def first_added(const int64_t[::1] reader, int64_t n_inputs, bint want_inputs):
+    """The first slot that more than one block reads, or none, or other nodes; inputs count only if `want_inputs`.
+
+    Parameters
+    ----------
+    reader : int64, shape (slots,)
+        The block that is the only reader of each slot, else a negative number.
+
+    Returns
+    -------
+    int
+        The number of slots if there is none.
+    """
+    cdef int64_t i = 0 if want_inputs else max(0, n_inputs)
+    while i < reader.shape[0] and reader[i] >= 0:
+        i += 1
+    return min(i, reader.shape[0])
+
+
 cdef int64_t columns_read(const int16_t[::1] code, const int32_t[::1] pool, int64_t start, int64_t count) noexcept nogil:
     """Number of columns of the data that a list of sources reads; 0 if it also reads other nodes."""
     cdef int64_t i

@@ -150,9 +150,8 @@ class Plan:
         self.input_column = low.data[inputs].astype(np.int32)
         self.n_columns = graph.n_inputs if given is None else len(given)
         self.node = np.concatenate([inputs, groups.nodes])
-        slot = np.full(len(low.code), -1, np.int32)
-        slot[self.node] = np.arange(len(self.node), dtype=np.int32)
-        self.slot = slot.take(low.same)
+        self.slot = np.empty(len(low.code), np.int32)
+        _topology.number_slots(self.node, low.same, self.slot)
         self.program = _BLANK.repeat(len(groups.first), axis=0)
         # The block that is the only reader of a slot; -1 for no reader, -2 for several or for others.
         self._reader = np.full(len(self.node), -1)
@@ -175,9 +174,7 @@ class Plan:
         self._add_trained(graph, low, groups, wants, dropout, off_loss, arguments)
         self._drop_operations(low, groups, dropout)
 
-        skipped = 0 if want_inputs else len(inputs)
-        added = (self._reader[skipped:] < 0).nonzero()[0]
-        self.first_zeroed = skipped + int(added[0]) if len(added) else len(self._reader)
+        self.first_zeroed = _topology.first_added(self._reader, len(inputs), want_inputs)
         del self._reader
         self.n_extra = padded(self.n_extra)
         self.edits, self.moves = graph.edits, graph.storage.moves

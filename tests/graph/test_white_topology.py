@@ -150,3 +150,26 @@ def test_kernels_of_edits_refuse_ranges_outside_the_arrays():
                 except ValueError:
                     refused += 1
         assert refused, name
+
+
+def test_slots_of_nodes():
+    slot = np.empty(4, np.int32)
+    _topology.number_slots(np.int32([2, 0]), np.int32([0, 2, 2, 3]), slot)
+    assert slot.tolist() == [1, 0, 0, -1]
+    for node, same in (([4], [0] * 4), ([-1], [0] * 4), ([0], [4] * 4), ([0], [0] * 3)):
+        with pytest.raises(ValueError, match="node, same, slot: expected nodes, got others"):
+            _topology.number_slots(np.int32(node), np.int32(same), slot)
+
+
+@pytest.mark.parametrize(
+    ("reader", "want_inputs", "first"),
+    [
+        ([-1, 3, 0], True, 0),
+        ([-1, 3, -2], False, 2),
+        ([-1, 3, 0], False, 3),
+        ([0, 3, 0], True, 3),
+        ([], False, 0),
+    ],
+)
+def test_first_slot_that_is_added_to(reader, want_inputs, first):
+    assert _topology.first_added(np.array(reader, np.int64), 1, want_inputs) == first
