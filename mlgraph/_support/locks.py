@@ -29,6 +29,9 @@ class _Trainer:
         self.keeps_options = keeps_options
 
 
+_NO_TRAINER = ref(_Trainer())  # a dead reference
+
+
 class Shared(Declared):
     """Base class of `Graph`: an object that several threads may use."""
 
@@ -38,12 +41,12 @@ class Shared(Declared):
 
     def init_lock(self) -> None:
         """Create the lock, unlocked, and mark the graph as not being trained."""
-        self.lock, self._training = threading.RLock(), ref(_Trainer())  # a dead reference
+        vars(self).update(lock=threading.RLock(), _training=_NO_TRAINER)  # faster than assignments
         _all.add(self)
 
     def _in_child(self) -> None:
         """Replace a lock held by a thread that does not exist in a forked child, which would never release it."""
-        self._training = ref(_Trainer())
+        self._training = _NO_TRAINER
         if self.lock.acquire(blocking=False):
             self.lock.release()
         else:

@@ -454,7 +454,7 @@ class Engine:
         if how.optimizer:
             units, most_floats = self._units_for(how.sparse, how.n_threads if how.ahead else 0)
         # Memory of each thread: two gradients of a unit, lists of nonzero data, masked weights.
-        list_floats = plan.list_floats * how.ahead
+        list_floats = plan.list_floats if how.ahead else 0
         lists = list_floats * (2 * -(-n_tiles // LIST_TILES) if how.optimizer else 1)
         scratch_stride = 2 * most_floats + lists + plan.n_masked
         first_row, end = plan.row_parameters

@@ -163,13 +163,7 @@ def test_slots_of_nodes():
 
 @pytest.mark.parametrize(
     ("reader", "want_inputs", "first"),
-    [
-        ([-1, 3, 0], True, 0),
-        ([-1, 3, -2], False, 2),
-        ([-1, 3, 0], False, 3),
-        ([0, 3, 0], True, 3),
-        ([], False, 0),
-    ],
+    [([-1, 3, 0], True, 0), ([-1, 3, -2], False, 2), ([-1, 3, 0], False, 3), ([0, 3, 0], True, 3), ([], False, 0)],
 )
 def test_first_slot_that_is_added_to(reader, want_inputs, first):
     assert _topology.first_added(np.array(reader, np.int64), 1, want_inputs) == first
