@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import mlgraph
 from mlgraph.app import evaluate, inspect, prune, sweep, train
 from mlgraph.app.arguments import Failure, Parser
-from mlgraph.app.common import FAILED, INTERRUPTED, OK, READER_GONE, complain
+from mlgraph.app.common import FAILED, INTERRUPTED, OK, READER_GONE, complain, version_here
 
 __all__ = ["main"]
 
@@ -71,7 +71,7 @@ OVERVIEW = "\n".join(
 
 def _run(words: list[str]) -> int:
     if words == ["--version"]:
-        print(f"mlgraph {mlgraph.__version__}")
+        print(f"mlgraph {version_here()}")
         return OK
     is_named = bool(words) and not words[0].startswith("-")
     name = words.pop(0) if is_named else "train"

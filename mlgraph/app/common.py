@@ -19,6 +19,11 @@ from mlgraph.datasets import DataError, Dataset, load_mnist
 OK, FAILED, INTERRUPTED, READER_GONE = 0, 1, 128 + 2, 128 + 13
 
 
+def version_here() -> str:
+    """The version of mlgraph."""
+    return getattr(mlgraph, "__version__", "(not installed)")  # a clone that is only on the path has none
+
+
 def add_model_argument(parser: argparse.ArgumentParser) -> None:
     """Add the argument MODEL."""
     parser.add_argument("model", metavar="MODEL", help="saved network (model.npz) or checkpoint (checkpoint.npz)")

@@ -38,6 +38,7 @@ from mlgraph.app.common import (
     describe,
     finite,
     load_data,
+    version_here,
 )
 from mlgraph.app.comparison import Run, as_markdown, compare, draw
 from mlgraph.app.display import Display
@@ -131,7 +132,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         folder = None if args.data is None else os.path.abspath(args.data)
         parent = os.getpid() if args.backend == "loky" else None
-        tasks = [(recipe, folder, digest, _version(), parent, args.threads or 1) for recipe in missing]
+        tasks = [(recipe, folder, digest, version_here(), parent, args.threads or 1) for recipe in missing]
         try:
             _train_all(args, tasks, runs, display, done if len(missing) < len(keys) else title)
         except KeyboardInterrupt:
@@ -165,10 +166,6 @@ def _digest(data: Dataset) -> str:
     return digest.hexdigest()
 
 
-def _version() -> str:
-    return getattr(mlgraph, "__version__", "(not installed)")  # a clone that is only on the path has none
-
-
 def _finished(out: Path, expected: Callable[[int, float], dict[str, Any]]) -> dict[Key, Run]:
     """Read the finished runs in a folder; raise a `Failure` if one was not trained by the `expected` recipe."""
     runs: dict[Key, Run] = {}
@@ -180,9 +177,9 @@ def _finished(out: Path, expected: Callable[[int, float], dict[str, Any]]) -> di
             key = recipe["seed"], recipe["sparsity"]
             first = paths.setdefault(key, path)
             version = run.get("version", "(version not recorded)")
-            if version != _version():
+            if version != version_here():
                 raise Failure(
-                    f"argument --out: {path} was trained by mlgraph {version}, but this is mlgraph {_version()}; "
+                    f"argument --out: {path} was trained by mlgraph {version}, but this is mlgraph {version_here()}; "
                     f"{OTHER_OUT}, or remove the runs of the other version to train them again"
                 )
             wanted = json.loads(json.dumps(expected(*key)))
@@ -375,8 +372,8 @@ def _train(
     """Train a network in a worker; return the run, or why this worker cannot do any."""
     if parent is not None and parent != os.getpid():
         _end_with(parent)
-    if version != _version():
-        return f"{socket.gethostname()}: has mlgraph {_version()}, not {version}; install the same version there"
+    if version != version_here():
+        return f"{socket.gethostname()}: has mlgraph {version_here()}, not {version}; install the same version there"
     try:
         data = _data(folder, digest)
     except DataError as error:
