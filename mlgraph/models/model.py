@@ -985,7 +985,7 @@ class Model(Freezable, Declared):
         standardize : bool
             Read each column of `x` as (x - mean) / std, with mean and standard deviation of these
             data, and keep that as the model's `scaling`. A model that has such a scaling keeps its
-            own.
+            own; one that has another scaling is refused.
         sample_weight : array_like, shape (examples,), optional
             Numbers of at least 0, not all 0, by which the losses of the examples are multiplied. The
             loss of a batch is still divided by its number of examples, as in Keras: weights of 2 act

@@ -170,7 +170,7 @@ class ScheduleRunner:
     ) -> None:
         if not isinstance(schedule, Schedule):
             got = f"the class {schedule.__name__}" if isinstance(schedule, type) else type(schedule).__name__
-            raise TypeError(f"sparsify: expected a mlgraph.Schedule or None, got {got}")
+            raise TypeError(f"sparsify: expected a mlgraph.Schedule, such as GradualPruning(0.9), or None, got {got}")
         missing = [field.name for field in fields(schedule) if not hasattr(schedule, field.name)]
         if missing:
             raise TypeError(

@@ -92,7 +92,8 @@ def scale_to_blame(examples: Examples, objective: Objective) -> str:
     if len(order):
         columns = ", ".join(f"{i} (about {size[i]:.3g})" for i in order[:3]) + ", ..." * (len(order) > 3)
         plural = "s" * (len(order) > 1)
-        return f"the numbers in column{plural} {columns} of {examples.what} are large: fit with standardize=True"
+        where = f"column{plural} {columns} of {examples.what}"
+        return f"the numbers in {where} are large: fit a new network with standardize=True"
     size = root_mean_square(objective.target)
     if (size > WIDE).any():
         return f"the targets are large (about {size.max():.3g}): divide them by that"

@@ -167,6 +167,11 @@ def _scaling_for(model: Model, data: Data, standardize: bool, *, targets_in_x: b
     """The scaling to train with."""
     if not standardize or isinstance(model.scaling, Standardization):
         return scaling_for(model, data)
+    if model.scaling is not None:
+        raise ValueError(
+            f"standardize: expected False, because the model reads its data as {model.scaling!r}, which its weights "
+            "may suit; assign None to its scaling to decide anew"
+        )
     if targets_in_x and model.loss == "node":
         raise ValueError("standardize: expected the targets as y, got them as columns of x, which would be scaled, too")
     if data.array.ndim != 2:

@@ -152,6 +152,19 @@ def test_standardize():
     assert net.scaling[0].tolist() == mean.tolist()
 
 
+@pytest.mark.parametrize("scaling", ["bytes", "unscaled"])
+def test_standardize_replaces_no_scaling_that_weights_suit(scaling):
+    net = table_network()
+    net.scaling = scaling
+    before = bits(net)
+    with pytest.raises(ValueError, match=f"^standardize: .* as '{scaling}', .*; assign None to its scaling"):
+        net.fit(TABLE, CLASSES, standardize=True)
+    assert (bits(net), net.scaling) == (before, scaling)
+    net.scaling = None
+    net.fit(TABLE, CLASSES, epochs=1, standardize=True)
+    assert net.scaling[0].shape == (TABLE.shape[1],)
+
+
 def test_standardize_reads_bytes_as_numbers_and_keeps_constant_columns_finite():
     net = fitted(np.c_[X[:, :11], np.full(len(X), 7, np.uint8)], standardize=True)
     assert net.scaling.std[11] == 1 and net.scaling.mean[11] == 7

@@ -232,8 +232,8 @@ def test_arguments_are_checked(attempt, message):
 @pytest.mark.parametrize(
     ("schedule", "message"),
     [
-        (SET, r"sparsify: expected a mlgraph.Schedule or None, got the class SET$"),
-        (0.5, "sparsify: expected a mlgraph.Schedule or None, got float"),
+        (SET, r"sparsify: expected a mlgraph.Schedule, such as GradualPruning\(0.9\), or None, got the class SET$"),
+        (0.5, r"sparsify: expected a mlgraph.Schedule, such as GradualPruning\(0.9\), or None, got float"),
         (Bare(), "sparsify: Bare has no sparsity; make it a @dataclass"),
         # The fewest edges: one for each output, and one into a neuron of each layer that all outputs share.
         (GradualPruning(0.992), r"sparsity: paths to all outputs need at least 11 edges, but \d"),

@@ -62,7 +62,7 @@ def test_labels_for_outputs_without_softmax():
             WIDE,
             (3, "softmax"),
             LABELS,
-            r"columns 3 \(about .*\), 1 \(about .*\) of x are large: fit with standardize=True",
+            r"columns 3 \(about .*\), 1 \(about .*\) of x are large: fit a new network with standardize=True",
         ),
         (X, (1,), 1000 * X[:, 0], r"the targets are large \(about .*\): divide them"),
         (3 * X, (1,), 3 * X[:, 0], "a lower learning rate may help"),
