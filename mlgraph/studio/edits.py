@@ -51,7 +51,8 @@ def edit(session: Session, given: Any) -> None:
     if missing or unknown:
         expected = ", ".join([*needs, *(f"[{n}]" for n in takes)]) or "no other fields"
         raise ValueError(f"edit {given['edit']}: expected {expected}; got {', '.join(sorted(fields)) or 'none'}")
-    kind.apply(session, **fields)
+    with session.lock:  # so that the nodes it finds are those of the network that it edits
+        kind.apply(session, **fields)
 
 
 def _number(what: str, value: Any) -> float:

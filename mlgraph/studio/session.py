@@ -1,8 +1,9 @@
 """One network, its data and its run: what all windows of a studio share.
 
 Locks are acquired in this order: that of the session, that of the graph, then one of the run or of its
-curve, never two of these. The training thread never acquires that of the session, so a thread that holds it
-may wait until training ends. A thread that holds the lock of the graph must not.
+curve, never two of these, and never those of two graphs that other threads use. The training thread never
+acquires that of the session, so a thread that holds it may wait until training ends. A thread that holds the
+lock of the graph must not. The network is replaced with both, so it stays for whoever holds either (`looking`).
 """
 
 from __future__ import annotations
@@ -104,8 +105,9 @@ class Session:
                 old.end()
                 self._options = old.options
                 self._keep(self.model)
-            self.model, self.data, self.initial = model, data, initial
-            self._begin()
+            with self.model.graph.lock:
+                self.model, self.data, self.initial = model, data, initial
+                self._begin()
 
     def reset(self) -> None:
         """Back to the start: the network as it was when the session began, or before the first step."""
@@ -114,8 +116,9 @@ class Session:
             self.run.end()
             self._options = self.run.options
             self._keep(copy.deepcopy(self.model))
-            self._become(copy.deepcopy(self.initial))
-            self._begin()
+            with self.model.graph.lock:
+                self._become(copy.deepcopy(self.initial))
+                self._begin()
 
     def back(self) -> None:
         """The network before the last `replace` or `reset` again, with its data and its curve."""
@@ -127,12 +130,13 @@ class Session:
             self.run.end()
             same = kept.owner is self.model
             self._keep(copy.deepcopy(self.model) if same else self.model)
-            if same:
-                self._become(kept.model)
-            else:
-                self.model = kept.model
-            self.initial, self.data, self._options = kept.initial, kept.data, kept.run.options
-            self._begin()
+            with self.model.graph.lock:
+                if same:
+                    self._become(kept.model)
+                else:
+                    self.model = kept.model
+                self.initial, self.data, self._options = kept.initial, kept.data, kept.run.options
+                self._begin()
             self.run.go_on_from(kept.run.curve, kept.run.epoch_curve, kept.run.epochs, kept.run.examples)
 
     def _keep(self, model: Model) -> None:
@@ -144,11 +148,10 @@ class Session:
         if type(model) is not type(self.model) or len(model.layers) != len(self.model.layers):
             self.model = model
             return
-        with self.model.graph.lock:
-            self.model.become(model)
-            for mine, theirs in zip(self.model.layers, model.layers, strict=True):
-                mine.dropout, mine.weight_dropout = theirs.dropout, theirs.weight_dropout
-            self.model.history = model.history
+        self.model.become(model)
+        for mine, theirs in zip(self.model.layers, model.layers, strict=True):
+            mine.dropout, mine.weight_dropout = theirs.dropout, theirs.weight_dropout
+        self.model.history = model.history
 
     def _begin(self) -> None:
         before: Run | None = getattr(self, "run", None)
@@ -164,6 +167,19 @@ class Session:
         self._tested: tuple[dict[str, float], tuple[Any, ...], float] = {}, (), 0.0
         self.last_edit: dict[str, Any] | None = None
         self._scheduled: dict[str, Any] | None = None  # the last edit while a schedule makes it
+
+    @contextmanager
+    def looking(self) -> Iterator[None]:
+        """Hold the lock of the graph during a block, in which the network, the data and the run stay the same ones.
+
+        The block must not acquire the lock of the session.
+        """
+        while True:
+            model = self.model
+            with model.graph.lock:
+                if model is self.model:  # else another came while this thread waited
+                    yield
+                    return
 
     def schedule(self, what: str | None, epochs: int = 0) -> None:
         """From now on, what the run edits is one edit of this name; None: no longer."""

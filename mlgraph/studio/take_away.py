@@ -28,8 +28,9 @@ FILES = {
 def file(session: Session, name: str) -> bytes:
     """The content of one of `FILES`."""
     if name == "model.c":
-        model = network(session)
-        comment = how_to_use(model, session.data).replace("*/", "* /")
+        with session.lock:
+            model, data = network(session), session.data
+        comment = how_to_use(model, data).replace("*/", "* /")
         return f"/* {comment} */\n{model.graph.compile(model.outputs).to_c('network')}".encode()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / name

@@ -14,8 +14,10 @@ from mlgraph.graph.graph import Graph
 from mlgraph.graph.ops import INPUT, NEURON
 from mlgraph.graph.topology import topological
 from mlgraph.graph.views import Neuron, Node, name_of
+from mlgraph.models.model import Model
 from mlgraph.models.network import Network
 from mlgraph.pictures.portrait import neuron_portraits
+from mlgraph.studio.data import Data
 from mlgraph.studio.session import SAMPLE, Session, finite, json_ready
 
 MOST_EDGES = 200_000
@@ -37,9 +39,9 @@ def network(session: Session) -> dict[str, Any]:
         edges : source, target and weight of each edge that no layer's `weights` have: for graphs
             without layers all, else those that jump. None if they are very many.
     """
-    model, data = session.model, session.data
-    graph = model.graph
-    with graph.lock:
+    with session.looking():
+        model, data = session.model, session.data
+        graph = model.graph
         alive = graph.alive()
         status = statuses(session)
         if model.layers:
@@ -155,8 +157,7 @@ def weights(session: Session, number: Any) -> tuple[dict[str, Any], bytes]:
     bytes
         int8 of shape (neurons, sources); times its scale / 127 it is a weight. -128 is no edge.
     """
-    graph = session.model.graph
-    with graph.lock:
+    with session.looking():
         layer = session.layer(number)
         matrix, mask = np.asarray(layer.weights), np.asarray(layer.mask)
         version, step = session.version, session.run.steps
@@ -170,9 +171,8 @@ def weights(session: Session, number: Any) -> tuple[dict[str, Any], bytes]:
 
 def neuron(session: Session, given: Any) -> dict[str, Any]:
     """One neuron: its parameters and edges, its values, what excites it, and what its absence costs."""
-    model, data = session.model, session.data
-    graph = model.graph
-    with graph.lock:
+    with session.looking():
+        model, data = session.model, session.data
         node = session.node(given)
         found = _place(session, node)
         found["alive"] = bool(node.alive)
@@ -275,18 +275,19 @@ def _example(session: Session, index: int, value: float | None = None) -> dict[s
 
 def examples(session: Session, first: int, count: int, wrong: bool = False) -> dict[str, Any]:
     """Test examples with what the network says of them."""
-    data, model = session.data, session.model
-    count = max(0, min(count, 100))
-    n = len(data.test_x)
-    at = np.arange(n)
-    if wrong and data.classes:
-        at = np.flatnonzero(model.predict(data.test_x).ravel() != data.test_y.ravel())
-    chosen = at[first : first + count]
-    if not len(chosen):
-        return {"of": len(at), "examples": []}
-    said = model.predict(data.test_x[chosen])
-    found = [{**_example(session, int(i)), "says": _answer(session, said[k])} for k, i in enumerate(chosen)]
-    return {"of": len(at), "examples": found}
+    with session.looking():
+        data, model = session.data, session.model
+        count = max(0, min(count, 100))
+        n = len(data.test_x)
+        at = np.arange(n)
+        if wrong and data.classes:
+            at = np.flatnonzero(model.predict(data.test_x).ravel() != data.test_y.ravel())
+        chosen = at[first : first + count]
+        if not len(chosen):
+            return {"of": len(at), "examples": []}
+        said = model.predict(data.test_x[chosen])
+        found = [{**_example(session, int(i)), "says": _answer(session, said[k])} for k, i in enumerate(chosen)]
+        return {"of": len(at), "examples": found}
 
 
 def _answer(session: Session, said: Any) -> Any:
@@ -311,36 +312,11 @@ def example(session: Session, given: Any) -> dict[str, Any]:
         values : by id. adjoints : derivative of the loss by id, and `pixel_adjoints` with respect to
         each input. answer : the class, or numbers. probabilities : one for each class, or None.
     """
-    model, data = session.model, session.data
-    if not isinstance(given, dict) or not set(given) <= {"index", "x", "label", "patch"}:
-        raise ValueError("example: expected index or x, and perhaps label and patch")
-    if ("index" in given) == ("x" in given):
-        raise ValueError("example: expected either index or x")
-    if "index" in given:
-        index = given["index"]
-        if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < len(data.test_x):
-            raise ValueError(f"index: expected 0 to {len(data.test_x) - 1}, got {shown(index)}")
-        row = data.test_x[index : index + 1]
-    else:
-        x = given["x"]
-        if not isinstance(x, list) or len(x) != data.x.shape[1] or not all(_is_number(v) for v in x):
-            raise ValueError(f"x: expected a list of {data.x.shape[1]} numbers")
-        row = np.array([x], np.float32)
-        if data.x.dtype == np.uint8:
-            row = np.clip(np.round(row), 0, 255).astype(np.uint8)
-    patch = given.get("patch") or {}
-    if not isinstance(patch, dict) or len(patch) > 100 or not all(_is_number(v) for v in patch.values()):
-        raise ValueError("patch: expected an object of at most 100 ids with numbers")
-    if patch:
-        model = copy.deepcopy(model)
-        with model.graph.one_edit(parameters=True):
-            for key, value in patch.items():
-                node = model.graph[int(key)] if key.isdigit() and int(key) < len(model.graph) else None
-                if not isinstance(node, Neuron) or not node.alive:
-                    raise ValueError(f"patch: {key} is no live neuron")
-                node.activation, node.weights, node.bias = "identity", np.zeros(len(node.weights)), float(value)
-    label = given.get("label")
-    with model.graph.lock:
+    with session.looking():
+        data = session.data
+        row = _row_of(given, data)
+        model = _patched(session.model, given.get("patch") or {})
+        label = given.get("label")
         traced = model.trace(row, None)
         found: dict[str, Any] = {"values": dict(zip(traced.nodes.tolist(), json_ready(traced.values[0]), strict=True))}
         said = model.predict(row)[0]
@@ -360,26 +336,60 @@ def example(session: Session, given: Any) -> dict[str, Any]:
             )
             inputs = model.trace(row, target, model.graph.inputs[: data.x.shape[1]])
             found["input_adjoints"] = json_ready(inputs.adjoints[0])  # type: ignore[index]
-    if data.image:
-        found["pixels"] = pixels(session, row[0])
-    found["x"] = json_ready(row[0]) if row.shape[1] <= MOST_PIXELS else None
-    return found
+        if data.image:
+            found["pixels"] = pixels(session, row[0])
+        found["x"] = json_ready(row[0]) if row.shape[1] <= MOST_PIXELS else None
+        return found
+
+
+def _row_of(given: Any, data: Data) -> npt.NDArray[Any]:
+    """The example that a page asks for, of shape (1, columns)."""
+    if not isinstance(given, dict) or not set(given) <= {"index", "x", "label", "patch"}:
+        raise ValueError("example: expected index or x, and perhaps label and patch")
+    if ("index" in given) == ("x" in given):
+        raise ValueError("example: expected either index or x")
+    if "index" in given:
+        index = given["index"]
+        if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < len(data.test_x):
+            raise ValueError(f"index: expected 0 to {len(data.test_x) - 1}, got {shown(index)}")
+        return data.test_x[index : index + 1]
+    x = given["x"]
+    if not isinstance(x, list) or len(x) != data.x.shape[1] or not all(_is_number(v) for v in x):
+        raise ValueError(f"x: expected a list of {data.x.shape[1]} numbers")
+    row = np.array([x], np.float32)
+    return np.clip(np.round(row), 0, 255).astype(np.uint8) if data.x.dtype == np.uint8 else row
+
+
+def _patched(model: Model, patch: Any) -> Model:
+    """The model; or a copy in which neurons, given by their ids, have constant values."""
+    if not isinstance(patch, dict) or len(patch) > 100 or not all(_is_number(v) for v in patch.values()):
+        raise ValueError("patch: expected an object of at most 100 ids with numbers")
+    if not patch:
+        return model
+    model = copy.deepcopy(model)
+    with model.graph.one_edit(parameters=True):
+        for key, value in patch.items():
+            node = model.graph[int(key)] if key.isdigit() and int(key) < len(model.graph) else None
+            if not isinstance(node, Neuron) or not node.alive:
+                raise ValueError(f"patch: {key} is no live neuron")
+            node.activation, node.weights, node.bias = "identity", np.zeros(len(node.weights)), float(value)
+    return model
 
 
 def plane(session: Session, nodes: list[Any], side: int) -> tuple[dict[str, Any], bytes]:
     """Values of nodes over the plane of two inputs: int8 of shape (nodes, side, side), rows from the top."""
-    data = session.data
-    if not data.is_plane:
-        raise ValueError("plane: the data do not have two columns")
-    side = max(4, min(side, 128))
-    low, high = data.x.min(0).astype(float), data.x.max(0).astype(float)
-    margin = 0.15 * (high - low)
-    low, high = low - margin, high + margin
-    xs, ys = np.linspace(low[0], high[0], side), np.linspace(high[1], low[1], side)
-    points = np.column_stack([np.tile(xs, side), np.repeat(ys, side)]).astype(np.float32)
-    ids = [session.node(n).id for n in nodes[:400]]
-    graph = session.model.graph
-    with graph.lock:
+    with session.looking():
+        data = session.data
+        if not data.is_plane:
+            raise ValueError("plane: the data do not have two columns")
+        side = max(4, min(side, 128))
+        low, high = data.x.min(0).astype(float), data.x.max(0).astype(float)
+        margin = 0.15 * (high - low)
+        low, high = low - margin, high + margin
+        xs, ys = np.linspace(low[0], high[0], side), np.linspace(high[1], low[1], side)
+        points = np.column_stack([np.tile(xs, side), np.repeat(ys, side)]).astype(np.float32)
+        ids = [session.node(n).id for n in nodes[:400]]
+        graph = session.model.graph
         alive = graph.alive()
         live = [i for i in ids if alive[i] and graph._code[i] != INPUT]
         values = np.zeros((len(ids), len(points)), np.float32)
@@ -390,16 +400,16 @@ def plane(session: Session, nodes: list[Any], side: int) -> tuple[dict[str, Any]
         for k, i in enumerate(ids):
             if graph._code[i] == INPUT:
                 values[k] = points[:, int(graph.records[i])]
-    most = np.abs(values).max(axis=1, initial=0)
-    scale = np.where(most > 0, most, 1)
-    header = {
-        "nodes": ids,
-        "side": side,
-        "x": [float(low[0]), float(high[0])],
-        "y": [float(low[1]), float(high[1])],
-        "scales": json_ready(scale),
-    }
-    return header, np.round(values / scale[:, None] * 127).astype(np.int8).tobytes()
+        most = np.abs(values).max(axis=1, initial=0)
+        scale = np.where(most > 0, most, 1)
+        header = {
+            "nodes": ids,
+            "side": side,
+            "x": [float(low[0]), float(high[0])],
+            "y": [float(low[1]), float(high[1])],
+            "scales": json_ready(scale),
+        }
+        return header, np.round(values / scale[:, None] * 127).astype(np.int8).tobytes()
 
 
 def points(session: Session) -> dict[str, Any]:

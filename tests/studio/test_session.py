@@ -15,11 +15,14 @@ from studios import (
     image_session,
     neurons_of,
     plane_session,
+    strict,
     studio_threads,
     wait_for,
 )
 
+from mlgraph.models.model import Model
 from mlgraph.sparsity.gradual_pruning import GradualPruning
+from mlgraph.studio.session import Session
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # of prune, and of runs that diverge
 
@@ -306,6 +309,44 @@ def test_many_threads_at_once_end(kind):
     closing.start()
     closing.join(20)
     assert not closing.is_alive() and not studio_threads()
+
+
+@pytest.mark.parametrize(("owner", "name"), [(Model, "inspect"), (Session, "node")])
+def test_a_network_stays_while_a_request_uses_it(monkeypatch, owner, name):
+    """Another one comes after the request, which neither mixes the two nor waits for the other's lock."""
+    session, found, goes_on = dag_session(), threading.Event(), threading.Event()
+    usual, answers = getattr(owner, name), []
+
+    def slow(*args, **options):
+        result = usual(*args, **options)
+        found.set()
+        assert goes_on.wait(20)
+        return result
+
+    monkeypatch.setattr(owner, name, slow)
+
+    def ask(method, path, **body):
+        answers.append(client.request(method, path, json=body))
+
+    with client_of(session) as client:
+        model, n_edges = session.model, session.model.n_edges
+        node = next(neuron.id for neuron in neurons_of(model) if neuron.alive and neuron not in model.outputs)
+        asks = ("GET", "/api/network") if owner is Model else ("POST", "/api/edit")
+        fields = {} if owner is Model else {"edit": "cut-neuron", "node": node}
+        threads = [threading.Thread(target=ask, args=asks, kwargs=fields, daemon=True)]
+        threads[0].start()
+        assert found.wait(20)
+        threads.append(threading.Thread(target=ask, args=("POST", "/api/new"), kwargs={"data": "xor"}, daemon=True))
+        threads[1].start()
+        threads[1].join(0.3)
+        assert session.model is model
+        goes_on.set()
+        for thread in threads:
+            thread.join(20)
+        assert [answer.status_code for answer in answers] == [200, 200] and session.model is not model
+        assert (model.n_edges < n_edges) == (owner is Session)
+        if owner is Model:
+            assert str(node) in strict(answers[0].content)["neurons"]
 
 
 def test_a_page_waits_for_few_kernel_calls(client):
