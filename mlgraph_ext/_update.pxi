@@ -75,11 +75,23 @@ cdef extern from *:
         ivec is = *(const vec *)frozen != 0;
         return (vec)(((ivec)then & is) | ((ivec)otherwise & ~is));
     }
+    static inline vec decayed(vec frozen, float share, vec w) {
+        ivec moves = (frozen == 0) & (w - w == 0);
+        return (vec)(((ivec)multiply_add(-w, splat(share), w) & moves) | ((ivec)w & ~moves));
+    }
     /* Weight decay: each weight loses the fraction `share` of itself unless it is frozen or not finite. `frozen` may be NULL.
        A separate pass costs 1 to 4 % of an epoch, and nothing without decay. */
     static void decay_weights(const float *frozen, float share, int64_t n, float *w) {
-        if (frozen) for (int64_t i = 0; i < n; i++) w[i] = frozen[i] == 0 && w[i] - w[i] == 0 ? w[i] - share * w[i] : w[i];
-        else for (int64_t i = 0; i < n; i++) w[i] -= w[i] - w[i] == 0 ? share * w[i] : 0;
+        int64_t i = 0;
+        for (; i + VEC_WIDTH <= n; i += VEC_WIDTH)
+            *(vec *)(w + i) = decayed(frozen ? *(const vec *)(frozen + i) : (vec){0}, share, *(vec *)(w + i));
+        if (i < n) {
+            vec some = {0}, some_frozen = {0};
+            memcpy(&some, w + i, (n - i) * sizeof(float));
+            if (frozen) memcpy(&some_frozen, frozen + i, (n - i) * sizeof(float));
+            some = decayed(some_frozen, share, some);
+            memcpy(w + i, &some, (n - i) * sizeof(float));
+        }
     }
     """
     vec where_frozen(const float*, vec, vec) noexcept nogil
