@@ -1,6 +1,6 @@
 """At home among others: models from and for other libraries.
 
-Each file has the functions of one library, which it imports when one is called; `layers` is what
+Each file has functions for one library, which it imports when one is called; `layers` is what
 those libraries share that know layers alone. What the other side cannot express is an error that
 names it.
 """
@@ -9,7 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mlgraph.exchange.neat import from_neat as from_neat, to_neat as to_neat, update_genome as update_genome
+    from mlgraph.exchange.neat import from_neat as from_neat, update_genome as update_genome
+    from mlgraph.exchange.neat_writer import to_neat as to_neat
     from mlgraph.exchange.networkx import from_networkx as from_networkx, to_networkx as to_networkx
     from mlgraph.exchange.onnx import to_onnx as to_onnx
     from mlgraph.exchange.onnx_reader import from_onnx as from_onnx
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 
 # Each file is imported when one of its functions is first used.
 _MODULES = {
-    "neat": "from_neat to_neat update_genome",
+    "neat": "from_neat update_genome",
+    "neat_writer": "to_neat",
     "networkx": "from_networkx to_networkx",
     "onnx": "to_onnx",
     "onnx_reader": "from_onnx",

@@ -1,4 +1,4 @@
-"""neat-python: genomes as models, and models as the JSON of networks that neat-python 2 writes.
+"""neat-python: genomes, and the JSON of networks that neat-python 2 writes, as models.
 
 A node of NEAT computes ``activation(bias + response * aggregation(weight * source, ...))``. It becomes one
 neuron if it sums, or takes the mean of, its terms and has an activation of neurons; other functions are
@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache, reduce
-from itertools import count, islice
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -22,11 +21,10 @@ from mlgraph.graph import functions as f
 from mlgraph.graph.arrays import bias_places
 from mlgraph.graph.draft import Draft
 from mlgraph.graph.graph import Graph
-from mlgraph.graph.ops import CONSTANT, NEURON, OPS, PARAMETER, is_operation
+from mlgraph.graph.ops import CONSTANT, NEURON, OPS
 from mlgraph.graph.topology import CycleError, cycle_text
-from mlgraph.graph.views import Neuron, Node, described
+from mlgraph.graph.views import Node
 from mlgraph.models.model import Model
-from mlgraph.models.scaling import Standardization
 
 if TYPE_CHECKING:
     import neat
@@ -78,9 +76,6 @@ ACTIVATIONS = {
     "cube": Activation(1.0, applied=lambda z: z * z * z),
 }
 
-OF_NEURONS = {row.neuron: name for name, row in ACTIVATIONS.items() if row.applied is None}
-"""The activation of NEAT for each of those of neurons that it has."""
-
 
 def _maxabs(a: Node, b: Node) -> Node:
     return f.where(abs(b) - abs(a), b, a)  # of equal ones the first
@@ -115,7 +110,7 @@ OF_NOTHING = {"product": 1.0}
 """The aggregation of no terms, where that is not 0."""
 
 
-class _Gene(NamedTuple):
+class Gene(NamedTuple):
     """A node of NEAT with its enabled connections."""
 
     activation: str
@@ -136,7 +131,7 @@ class _Gene(NamedTuple):
 class _Plan(NamedTuple):
     """The nodes that the outputs need, sources first, and the graph of them."""
 
-    genes: dict[int, _Gene]
+    genes: dict[int, Gene]
     draft: Draft
     outputs: list[int]
 
@@ -257,46 +252,10 @@ def update_genome(genome: neat.DefaultGenome, config: neat.Config, model: Model)
         setattr(gene, name, value)
 
 
-def to_neat(model: Model, *, metadata: Mapping[str, Any] | None = None) -> str:
-    """Write a model as the JSON that neat-python 2 exports of a feed-forward network, which `from_neat` reads.
-
-    Parameters
-    ----------
-    model : Model
-        Of neurons with the activations identity, relu, elu, sigmoid or tanh, and of the functions that
-        `from_neat` makes of those of neat-python. With a cross-entropy, its outputs are logits.
-    metadata : mapping, optional
-        Entries of the object `metadata`, such as the fitness.
-
-    Returns
-    -------
-    str
-        JSON. Inputs have the keys -1, -2, ... and outputs 0, 1, ...; other nodes have their names as keys
-        if these are such numbers. If the model scales its data, a node for each input does.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If the model is none, has no outputs, or has a node that NEAT cannot express; the message names it.
-
-    Examples
-    --------
-    >>> net = mlgraph.Network(2, seed=0)
-    >>> hidden, output = net.add_layer(2, "tanh"), net.add_layer(1)
-    >>> text = mlgraph.exchange.to_neat(net)
-    >>> mlgraph.exchange.from_neat(text)
-    <Model of 2 inputs, 1 output, 6 edges: squared_error>
-    """
-    if not isinstance(model, Model):
-        raise TypeError(f"to_neat: expected a Model, got {type(model).__name__}")
-    with model.require_outputs():
-        return json.dumps(_network(model, dict(metadata or {})), indent=2)
-
-
 # --- reading --------------------------------------------------------------------------------------
 
 
-def _read_genome(genome: Any, config: Any, what: str) -> tuple[list[int], list[int], Callable[[int], _Gene], Any]:
+def _read_genome(genome: Any, config: Any, what: str) -> tuple[list[int], list[int], Callable[[int], Gene], Any]:
     """The keys of inputs and outputs, a function that gives the node of a key, and the keys of nodes."""
     try:
         import neat
@@ -314,7 +273,7 @@ def _read_genome(genome: Any, config: Any, what: str) -> tuple[list[int], list[i
 
     known: set[tuple[str, str]] = set()
 
-    def gene(key: int) -> _Gene:
+    def gene(key: int) -> Gene:
         node, into = nodes[key], links.get(key, ())
         functions = activation, aggregation = node.activation, node.aggregation
         if functions not in known:
@@ -325,7 +284,7 @@ def _read_genome(genome: Any, config: Any, what: str) -> tuple[list[int], list[i
             raise ValueError(
                 f"node {key}: no enabled connection leads to it; neat-python before 1.1 does not compute such nodes"
             )
-        return _Gene(activation, aggregation, node.bias, node.response, into)
+        return Gene(activation, aggregation, node.bias, node.response, into)
 
     return settings.input_keys, settings.output_keys, gene, nodes
 
@@ -347,7 +306,7 @@ def _check_builtin(defined: Any, known: Mapping[str, Any], kind: str, name: str,
         )
 
 
-def _read_json(text: str | Mapping[str, Any]) -> tuple[list[int], list[int], Callable[[int], _Gene], Any]:
+def _read_json(text: str | Mapping[str, Any]) -> tuple[list[int], list[int], Callable[[int], Gene], Any]:
     """As `_read_genome`, of the JSON of a network."""
     try:
         data = json.loads(text) if isinstance(text, str) else text
@@ -387,7 +346,7 @@ def _read_json(text: str | Mapping[str, Any]) -> tuple[list[int], list[int], Cal
             raise ValueError(f"nodes: element {i}: there are two nodes with the id {key}")
         nodes[key] = node
 
-    def gene(key: int) -> _Gene:
+    def gene(key: int) -> Gene:
         node, here = nodes[key], f"node {key}"
         names: list[str] = []
         for what, known, default in (("activation", ACTIVATIONS, "identity"), ("aggregation", AGGREGATIONS, "sum")):
@@ -399,7 +358,7 @@ def _read_json(text: str | Mapping[str, Any]) -> tuple[list[int], list[int], Cal
         bias, response = (
             number(f"{here}: {what}", node.get(what, default)) for what, default in (("bias", 0.0), ("response", 1.0))
         )
-        return _Gene(names[0], names[1], bias, response, links.get(key, ()))
+        return Gene(names[0], names[1], bias, response, links.get(key, ()))
 
     return inputs, outputs, gene, nodes
 
@@ -412,9 +371,9 @@ def _entry(data: Any, name: str, where: str, kind: type) -> Any:
     return value
 
 
-def _plan(inputs: list[int], outputs: list[int], gene: Callable[[int], _Gene], nodes: Iterable[int]) -> _Plan:
+def _plan(inputs: list[int], outputs: list[int], gene: Callable[[int], Gene], nodes: Iterable[int]) -> _Plan:
     """The graph of the nodes that the outputs need; a ValueError if float32 cannot hold a number of theirs."""
-    genes = _sorted(inputs, outputs, gene, nodes)
+    genes = sorted_genes(inputs, outputs, gene, nodes)
     draft = Draft(len(inputs))
     made = {key: i for i, key in enumerate(inputs)}
     for key, of_key in genes.items():
@@ -429,7 +388,7 @@ def _plan(inputs: list[int], outputs: list[int], gene: Callable[[int], _Gene], n
     return _Plan(genes, draft, [made[key] for key in outputs])
 
 
-def _places(genes: Mapping[int, _Gene]) -> Iterator[tuple[str, float, str]]:
+def _places(genes: Mapping[int, Gene]) -> Iterator[tuple[str, float, str]]:
     """Of each parameter of the graph: what it is in the genome, its number there, and what multiplies that."""
     for key, gene in genes.items():
         factor = f"the {ACTIVATIONS[gene.activation].scale:.3g} of {gene.activation}"
@@ -452,12 +411,12 @@ def _check_outputs(plan: _Plan, loss: str | None) -> None:
             )
 
 
-def _sorted(
-    inputs: list[int], outputs: list[int], gene: Callable[[int], _Gene], nodes: Iterable[int]
-) -> dict[int, _Gene]:
+def sorted_genes(
+    inputs: list[int], outputs: list[int], gene: Callable[[int], Gene], nodes: Iterable[int]
+) -> dict[int, Gene]:
     """The nodes that the outputs need, sources first."""
-    done: dict[int, _Gene] = {}
-    path: dict[int, _Gene] = {}  # from an output to the node whose sources come next
+    done: dict[int, Gene] = {}
+    path: dict[int, Gene] = {}  # from an output to the node whose sources come next
     known, below = set(inputs), [*reversed(outputs)]  # inputs, and what is done
     while below:
         key = below[-1]
@@ -483,7 +442,7 @@ def _sorted(
     return done
 
 
-class _Template(NamedTuple):
+class Template(NamedTuple):
     """Operations on some nodes, numbered from 0: for each a code with its arguments, or the value of a constant."""
 
     steps: list[tuple[int, Sequence[int]] | float]
@@ -492,7 +451,7 @@ class _Template(NamedTuple):
 
 
 @cache
-def _template(table: str, name: str, n: int) -> _Template:
+def template_of(table: str, name: str, n: int) -> Template:
     """The operations that a row of `ACTIVATIONS` or `AGGREGATIONS` makes of n nodes."""
     g = Graph(seed=0)
     made = ACTIVATIONS[name].applied if table == "activation" else AGGREGATIONS[name]
@@ -505,10 +464,10 @@ def _template(table: str, name: str, n: int) -> _Template:
         code, _ = g.code_and_record(i)
         arguments = [number[source] for source in g.sources_of(i).tolist()]
         steps.append(g[i].value if code == CONSTANT else (code, arguments))
-    return _Template(steps, n, number[root])
+    return Template(steps, n, number[root])
 
 
-def _add(draft: Draft, gene: _Gene, made: Mapping[int, int]) -> int:
+def _add(draft: Draft, gene: Gene, made: Mapping[int, int]) -> int:
     """Add a node of NEAT to a draft; returns the id of its value."""
     scale, neuron, applied = ACTIVATIONS[gene.activation]
     divisor, links = gene.divisor, gene.links
@@ -519,15 +478,15 @@ def _add(draft: Draft, gene: _Gene, made: Mapping[int, int]) -> int:
     else:
         terms = [draft.neuron(0, [made[source]], [weight], None) for source, weight in links]
         if terms:
-            sources = [_apply(draft, _template("aggregation", gene.aggregation, len(terms)), terms)]
+            sources = [_apply(draft, template_of("aggregation", gene.aggregation, len(terms)), terms)]
         else:
             sources = [draft.constant(OF_NOTHING.get(gene.aggregation, 0.0))]
         weights = [scale * gene.response]
     node = draft.neuron(OPS[neuron].code, sources, weights, scale * gene.bias)
-    return node if applied is None else _apply(draft, _template("activation", gene.activation, 1), [node])
+    return node if applied is None else _apply(draft, template_of("activation", gene.activation, 1), [node])
 
 
-def _apply(draft: Draft, template: _Template, nodes: Sequence[int]) -> int:
+def _apply(draft: Draft, template: Template, nodes: Sequence[int]) -> int:
     """Add the operations of a template to a draft."""
     made = list(nodes)
     for step in template.steps:
@@ -538,7 +497,7 @@ def _apply(draft: Draft, template: _Template, nodes: Sequence[int]) -> int:
     return made[template.root]
 
 
-# --- writing --------------------------------------------------------------------------------------
+# --- updating -------------------------------------------------------------------------------------
 
 
 def _has_structure(graph: Graph, draft: Draft) -> bool:
@@ -555,7 +514,7 @@ def _has_structure(graph: Graph, draft: Draft) -> bool:
 def _updates(
     genome: neat.DefaultGenome,
     key: int,
-    gene: _Gene,
+    gene: Gene,
     weights: Iterator[tuple[bool, Any]],
     biases: Iterator[tuple[bool, Any]],
 ) -> Iterator[tuple[Any, str, float]]:
@@ -589,181 +548,3 @@ def _updates(
     changed, value = next(biases)
     if changed:
         yield node, "bias", divided("bias", value, scale)
-
-
-class _Reader:
-    """The nodes of a graph as nodes of NEAT, whose links name sources by id."""
-
-    def __init__(self, graph: Graph) -> None:
-        self.graph, self.codes, self.is_live = graph, graph.codes.tolist(), graph.live()
-
-    def gene(self, node: int) -> _Gene:
-        """A node of the graph, with those before it that belong to the same node of NEAT."""
-        if self.codes[node] in (CONSTANT, PARAMETER):
-            return _Gene("identity", "sum", self.graph[node].value, 1.0, [])
-        activation, inner = self._activation(node)
-        aggregation, bias, response, links = self._weighted(inner, is_own=inner == node)
-        scale = ACTIVATIONS[activation].scale
-        if aggregation == "sum":
-            links = [(source, weight / scale) for source, weight in links]
-        else:
-            response /= scale
-        return _Gene(activation, aggregation, bias / scale, response, links)
-
-    def _activation(self, node: int) -> tuple[str, int]:
-        """The activation of a node, and the node that it is applied to."""
-        found = self.graph[node]
-        if isinstance(found, Neuron):
-            if not self.is_live[node]:
-                return "identity", node
-            if found.activation in OF_NEURONS:
-                return OF_NEURONS[found.activation], node
-            kind = f"{found.activation} neuron"
-        else:
-            kind = found.kind
-            for name, activation in ACTIVATIONS.items():
-                if activation.applied is not None:
-                    inner = self._match(_template("activation", name, 1), node)
-                    if inner is not None:
-                        return name, inner[0]
-            if kind in OF_NEURONS:
-                return OF_NEURONS[kind], found.sources[0].id
-            if self._aggregation(node) is not None:
-                return "identity", node
-        raise ValueError(f"to_neat: {described(self.graph, node)}: neat-python has no function for a {kind}")
-
-    def _weighted(self, node: int, is_own: bool) -> tuple[str, float, float, list[Link]]:
-        """Aggregation, bias, response and links of a node before its activation."""
-        found = self.graph[node]
-        if isinstance(found, Neuron) and (is_own or found.activation == "identity"):
-            if not self.is_live[node]:
-                return "sum", 0.0, 1.0, []
-            links = self._links(found)
-            terms = self._aggregation(links[0][0]) if len(links) == 1 else None
-            bias = found.bias or 0.0
-            if terms is not None:
-                return terms[0], bias, links[0][1], terms[1]
-            fixed = [(source, weight) for source, weight in links if self.codes[source] == CONSTANT]
-            bias += sum(weight * self.graph[source].value for source, weight in fixed)
-            return "sum", bias, 1.0, [link for link in links if link not in fixed]
-        aggregation, links = self._aggregation(node) or ("sum", [(node, 1.0)])
-        return aggregation, 0.0, 1.0, links
-
-    def _links(self, neuron: Neuron) -> list[Link]:
-        return list(zip(self.graph.sources_of(neuron.id).tolist(), neuron.weights.tolist(), strict=True))
-
-    def _aggregation(self, node: int) -> tuple[str, list[Link]] | None:
-        """The aggregation that an operation is, and its links; None if it is none."""
-        if not is_operation(self.codes[node]):
-            return None
-        leaves, below, seen = set(), [node], {node}
-        while below:
-            for source in self.graph.sources_of(below.pop()).tolist():
-                if is_operation(self.codes[source]) and source not in seen:
-                    seen.add(source)
-                    below.append(source)
-                elif not is_operation(self.codes[source]) and self.codes[source] != CONSTANT:
-                    leaves.add(source)
-        for name, made in AGGREGATIONS.items():
-            if made is not None and len(leaves) > (2 if name == "median" else 1):
-                terms = self._match(_template("aggregation", name, len(leaves)), node)
-                if terms is not None and set(terms) == leaves:
-                    return name, self._terms(terms)
-        return None
-
-    def _terms(self, terms: list[int]) -> list[Link]:
-        """Links to some nodes; neurons that only multiply by a weight are links themselves."""
-        found = []
-        for term in terms:
-            neuron = self.graph[term]
-            links: list[Link] = []
-            if isinstance(neuron, Neuron) and neuron.activation == "identity" and neuron.bias is None:
-                links = self._links(neuron)
-            found.append(links[0] if len(links) == 1 and self.codes[links[0][0]] != CONSTANT else (term, 1.0))
-        return found if len({source for source, _ in found}) == len(found) else [(term, 1.0) for term in terms]
-
-    def _match(self, template: _Template, node: int) -> list[int] | None:
-        """The nodes that a template was applied to, if `node` is its result."""
-        found: dict[int, int] = {}
-        pairs = [(template.root, node)]
-        while pairs:
-            place, at = pairs.pop()
-            if found.setdefault(place, at) != at:
-                return None
-            if place < template.n:
-                continue
-            step = template.steps[place - template.n]
-            if isinstance(step, float):
-                if self.codes[at] != CONSTANT or self.graph[at].value != step:
-                    return None
-                continue
-            code, arguments = step
-            sources = self.graph.sources_of(at).tolist()
-            if self.codes[at] != code or len(sources) != len(arguments):
-                return None
-            pairs += zip(arguments, sources, strict=True)
-        return [found[i] for i in range(template.n)]
-
-
-def _network(model: Model, metadata: dict[str, Any]) -> dict[str, Any]:
-    """A model as JSON."""
-    graph, outputs = model.graph, model.output_ids
-    inputs, columns = [-1 - i for i in range(graph.n_inputs)], list(graph.input_ids)
-    found = _sorted(columns, outputs, _Reader(graph).gene, range(len(graph)))
-    keys = dict(zip(columns, inputs, strict=True))
-    for i, node in enumerate(outputs):
-        keys.setdefault(node, i)
-    taken = set(range(len(outputs)))
-    for node in found:
-        name = graph.names.get(node, "")
-        if node not in keys and re.fullmatch("0|[1-9][0-9]{0,8}", name) and int(name) not in taken:
-            keys[node] = int(name)
-            taken.add(int(name))
-    fresh = count(max(taken) + 1)
-    genes: dict[int, _Gene] = {}
-    scaling = model.scaling
-    if scaling == "bytes":
-        scaling = Standardization(np.zeros(len(inputs)), np.full(len(inputs), 255.0))
-    if isinstance(scaling, tuple):
-        mean, std = scaling
-        for node, key, m, s in zip(columns, inputs, mean.tolist(), std.tolist(), strict=False):
-            keys[node] = next(fresh)
-            genes[keys[node]] = _Gene("identity", "sum", -m / s, 1.0, [(key, 1 / s)])
-    for node, gene in found.items():
-        key = keys[node] if node in keys else keys.setdefault(node, next(fresh))
-        genes[key] = gene._replace(links=[(keys[source], weight) for source, weight in gene.links])
-    for i, node in enumerate(outputs):
-        if keys[node] != i:  # an input, or a node that is several outputs
-            genes[i] = _Gene("identity", "sum", 0.0, 1.0, [(keys[node], 1.0)])
-    nodes = [_node(key, "output" if key < len(outputs) else "hidden", gene) for key, gene in genes.items()]
-    nodes += [_node(key, "input", _Gene("identity", "none", 0.0, 1.0, ())) for key in inputs]
-    connections = [
-        {"from": source, "to": key, "weight": weight, "enabled": True}
-        for key, gene in genes.items()
-        for source, weight in gene.links
-    ]
-    topology = {
-        "num_inputs": len(inputs),
-        "num_outputs": len(outputs),
-        "input_keys": inputs,
-        "output_keys": list(range(len(outputs))),
-    }
-    return {
-        "format_version": "1.0",
-        "network_type": "feedforward",
-        "metadata": metadata,
-        "topology": topology,
-        "nodes": nodes,
-        "connections": connections,
-    }
-
-
-def _node(key: int, kind: str, gene: _Gene) -> dict[str, Any]:
-    return {
-        "id": key,
-        "type": kind,
-        "activation": {"name": gene.activation, "custom": False},
-        "aggregation": {"name": gene.aggregation, "custom": False},
-        "bias": gene.bias,
-        "response": gene.response,
-    }
