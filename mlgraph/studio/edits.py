@@ -156,7 +156,7 @@ def _prune(session: Session, sparsity: float, by: str = "path") -> None:
     # A slider goes both ways: what it cut before returns first. Moved again before the next step, it cuts anew,
     # so that its place alone decides on the network, and one undo takes all of it back. After steps, what was
     # trained stays, and the next cut is another.
-    with session.lock, graph.lock:
+    with graph.lock:
         session.notice()
         before, n, last = {**session.test(fresh=True), "n_edges": of.n_edges}, 0, session.last_edit
         again = last is not None and last["what"].startswith("sparsity") and last["step"] == session.run.steps

@@ -1,9 +1,11 @@
 """One network, its data and its run: what all windows of a studio share.
 
 Locks are acquired in this order: that of the session, that of the graph, then one of the run or of its
-curve, never two of these, and never those of two graphs that other threads use. The training thread never
-acquires that of the session, so a thread that holds it may wait until training ends. A thread that holds the
-lock of the graph must not. The network is replaced with both, so it stays for whoever holds either (`looking`).
+curve, never two of these. The training thread never acquires that of the session, so a thread that holds it
+may wait until training ends. A thread that holds the lock of the graph must not.
+
+To replace the network, a thread holds the session's lock and those of both graphs, the old one's first. So
+whoever holds the session's lock, or that of the present graph (`looking`), keeps the network in place.
 """
 
 from __future__ import annotations
@@ -105,7 +107,7 @@ class Session:
                 old.end()
                 self._options = old.options
                 self._keep(self.model)
-            with self.model.graph.lock:
+            with self.model.graph.lock, model.graph.lock:
                 self.model, self.data, self.initial = model, data, initial
                 self._begin()
 
@@ -116,8 +118,9 @@ class Session:
             self.run.end()
             self._options = self.run.options
             self._keep(copy.deepcopy(self.model))
-            with self.model.graph.lock:
-                self._become(copy.deepcopy(self.initial))
+            model = copy.deepcopy(self.initial)
+            with self.model.graph.lock, model.graph.lock:
+                self._become(model)
                 self._begin()
 
     def back(self) -> None:
@@ -130,7 +133,7 @@ class Session:
             self.run.end()
             same = kept.owner is self.model
             self._keep(copy.deepcopy(self.model) if same else self.model)
-            with self.model.graph.lock:
+            with self.model.graph.lock, kept.model.graph.lock:
                 if same:
                     self._become(kept.model)
                 else:
@@ -144,7 +147,10 @@ class Session:
         self._kept = Kept(self.model, model, self.initial, self.data, self.run)
 
     def _become(self, model: Model) -> None:
-        """The page's model gets the content of another; the caller's model stays the one that the page shows."""
+        """The page's model gets the content of another; the caller's model stays the one that the page shows.
+
+        The caller holds the locks of both graphs.
+        """
         if type(model) is not type(self.model) or len(model.layers) != len(self.model.layers):
             self.model = model
             return
@@ -170,7 +176,7 @@ class Session:
 
     @contextmanager
     def looking(self) -> Iterator[None]:
-        """Hold the lock of the graph during a block, in which the network, the data and the run stay the same ones.
+        """Hold the lock of the graph; nobody replaces the network, the data or the run during the block.
 
         The block must not acquire the lock of the session.
         """

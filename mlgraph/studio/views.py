@@ -309,7 +309,7 @@ def example(session: Session, given: Any) -> dict[str, Any]:
     Returns
     -------
     dict
-        values : by id. adjoints : derivative of the loss by id, and `pixel_adjoints` with respect to
+        values : by id. adjoints : derivative of the loss by id, and `input_adjoints` with respect to
         each input. answer : the class, or numbers. probabilities : one for each class, or None.
     """
     with session.looking():

@@ -22,6 +22,7 @@ from studios import (
 
 from mlgraph.models.model import Model
 from mlgraph.sparsity.gradual_pruning import GradualPruning
+from mlgraph.studio import take_away
 from mlgraph.studio.session import Session
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # of prune, and of runs that diverge
@@ -311,42 +312,115 @@ def test_many_threads_at_once_end(kind):
     assert not closing.is_alive() and not studio_threads()
 
 
-@pytest.mark.parametrize(("owner", "name"), [(Model, "inspect"), (Session, "node")])
-def test_a_network_stays_while_a_request_uses_it(monkeypatch, owner, name):
-    """Another one comes after the request, which neither mixes the two nor waits for the other's lock."""
-    session, found, goes_on = dag_session(), threading.Event(), threading.Event()
-    usual, answers = getattr(owner, name), {}
+REQUESTS = {
+    "view": (Model, "inspect", "GET", "network"),
+    "edit": (Session, "node", "POST", "edit"),
+    "file": (take_away, "network", "GET", "file/model.c"),
+}
+"""Requests, each with a function that it calls in the midst of its work."""
+REPLACE = {
+    "new": {"path": "new", "data": "xor"},
+    "back": {"path": "run", "do": "back"},
+    "reset": {"path": "run", "do": "reset"},
+}
 
-    def slow(*args, **options):
-        result = usual(*args, **options)
-        found.set()
-        assert goes_on.wait(20)
-        return result
 
-    monkeypatch.setattr(owner, name, slow)
+class Pause:
+    """Stops a function when it has done its work, until `goes_on` is set."""
 
-    def ask(method, path, **body):
-        answers[path] = client.request(method, path, json=body)
+    def __init__(self, monkeypatch, owner, name):
+        usual, self.within, self.goes_on = getattr(owner, name), threading.Event(), threading.Event()
 
+        def slow(*args, **options):
+            result = usual(*args, **options)
+            self.within.set()
+            assert self.goes_on.wait(20)
+            return result
+
+        monkeypatch.setattr(owner, name, slow)
+
+
+class Asked(threading.Thread):
+    """A request in a thread of its own, and its answer."""
+
+    answer = None
+
+    def __init__(self, client, method, path, **body):
+        super().__init__(daemon=True)
+        self._request = client, method, f"/api/{path}", body
+        self.start()
+
+    def run(self):
+        client, method, path, body = self._request
+        self.answer = client.request(method, path, json=body)
+
+
+@pytest.mark.parametrize("command", REPLACE)
+@pytest.mark.parametrize("name", REQUESTS)
+def test_a_network_stays_while_a_request_uses_it(monkeypatch, name, command):
+    """The one that replaces it comes after the request, which neither mixes the two nor waits for the other's lock."""
+    session = dag_session()
+    owner, function, method, path = REQUESTS[name]
     with client_of(session) as client:
-        model, n_edges = session.model, session.model.n_edges
-        node = next(neuron.id for neuron in neurons_of(model) if neuron.alive and neuron not in model.outputs)
-        asks = ("GET", "/api/network") if owner is Model else ("POST", "/api/edit")
-        fields = {} if owner is Model else {"edit": "cut-neuron", "node": node}
-        threads = [threading.Thread(target=ask, args=asks, kwargs=fields, daemon=True)]
-        threads[0].start()
-        assert found.wait(20)
-        threads.append(threading.Thread(target=ask, args=("POST", "/api/new"), kwargs={"data": "xor"}, daemon=True))
-        threads[1].start()
-        threads[1].join(0.3)
-        assert session.model is model
-        goes_on.set()
-        for thread in threads:
-            thread.join(20)
-        assert [answer.status_code for answer in answers.values()] == [200, 200] and session.model is not model
-        assert (model.n_edges < n_edges) == (owner is Session)
-        if owner is Model:
-            assert str(node) in strict(answers["/api/network"].content)["neurons"]
+        if command == "back":
+            client.post("new", data="xor")
+        model, run, n_edges = session.model, session.run, session.model.n_edges
+        output = model.output_ids[0]
+        node = next(n.id for n in neurons_of(model) if n.alive and n.id not in model.output_ids)
+        pause = Pause(monkeypatch, owner, function)
+        first = Asked(client, method, path, **({"edit": "cut-neuron", "node": node} if name == "edit" else {}))
+        assert pause.within.wait(20)
+        second = Asked(client, "POST", **REPLACE[command])
+        second.join(0.3)
+        assert session.run is run and session.model is model
+        pause.goes_on.set()
+        first.join(20)
+        second.join(20)
+        assert first.answer.status_code == second.answer.status_code == 200 and session.run is not run
+        content = first.answer.content
+        if name == "view":
+            assert str(node) in strict(content)["neurons"] and output in strict(content)["outputs"]
+        elif name == "file":
+            assert (b"numbers to predict" in content) == (command != "back")
+        elif command != "reset":
+            assert model.n_edges < n_edges
+
+
+@pytest.mark.parametrize("command", REPLACE)
+def test_nobody_looks_at_a_network_that_is_half_replaced(monkeypatch, command):
+    with client_of(dag_session()) as client:
+        if command == "back":
+            client.post("new", data="xor")
+        pause = Pause(monkeypatch, Session, "_become" if command == "reset" else "_begin")
+        first = Asked(client, "POST", **REPLACE[command])
+        assert pause.within.wait(20)
+        second = Asked(client, "GET", "network")
+        second.join(0.3)
+        assert second.answer is None
+        pause.goes_on.set()
+        first.join(20)
+        second.join(20)
+        version = client.json("state")["version"]
+        assert first.answer.status_code == 200 and strict(second.answer.content)["version"] == version
+
+
+def test_who_waited_for_a_network_that_was_replaced_looks_at_the_next():
+    session, found = dag_session(), []
+    with client_of(session):
+
+        def look():
+            with session.looking():
+                found.append((session.model, session.model.graph.is_locked_here))
+
+        thread = threading.Thread(target=look, daemon=True)
+        with session.model.graph.lock:
+            thread.start()
+            thread.join(0.2)
+            assert not found
+            new = plane_session()
+            session.replace(new.model, new.data)
+        thread.join(20)
+        assert found == [(new.model, True)]
 
 
 def test_a_page_waits_for_few_kernel_calls(client):
