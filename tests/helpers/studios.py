@@ -59,7 +59,7 @@ def dag_session():
 
 
 def overflowing_session():
-    """One neuron, cubed: its values overflow at once."""
+    """One neuron, cubed: its values overflow at once. Without it the rest learns at this rate."""
     rng = np.random.default_rng(0)
     x = rng.uniform(-1, 1, (400, 2)).astype(np.float32)
     g = mlgraph.Graph(seed=0)
@@ -67,7 +67,7 @@ def overflowing_session():
     hidden = [g.add_neuron([a, b], "tanh") for _ in range(4)]
     hidden.append(g.add_neuron([a, b]) ** 3)
     data = sources.arrays(x, 1000 * (x[:, :1] + 0.5 * x[:, 1:]) ** 3)
-    return Session(mlgraph.Model(g, g.add_neuron(hidden)), data, {"learning_rate": 1.0, "optimizer": "sgd"})
+    return Session(mlgraph.Model(g, g.add_neuron(hidden)), data, {"learning_rate": 0.03, "optimizer": "sgd"})
 
 
 SESSIONS = {"image": image_session, "regression": regression_session, "plane": plane_session, "dag": dag_session}

@@ -220,8 +220,10 @@ def test_a_run_that_overflows_names_the_neuron_and_recovers():
         edges = state["n_edges"]
         assert client.run("play", on_nonfinite="disconnect")["failure"] is None
         wait_for(lambda: client.json("state")["n_edges"] < edges)
-        client.run("pause")
-        state = client.json("state")
+        cut_at = run.steps
+        wait_for(lambda: run.steps > cut_at + 200)
+        state = client.run("pause")
+        assert state["status"] == "paused" and state["failure"] is None
         graph = client.session.model.graph
         assert len(state["disconnected"]) == len(run.disconnected) > 0 and state["skipped"] == 0
         assert not any(graph[node].alive for node in run.disconnected)
