@@ -40,7 +40,7 @@ from mlgraph.graph.ops import CONSTANT, INPUT, NEURON, PARAMETER
 from mlgraph.graph.randomness import checked_seed, first_weights, generator_at, new_generator, state_of
 from mlgraph.graph.storage import extend
 from mlgraph.graph.topology import CycleError, ancestors, is_live, topological
-from mlgraph.graph.views import Edge, Neuron, Node, NodesLike, neuron_code
+from mlgraph.graph.views import Edge, Neuron, Node, NodesLike, columns_of, neuron_code, own_name
 from mlgraph.graph.weights import Weights
 
 if TYPE_CHECKING:
@@ -465,17 +465,19 @@ class Graph(NodeTable):
         return {name: read_only(found[name]) for name in ("first", "second") if name in found}
 
     def __getitem__(self, node: int | str) -> Node:
-        """The node with this id or this unique name; a node without a name is called "n" and its id."""
+        """The node with this id or this unique name; a node without a name is called "n" and its id.
+
+        An input without a name also has that of its column; see `Model.columns`.
+        """
         if isinstance(node, Node):
             raise TypeError(f"node: expected the id of a node, got {type(node).__name__}")
         if isinstance(node, str):
-            named = [i for i, name in self.names.copy().items() if name == node]  # other threads may add names
-            if (
-                re.fullmatch("n(0|[1-9][0-9]{0,9})", node)
-                and int(node[1:]) < len(self)
-                and int(node[1:]) not in self.names
-            ):
-                named.append(int(node[1:]))
+            given = self.names.copy()  # other threads may add names
+            named = [i for i, name in given.items() if name == node]
+            columns = zip(self.input_ids, columns_of(self), strict=False)
+            named += [i for i, name in columns if name == node and i not in given]
+            if re.fullmatch("n(0|[1-9][0-9]{0,9})", node) and (i := int(node[1:])) < len(self) and i not in given:
+                named += [i] if not named or own_name(self, i) is None else []
             if len(named) != 1:
                 raise ValueError(f"node: {len(named) or 'no'} nodes have the name {shown(node)}")
             node = named[0]

@@ -43,6 +43,10 @@ class ModelOfGraph(Protocol):
     def layers(self) -> Sequence[LayerOfGraph]:
         """The layers; empty unless the model is a network."""
 
+    @property
+    def columns(self) -> Sequence[str] | None:
+        """Names of the columns that the first inputs read, if they are known."""
+
     def ever_needed(self, topology: Topology, /) -> Bool:
         """Which nodes the model needs, or has needed before; shape (nodes,)."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from numbers import Real
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
@@ -43,14 +43,30 @@ def place_of(graph: Graph, node: int) -> tuple[int, int] | None:
     return None
 
 
+def columns_of(graph: Graph) -> Sequence[str]:
+    """The columns of the models of a graph; empty if none has any, or if they disagree."""
+    found = [columns for model in graph.models if (columns := model.columns)]
+    return found[0] if found and all(columns == found[0] for columns in found) else ()
+
+
+def own_name(graph: Graph, node: int) -> str | None:
+    """The name that a node was given, or that of the column which an input reads, if it has one."""
+    name = graph.names.get(node)
+    if name is None and graph._code[node] == INPUT:
+        columns, at = columns_of(graph), graph._data[node]
+        return columns[at] if at < len(columns) else None
+    return name
+
+
 def name_of(graph: Graph, node: int, *, short: bool = False) -> str:
     """What reprs, errors and pictures call a node: its own name if it has one, else its place in a layer, else its id.
 
     The place is ``layer 0 neuron 7``, in short ``0.7``.
     """
-    place = None if node in graph.names else place_of(graph, node)
+    name = own_name(graph, node)
+    place = place_of(graph, node) if name is None else None
     if place is None:
-        return plain(graph.names.get(node, f"n{node}"))
+        return plain(f"n{node}" if name is None else name)
     return "{}.{}".format(*place) if short else "layer {} neuron {}".format(*place)
 
 
@@ -62,7 +78,7 @@ def names_of(nodes: Iterable[Node]) -> list[str]:
 def described(graph: Graph, node: int) -> str:
     """The name of a node, after its kind unless its place in a layer says that."""
     name = name_of(graph, node)
-    return name if node not in graph.names and name != f"n{node}" else f"{Node(graph, node).kind} {name}"
+    return name if own_name(graph, node) is None and name != f"n{node}" else f"{Node(graph, node).kind} {name}"
 
 
 class Freezable(Hinting):
@@ -150,8 +166,12 @@ class Node(Freezable):
 
     @property
     def name(self) -> str:
-        """The name, by default "n" and the id; assigning one, or None, is not an edit. Files and copies keep names."""
-        name = self.graph.names.get(self.id) if self.graph._has(self) else None
+        """The name, by default "n" and the id; assigning one, or None, is not an edit. Files and copies keep names.
+
+        By default, the name of an input is that of its column, if the models of the graph know it; see
+        `Model.columns`.
+        """
+        name = own_name(self.graph, self.id) if self.graph._has(self) else None
         return f"n{self.id}" if name is None else name
 
     @name.setter

@@ -238,6 +238,9 @@ class Model(Freezable, Declared):
 
         From then on, frames are read in this order of columns, whatever theirs is. Arrays have no
         names, and are read as they are. It may be assigned, but not during training.
+
+        Inputs that have no name of their own are called by these names, as in ``net.graph["age"]``,
+        reprs, errors and pictures.
         """
         return self._columns
 

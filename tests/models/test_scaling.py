@@ -378,6 +378,51 @@ def test_columns_of_another_frame_are_refused(columns, message):
     assert len(net.predict(Frame(TABLE, "xyz"))) == len(TABLE)
 
 
+def test_inputs_are_called_by_the_columns(tmp_path):
+    net = table_network()
+    age, size, cost = net.graph.inputs
+    size.name = "width"
+    before = (net.graph.edits, dict(net.graph.names))
+    fitted(Frame(TABLE, ["age", "size", "cost"]), CLASSES, net, standardize=True)
+    assert (net.graph.edits, net.graph.names) == before
+    assert [node.name for node in net.layers[0][0].sources] == ["age", "width", "cost"]
+    assert [repr(node) for node in net.graph.inputs] == ["<input age>", "<input width>", "<input cost>"]
+    assert "*cost" in str(net.layers[0][0]) and all(name in net.draw().to_svg() for name in (">age<", ">cost<"))
+    assert net.graph["cost"] == net.graph["n2"] == cost
+    assert "size" not in net.graph
+    with pytest.raises(AttributeError, match="got input age"):
+        age.value = 1
+    net.save(tmp_path / "model.npz")
+    assert repr(mlgraph.load(tmp_path / "model.npz").graph.inputs) == repr(net.graph.inputs)
+    age.name, net.columns = "years", ["n1", "n0", "n2"]
+    assert [repr(node) for node in net.graph.inputs] == ["<input years>", "<input width>", "<input n2>"]
+    size.name = age.name = None
+    assert [net.graph[name].id for name in net.columns] == [0, 1, 2]
+    net.columns = None
+    assert repr(net.graph.inputs) == "[<input n0>, <input n1>, <input n2>]"
+
+
+def test_inputs_have_no_names_where_models_of_a_graph_have_other_columns():
+    net = table_network()
+    net.columns = ["age", "size"]  # the last column may be a target
+    assert repr(net.graph.inputs) == "[<input age>, <input size>, <input n2>]"
+    other = mlgraph.Model(net.graph, net.graph.add_neuron(net.graph.inputs))
+    other.columns = ["age", "size"]
+    assert repr(net.graph.inputs[0]) == "<input age>"
+    other.columns = ["size", "age"]
+    assert repr(net.graph.inputs[0]) == "<input n0>"
+
+
+def test_errors_of_training_call_inputs_by_the_columns():
+    graph = mlgraph.Graph(seed=0)
+    age, size, factor = graph.add_inputs(3)
+    neuron = graph.add_neuron([age, size], weights=[0.5, 0.0], bias=None)
+    model = mlgraph.Model(graph, [neuron], loss=neuron * factor)
+    frame = Frame([[1, 1e30, 1e30]], ["age", "size", "factor"])
+    with pytest.raises(mlgraph.NonFiniteError, match="neuron n3 would not keep its weight of input size"):
+        model.fit(frame, epochs=1, clip_norm=1.0)
+
+
 @pytest.mark.parametrize("columns", [["a", "a", "b"], [0, 1, 2]])
 def test_names_that_do_not_tell_columns_apart_are_not_remembered(columns):
     assert fitted(Frame(TABLE, columns), CLASSES, table_network(), standardize=True).columns is None
