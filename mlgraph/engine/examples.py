@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy.typing as npt
 
 import mlgraph_ext
 from mlgraph._support.array_types import Float32, Float64, Int32, UInt8
-from mlgraph._support.checks import real_array
+from mlgraph._support.checks import plain, real_array
 from mlgraph._support.locks import cached_property
 from mlgraph._support.threads import threads_for
 
@@ -48,6 +49,8 @@ class Examples:
         The data; one of the two is None.
     raw : array, optional
         The data of a model that reads them as they are, without targets.
+    columns : sequence of str, optional
+        Names of the first columns, for errors.
     """
 
     def __init__(self, x: npt.ArrayLike, n_inputs: int, what: str = "x") -> None:
@@ -64,6 +67,7 @@ class Examples:
         self.bytes: UInt8 | None = self.array if array.dtype == BYTE else None
         self.floats: Float32 | None = self.array if array.dtype == FLOAT else None
         self.raw: npt.NDArray[Any] | None = None
+        self.columns: Sequence[str] | None = None
         self.what = what
         self._narrowed: tuple[bytes, Examples] | None = None
         self._room: UInt8 | None = None
@@ -94,8 +98,13 @@ class Examples:
         if not np.isfinite(self.largest):
             i, j = np.argwhere(~np.isfinite(self.array))[0]
             cast = " (as float32)" if self._type != np.float32 and not np.isnan(self.array[i, j]) else ""
-            got = f"{self.array[i, j]}{cast} in example {i}, column {j}"
+            name = self.name_of(j)
+            got = f"{self.array[i, j]}{cast} in example {i}, column {j}" + f" ({name})" * bool(name)
             raise ValueError(f"{self.what}: expected finite numbers that float32 can hold, got {got}")
+
+    def name_of(self, column: int) -> str:
+        """The name of a column; "" if it has none."""
+        return plain(self.columns[column]) if self.columns and column < len(self.columns) else ""
 
     def in_bytes(self, n_threads: int | None = None) -> Examples:
         """The same data as bytes, a quarter of the memory, if they are large and each number is exactly byte / 255."""

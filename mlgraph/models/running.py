@@ -109,7 +109,7 @@ def _examples(model: Model, array: npt.NDArray[Any], nodes: list[int], what: str
 
 
 def _attached(examples: Examples, data: Data, scaling: Scaling) -> Examples:
-    examples.raw = data.array if scaling == UNSCALED else None
+    examples.raw, examples.columns = data.array if scaling == UNSCALED else None, data.columns
     return examples
 
 

@@ -53,7 +53,9 @@ def ordered(data: Data, columns: tuple[str, ...] | None) -> Data:
 
     Columns at the end may be missing, as for `Model.forward`.
     """
-    if data.columns is None or columns is None or data.columns == columns:
+    if data.columns is None:
+        return data._replace(columns=columns)
+    if columns is None or data.columns == columns:
         return data
     expected = columns[: len(data.columns)]
     if set(data.columns) != set(expected):

@@ -90,7 +90,8 @@ def scale_to_blame(examples: Examples, objective: Objective) -> str:
     size = root_mean_square(examples.floats)
     order = np.argsort(-size)[: np.count_nonzero(size > WIDE)]
     if len(order):
-        columns = ", ".join(f"{i} (about {size[i]:.3g})" for i in order[:3]) + ", ..." * (len(order) > 3)
+        about = {i: [*filter(None, [examples.name_of(i)]), f"about {size[i]:.3g}"] for i in order[:3].tolist()}
+        columns = ", ".join(f"{i} ({', '.join(about[i])})" for i in about) + ", ..." * (len(order) > 3)
         plural = "s" * (len(order) > 1)
         where = f"column{plural} {columns} of {examples.what}"
         return f"the numbers in {where} are large: fit a new network with standardize=True"

@@ -176,7 +176,9 @@ def _scaling_for(model: Model, data: Data, standardize: bool, *, targets_in_x: b
         raise ValueError("standardize: expected the targets as y, got them as columns of x, which would be scaled, too")
     if data.array.ndim != 2:
         return UNSCALED  # `read_with_targets` refuses such data
-    Examples(data.array, data.array.shape[1], data.what).check_trainable()
+    examples = Examples(data.array, data.array.shape[1], data.what)
+    examples.columns = data.columns
+    examples.check_trainable()
     return standardization(data)
 
 

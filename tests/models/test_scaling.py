@@ -423,6 +423,29 @@ def test_errors_of_training_call_inputs_by_the_columns():
         model.fit(frame, epochs=1, clip_norm=1.0)
 
 
+@pytest.mark.parametrize("standardize", [False, True])
+def test_errors_about_data_name_the_column(standardize):
+    net, bad = table_network(), TABLE.copy()
+    bad[7, 1] = np.nan
+    with pytest.raises(ValueError, match=r"^x: expected finite numbers .*got nan in example 7, column 1 \(size\)$"):
+        net.fit(Frame(bad, ["age", "size", "cost"]), CLASSES, standardize=standardize)
+    with pytest.raises(ValueError, match=r"^x: .*, column 1$"):
+        net.fit(bad, CLASSES, standardize=standardize)
+    net.columns = ["age", "size"]
+    with pytest.raises(ValueError, match=r"^validation x: .*, column 1 \(size\)$"):
+        net.fit(TABLE, CLASSES, validation_data=(bad, CLASSES), standardize=standardize)
+
+
+def test_advice_about_large_numbers_names_the_columns():
+    line = mlgraph.Network(3, seed=0)
+    line.add_layer(1)
+    line.columns = ["age", "size"]
+    with pytest.raises(
+        mlgraph.NonFiniteError, match=r"in columns 1 \(size, about [\de+.]+\), 2 \(about [\de+.]+\) of x"
+    ):
+        line.fit(TABLE * [0, 100, 1], CLASSES, epochs=2, learning_rate=1e-3, optimizer="sgd")
+
+
 @pytest.mark.parametrize("columns", [["a", "a", "b"], [0, 1, 2]])
 def test_names_that_do_not_tell_columns_apart_are_not_remembered(columns):
     assert fitted(Frame(TABLE, columns), CLASSES, table_network(), standardize=True).columns is None
