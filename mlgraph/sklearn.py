@@ -29,6 +29,7 @@ except ImportError as missing:
     ) from None
 
 from mlgraph._support.array_types import Float64
+from mlgraph._support.attributes import spelled
 from mlgraph._support.checks import FLOAT32_MAX, level_outside, real, shown, whole
 from mlgraph.graph.ops import ACTIVATIONS
 from mlgraph.models.network import Network
@@ -339,6 +340,7 @@ class GraphClassifier(ClassifierMixin, _GraphEstimator):
 
     _monitor = "validation_accuracy"
 
+    @spelled()
     def __init__(
         self,
         hidden_layer_sizes: int | Sequence[int] = (100,),
@@ -482,6 +484,7 @@ class GraphRegressor(RegressorMixin, MultiOutputMixin, _GraphEstimator):
     True
     """
 
+    @spelled()
     def __init__(
         self,
         hidden_layer_sizes: int | Sequence[int] = (100,),

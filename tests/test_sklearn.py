@@ -443,6 +443,12 @@ def test_parameters_are_checked(options, message):
         classifier(**options).fit(IRIS_X, IRIS_Y)
 
 
+@pytest.mark.parametrize("estimator", [GraphClassifier, GraphRegressor])
+def test_a_misspelt_parameter_is_an_error_with_the_right_one(estimator):
+    with pytest.raises(TypeError, match=r"^Graph\w+: there is no argument 'max_itr'; did you mean max_iter\?$"):
+        estimator(max_itr=9)
+
+
 @pytest.mark.parametrize(("schedule", "returned"), [(float, r"0\.5"), (lambda sparsity: None, "None")])
 def test_a_schedule_must_be_one(schedule, returned):
     message = rf"sparsity_schedule: expected a function that returns a mlgraph\.Schedule, got .*returned {returned}"

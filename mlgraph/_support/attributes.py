@@ -6,7 +6,7 @@ A misspelled attribute or option never passes in silence.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar
 
@@ -23,19 +23,32 @@ def hint(name: str, elsewhere: dict[str, str], known: Sequence[str] = ()) -> str
 
 
 def spelled(**elsewhere: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """Decorate a function whose arguments have other names in other libraries: they raise a TypeError with ours."""
+    """Decorate a function of many arguments: unknown ones raise a TypeError that says what is meant.
+
+    `elsewhere` has names of other libraries, each with ours.
+    """
 
     def decorate(function: Callable[P, T]) -> Callable[P, T]:
         @functools.wraps(function)
         def checked(*args: P.args, **kwargs: P.kwargs) -> T:
-            for name in kwargs.keys() & elsewhere.keys():
-                called = function.__qualname__.removesuffix(".__init__").rpartition(".")[2]
-                raise TypeError(f"{called}: there is no argument {name!r}{hint(name, elsewhere)}")
+            require_arguments(checked, kwargs)
             return function(*args, **kwargs)
 
+        vars(checked)["elsewhere"] = elsewhere
         return checked
 
     return decorate
+
+
+def require_arguments(function: Callable[..., Any], names: Iterable[str]) -> None:
+    """Raise a TypeError unless a function that is `spelled` has arguments of these names."""
+    code = vars(function)["__wrapped__"].__code__
+    known = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    for name in names:
+        if name not in known:
+            called = function.__qualname__.removesuffix(".__init__").rpartition(".")[2]
+            end = hint(name, vars(function)["elsewhere"], known)
+            raise TypeError(f"{called}: there is no argument {name!r}{end}")
 
 
 class Hinting:

@@ -325,6 +325,7 @@ class Model(Freezable, Declared):
 
     # --- cutting and growing ----------------------------------------------------------------------
 
+    @spelled()
     def prune(
         self,
         amount: float | None = None,

@@ -216,6 +216,7 @@ class Network(Model):
 
         return widen(self, layer, n, seed)
 
+    @spelled()
     def regrow(
         self,
         fraction: float,

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph._support.array_types import Float32, Float64
-from mlgraph._support.attributes import Declared
+from mlgraph._support.attributes import Declared, require_arguments
 from mlgraph._support.checks import shown
 from mlgraph._support.interrupts import uninterrupted
 from mlgraph._support.threads import checked_threads, default_threads, threads_for
@@ -306,14 +306,12 @@ class Population(Declared, MutableSequence[Model]):
         for name in OF_ONE_MODEL:
             if name in options:
                 raise TypeError(f"fit: there is no argument {name!r} for a population; fit of one model has it")
+        require_arguments(Model.fit, options)
         data, y = as_arrays(x, y)
         members = self._current("fit")
         side_by_side = 2 * len(members) > (checked_threads(n_threads) or default_threads())
 
-        try:
-            bound = _FIT.bind(members[0], data, y, n_threads=1 if side_by_side else n_threads, **options)
-        except TypeError as unknown:
-            raise TypeError(f"fit: {unknown}") from None
+        bound = _FIT.bind(members[0], data, y, n_threads=1 if side_by_side else n_threads, **options)
         bound.apply_defaults()
         _, _, _, *names = bound.arguments
         arguments = {name: bound.arguments[name] for name in names}

@@ -309,7 +309,7 @@ def test_something_else_than_models_is_refused():
     ("options", "error", "message"),
     [
         ({"epochs": -1}, ValueError, "epochs"),
-        ({"lr": 0.1}, TypeError, "^fit: .*lr"),
+        ({"lr": 0.1}, TypeError, "^fit: .*'lr'; here it is learning_rate$"),
         ({"callbacks": []}, TypeError, "callbacks"),
         ({"checkpoint": "run.npz"}, TypeError, "checkpoint"),
         ({"n_threads": 0}, ValueError, "n_threads"),

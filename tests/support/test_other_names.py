@@ -25,6 +25,17 @@ def net():
     [
         (lambda net: net.fit(X, Y, lr=0.1), TypeError, "fit: there is no argument 'lr'; here it is learning_rate"),
         (lambda net: net.fit(X, Y, max_iter=9), TypeError, "fit: .* 'max_iter'; here it is epochs"),
+        (
+            lambda net: net.fit(X, Y, learning_rat=9),
+            TypeError,
+            "^fit: .* 'learning_rat'; did you mean learning_rate\\?$",
+        ),
+        (lambda net: net.fit(X, Y, colour=9), TypeError, "^fit: there is no argument 'colour'$"),
+        (lambda net: net.add_layer(2, dropuot=0.5), TypeError, r"^add_layer: .* 'dropuot'; did you mean dropout\?$"),
+        (lambda net: net.prune(sparsty=0.5), TypeError, r"^prune: .* 'sparsty'; did you mean sparsity\?$"),
+        (lambda net: net.regrow(0.5, scop="layer"), TypeError, r"^regrow: .* 'scop'; did you mean scope\?$"),
+        (lambda net: mlgraph.Population([net]).fit(X, Y, epoch=9), TypeError, r"^fit: .* did you mean epochs\?$"),
+        (lambda net: mlgraph.Population([net]).fit(X, Y, lr=9), TypeError, "^fit: .* 'lr'; here it is learning_rate$"),
         (lambda net: net.add_layer(2, use_bias=False), TypeError, "add_layer: .* 'use_bias'; here it is bias"),
         (lambda net: mlgraph.Network(input_dim=3), TypeError, "Network: .* 'input_dim'; here it is n_inputs"),
         (lambda net: mlgraph.EarlyStopping(restore_best_weights=True), TypeError, "here it is restore_best$"),
@@ -61,7 +72,7 @@ def test_a_missing_attribute_is_an_ordinary_attribute_error(net):
 
 
 def test_signatures_are_those_of_the_functions_themselves():
-    for function in (mlgraph.Model.fit, mlgraph.Network.add_layer, mlgraph.EarlyStopping):
+    for function in (mlgraph.Model.fit, mlgraph.Model.prune, mlgraph.Network.add_layer, mlgraph.EarlyStopping):
         assert "kwargs" not in inspect.signature(function).parameters
 
 
