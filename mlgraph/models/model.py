@@ -20,7 +20,7 @@ from mlgraph.engine.function import Gradients, places_in
 from mlgraph.engine.losses import CROSS_ENTROPIES, as_weights, define_loss, weighted
 from mlgraph.engine.trace import Trace, Tracing, trace
 from mlgraph.graph.arrays import Edges, bias_places, parameter_places, wiring
-from mlgraph.graph.compaction import compact, compacted
+from mlgraph.graph.compaction import compacted
 from mlgraph.graph.edits import cut, note_needed_before
 from mlgraph.graph.graph import Graph, checked_graph
 from mlgraph.graph.ids import ids_of
@@ -1150,12 +1150,9 @@ class Model(Freezable, Declared):
         ValueError
             If a weight or bias is NaN.
         """
-        from mlgraph.models.model_file import save
+        from mlgraph.models.model_file import content, write
 
-        with self.graph.lock:
-            engine_of(self)  # lays out the parameters, if edits have left any behind
-            compact(self.graph, most=0.25)
-            save(self, path)
+        write(path, content(self))
 
     def _values(self, x: npt.ArrayLike, nodes: list[int], n_threads: int | None) -> Float32:
         return execute(self, read_to_predict(self, x, nodes), nodes, values=nodes, n_threads=n_threads)[1]

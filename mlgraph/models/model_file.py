@@ -1,4 +1,4 @@
-"""Model files: one .npz of plain arrays and a JSON header.
+"""Model files: one .npz of plain arrays and a JSON header. The file of a population is a .zip of model files.
 
 Nothing is pickled, and `load` checks every number before a kernel sees it.
 """
@@ -15,7 +15,7 @@ import stat
 import struct
 import textwrap
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -31,6 +31,7 @@ from mlgraph._support.checks import StrOrBytesPath
 from mlgraph.engine import losses
 from mlgraph.graph import ops
 from mlgraph.graph.arrays import parameter_places
+from mlgraph.graph.compaction import compact
 from mlgraph.graph.graph import CycleError, Graph
 from mlgraph.graph.ops import CONSTANT, INPUT, NEURON, PARAMETER, WEIGHT
 from mlgraph.graph.randomness import generator_at, is_state, state_of
@@ -41,6 +42,7 @@ from mlgraph.models.layer import Layer
 from mlgraph.models.list_coding import expand, squeeze
 from mlgraph.models.model import Model
 from mlgraph.models.network import Network
+from mlgraph.models.running import engine_of
 from mlgraph.models.scaling import checked_columns, checked_scaling, to_json
 
 FORMAT = 6
@@ -74,6 +76,12 @@ NPY = re.compile(
 COLUMNS = [name for name in ARRAYS if name not in ("coded", "bits", "parameters", "frozen")]
 """Arrays that are columns of a graph or of its storage."""
 
+MEMBER = ".npz"
+"""Suffix of a model's file in the file of a population, after the number of the member."""
+
+DAMAGES = zipfile.BadZipFile, struct.error, EOFError, ValueError, RuntimeError
+"""What reading a damaged file may raise, apart from OSError."""
+
 T = TypeVar("T")
 
 
@@ -103,18 +111,44 @@ def save(
     OSError
         If the file cannot be written; what was at `path` is still there.
     """
-    g = model.graph
-    topological(g, g.topology())  # this and the next line raise for a graph that `load` would refuse
-    _check_numbers(model)
-    # Written in memory first: on a full disk, a ZipFile would report the error again when it is
-    # garbage-collected.
-    made = _packed(model, more, more_arrays)
+    write(path, _checked_and_packed(model, more, more_arrays), previous)
+
+
+def write(path: StrOrBytesPath, made: io.BytesIO, previous: Path | None = None) -> None:
+    """Write a file that was made in memory: on a full disk, a ZipFile would report the error again when collected."""
     write_atomically(path, lambda file: file.write(made.getbuffer()), previous=previous)
+
+
+def content(model: Model) -> io.BytesIO:
+    """The file that `Model.save` writes."""
+    with model.graph.lock:
+        engine_of(model)  # lays out the parameters, if edits have left any behind
+        compact(model.graph, most=0.25)
+        return _checked_and_packed(model)
+
+
+def together(contents: Iterable[io.BytesIO]) -> io.BytesIO:
+    """The file of a population whose members have these files."""
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as archive:
+        for i, one in enumerate(contents):
+            archive.writestr(f"{i}{MEMBER}", one.getbuffer())
+    return made
 
 
 def size_of(model: Model) -> int:
     """The size of the file that `save` would write, in bytes."""
     return len(_packed(model).getbuffer())
+
+
+def _checked_and_packed(
+    model: Model,
+    more: Mapping[str, Any] = MappingProxyType({}),
+    more_arrays: Mapping[str, npt.NDArray[Any]] = MappingProxyType({}),
+) -> io.BytesIO:
+    topological(model.graph, model.graph.topology())  # this and the next line raise for what `load` would refuse
+    _check_numbers(model)
+    return _packed(model, more, more_arrays)
 
 
 def _packed(
@@ -219,18 +253,53 @@ def read(
     ModelFileError
         If the file is not valid, or `make` says so; the message starts with the path.
     """
+    return _opened(path, partial(_from, make=make, more_arrays=more_arrays))
+
+
+def load_population(path: StrOrBytesPath, make: Callable[[list[Model]], T]) -> T:
+    """Return what `make` returns for the models in the file of a population; errors as those of `read`."""
+
+    def read_all(file: IO[bytes]) -> T:
+        with zipfile.ZipFile(file) as archive:
+            members = archive.infolist()
+            names = [info.filename for info in members]
+            require("header.npy" not in names, "a single model, which mlgraph.load reads")
+            require(names == [f"{i}{MEMBER}" for i in range(len(names))], "not the file of a population")
+            _check_sizes(file, dict(zip(names, members, strict=True)))
+            return make([_member(info.filename, archive.read(info)) for info in members])
+
+    return _opened(path, read_all)
+
+
+def _member(name: str, raw: bytes) -> Model:
+    try:
+        return _from(io.BytesIO(raw), lambda model, header, arrays: model)
+    except DAMAGES as error:
+        raise ModelFileError(f"{name}: {error}") from None
+
+
+def _from(
+    file: IO[bytes],
+    make: Callable[[Model, dict[str, Any], dict[str, npt.NDArray[Any]]], T],
+    more_arrays: Mapping[str, str] = MappingProxyType({}),
+) -> T:
+    header = _header(_read(file, {"header": "uint8"})["header"])  # other versions may have other arrays
+    arrays = _read(file, {**ARRAYS, **more_arrays})
+    return make(_model(header, arrays), header, arrays)
+
+
+def _opened(path: StrOrBytesPath, read: Callable[[IO[bytes]], T]) -> T:
+    """What `read` returns for a file; a ModelFileError that starts with the path if it finds the file damaged."""
     path = checks.path("path", path)
     # Checked before opening: opening a pipe would wait for its writer.
     if not stat.S_ISREG(os.stat(path).st_mode) and not os.path.isdir(path):
         raise ModelFileError(f"{path}: not a model file, but a device or a pipe")
     with open(path, "rb") as file:
         try:
-            header = _header(_read(file, {"header": "uint8"})["header"])  # other versions may have other arrays
-            arrays = _read(file, {**ARRAYS, **more_arrays})
-            return make(_model(header, arrays), header, arrays)
+            return read(file)
         except (ModelFileError, CycleError) as error:
             message = str(error)
-        except (zipfile.BadZipFile, struct.error, EOFError, OSError, ValueError, RuntimeError) as error:
+        except (*DAMAGES, OSError) as error:
             # zipfile raises BadZipFile if the disk fails at the end of the file, which it reads first.
             cause = error.__context__ if isinstance(error, zipfile.BadZipFile) else error
             # EINVAL: a damaged file pointed before its beginning.
@@ -252,15 +321,21 @@ def _read(file: IO[bytes], types: Mapping[str, str]) -> dict[str, npt.NDArray[An
         members = {info.filename: info for info in archive.infolist()}
         missing = [name for name in types if f"{name}.npy" not in members]
         what = "a model, but not a checkpoint" if not {"header", *ARRAYS} & {*missing} else "not a model file"
+        require(not missing or f"0{MEMBER}" not in members, "a population, which mlgraph.Population.load reads")
         require(not missing, f"{what}: it has no {', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}")
-        packed = [name for name in types if members[f"{name}.npy"].compress_type != zipfile.ZIP_STORED]
-        require(not packed, f"expected arrays that are not compressed, got {', '.join(packed)}")
-        claimed, there = sum(members[f"{name}.npy"].file_size for name in types), os.fstat(file.fileno()).st_size
-        require(claimed <= there, f"expected arrays of at most the {there} bytes of the file, got {claimed}")
+        _check_sizes(file, {name: members[f"{name}.npy"] for name in types})
         for name, dtype_name in types.items():
             with archive.open(members[f"{name}.npy"]) as member:
                 arrays[name] = _array(name, member.read(members[f"{name}.npy"].file_size), np.dtype(dtype_name))
     return arrays
+
+
+def _check_sizes(file: IO[bytes], members: Mapping[str, zipfile.ZipInfo]) -> None:
+    """Refuse to read more than the file has, which bounds the memory."""
+    packed = [name for name, info in members.items() if info.compress_type != zipfile.ZIP_STORED]
+    require(not packed, f"expected arrays that are not compressed, got {', '.join(packed)}")
+    claimed, there = sum(info.file_size for info in members.values()), file.seek(0, io.SEEK_END)
+    require(claimed <= there, f"expected arrays of at most the {there} bytes of the file, got {claimed}")
 
 
 def _array(name: str, raw: bytes, expected: np.dtype[Any]) -> npt.NDArray[Any]:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from mlgraph._support.array_types import Float32, Float64
 from mlgraph._support.attributes import Declared, require_arguments
-from mlgraph._support.checks import shown
+from mlgraph._support.checks import StrOrBytesPath, shown
 from mlgraph._support.interrupts import uninterrupted
 from mlgraph._support.threads import checked_threads, default_threads, threads_for
 from mlgraph.engine.engine import Later
@@ -40,6 +40,8 @@ from mlgraph.models.running import (
 from mlgraph.models.scaling import Data, as_data
 
 if TYPE_CHECKING:
+    from typing_extensions import Self  # that of typing is of Python 3.11
+
     from mlgraph.training.run import Run
 
 S = TypeVar("S")
@@ -351,6 +353,57 @@ class Population(Declared, MutableSequence[Model]):
             text = f"member {numbers[0]}{others}: {error}; the other members have learnt to the end"
             raise NonFiniteError(text, error.sweep, error.node, error.example, tuple(numbers)) from error
         return [model.history for model in members]
+
+    # --- files ------------------------------------------------------------------------------------
+
+    def save(self, path: StrOrBytesPath) -> None:
+        """Write all members to one file, all of it or nothing; `Population.load` reads it.
+
+        The file is a .zip of the files that `Model.save` writes, ``0.npz``, ``1.npz`` and so on.
+        Unpacked, each can be opened by `mlgraph.load`.
+
+        Parameters
+        ----------
+        path : path
+            Taken as it is: no ending is added.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written; what stood at `path` is still there.
+        ValueError
+            If a weight or bias is NaN; the error names the member.
+        """
+        from mlgraph.models.model_file import content, together, write
+
+        write(path, together(_named(i, content, model) for i, model in enumerate(list(self._members))))
+
+    @classmethod
+    def load(cls, path: StrOrBytesPath) -> Self:
+        """Read a population that `save` wrote. No number is used unchecked, and nothing is unpickled.
+
+        Parameters
+        ----------
+        path : path
+
+        Raises
+        ------
+        ModelFileError
+            If the file is not that of a population, or a member is damaged, which the error names.
+        OSError
+            If the file cannot be opened or read.
+
+        Examples
+        --------
+        >>> nets = [mlgraph.Network(2, seed=seed) for seed in range(3)]
+        >>> layers = [net.add_layer(1) for net in nets]
+        >>> mlgraph.Population(nets).save("population.zip")
+        >>> mlgraph.Population.load("population.zip")
+        <Population of 3 models of 2 inputs, 1 output and the loss squared_error>
+        """
+        from mlgraph.models.model_file import load_population
+
+        return load_population(path, cls)
 
     # --- helpers ----------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ import copy
 import pickle
 import signal
 import threading
+import zipfile
 
 import numpy as np
 import pytest
@@ -464,3 +465,144 @@ def test_ctrl_c_ends_all_runs_and_leaves_members_that_can_go_on(n_threads):
     assert not any(model.graph.is_training for model in population)
     population.fit(X, Y, **FIT)
     assert np.isfinite(population.evaluate(X, Y)["loss"]).all()
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+
+def everything(model):
+    names = {node.id: node.name for node in model.graph if node.id in model.graph.names}
+    reading = repr(model.scaling), model.columns, model.classes, names, [layer.dropout for layer in model.layers]
+    return bits(model), model.graph.random.bit_generator.state, type(model), model.loss, reading
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A population of members that differ in all that a file records, and its file."""
+    members = [*networks(2), random_dag(3, outputs=CLASSES, loss="softmax_cross_entropy"), network(seed=4, dropout=0.5)]
+    members[0].fit(X, np.array(["a", "c", "b"])[Y], epochs=1)
+    members[1].fit(FLOATS * 9, Y, epochs=1, standardize=True)
+    members[1].columns, members[2].outputs[0].name = [f"pixel {i}" for i in range(INPUTS)], "zero"
+    members[3].prune(0.5)
+    population, path = mlgraph.Population(members), tmp_path / "population.zip"
+    population.save(path)
+    return population, path
+
+
+def test_a_file_holds_all_that_files_of_the_members_hold(saved, tmp_path):
+    population, path = saved
+    again = mlgraph.Population.load(path)
+    assert type(again) is mlgraph.Population and repr(again) == repr(population)
+    assert [everything(model) for model in again] == [everything(model) for model in population]
+    np.testing.assert_array_equal(again.forward(X), population.forward(X))
+    options = {"epochs": 1, "batch_size": 16}
+    population[2:].fit(FLOATS, Y, **options), again[2:].fit(FLOATS, Y, **options)
+    assert [bits(model) for model in again] == [bits(model) for model in population]
+    mlgraph.Population().save(path)
+    assert len(mlgraph.Population.load(path)) == 0
+
+
+def test_each_member_can_be_unpacked_and_opened_alone(saved, tmp_path):
+    population, path = saved
+    with zipfile.ZipFile(path) as archive:
+        archive.extractall(tmp_path)
+    for i, model in enumerate(population):
+        model.save(tmp_path / "model.npz")
+        assert everything(mlgraph.load(tmp_path / f"{i}.npz")) == everything(model)
+        assert (tmp_path / f"{i}.npz").stat().st_size == (tmp_path / "model.npz").stat().st_size
+
+
+def test_a_file_of_the_other_kind_is_refused_with_what_reads_it(saved, tmp_path):
+    population, path = saved
+    with pytest.raises(mlgraph.ModelFileError, match=r"a population, which mlgraph\.Population\.load reads$"):
+        mlgraph.load(path)
+    population[0].save(tmp_path / "model.npz")
+    with pytest.raises(mlgraph.ModelFileError, match=r"a single model, which mlgraph\.load reads$"):
+        mlgraph.Population.load(tmp_path / "model.npz")
+    with pytest.raises(FileNotFoundError):
+        mlgraph.Population.load(tmp_path / "none.zip")
+
+
+def rewritten(path, method=zipfile.ZIP_STORED, **changes):
+    """The file with some members replaced, or left out."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, content in (members | {f"{name[1:]}.npz": content for name, content in changes.items()}).items():
+            if content is not None:
+                archive.writestr(name, content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"_1": b"PK\5\6"}, r"1\.npz: File is not a zip file"),
+        ({"_1": None}, "not the file of a population"),
+        ({"_x": b""}, "not the file of a population"),
+        ({"method": zipfile.ZIP_DEFLATED}, "expected arrays that are not compressed"),
+    ],
+)
+def test_damaged_files_are_refused(saved, changes, message):
+    path = rewritten(saved[1], **changes)
+    with pytest.raises(mlgraph.ModelFileError, match=rf"^{path}: {message}"):
+        mlgraph.Population.load(path)
+
+
+def test_a_damaged_member_is_named_and_members_must_be_alike(saved, tmp_path):
+    other = network("identity")
+    other.save(tmp_path / "other.npz")
+    whole = (tmp_path / "other.npz").read_bytes()
+    for content, message in (
+        (whole, "expected members alike, got .*squared_error in member 3"),
+        (whole[: len(whole) // 2], r"3\.npz: "),
+    ):
+        with pytest.raises(mlgraph.ModelFileError, match=message):
+            mlgraph.Population.load(rewritten(saved[1], _3=content))
+
+
+def test_cut_off_and_changed_bytes_are_refused_or_change_nothing(saved, tmp_path):
+    population, path = saved
+    whole, expected, rng = path.read_bytes(), [everything(model) for model in population], np.random.default_rng(0)
+    refused = 0
+    for damage in range(150):
+        content = bytearray(whole)
+        if damage % 3:
+            at = int(rng.integers(len(content)))
+            content[at] ^= 1 << int(rng.integers(8))
+        else:
+            del content[int(rng.integers(len(content))) :]
+        (tmp_path / "damaged.zip").write_bytes(content)
+        try:
+            found = mlgraph.Population.load(tmp_path / "damaged.zip")
+        except mlgraph.ModelFileError:
+            refused += 1
+        else:
+            assert [everything(model) for model in found] == expected
+    assert refused > 100
+
+
+def test_a_member_that_claims_more_than_the_file_has_is_refused(saved):
+    path = saved[1]
+    content = bytearray(path.read_bytes())
+    at = content.rindex(b"PK\1\2")  # of the directory's entry for the last member
+    content[at + 20 : at + 28] = (2**31).to_bytes(4, "little") * 2
+    path.write_bytes(content)
+    with pytest.raises(mlgraph.ModelFileError, match="expected arrays of at most the"):
+        mlgraph.Population.load(path)
+
+
+def test_a_population_that_cannot_be_saved_leaves_the_file(saved):
+    population, path = saved
+    before = path.read_bytes()
+    population[2].graph.storage.vector[:] = np.nan
+    with pytest.raises(ValueError, match=r"^member 2: save: neuron .* nan"):
+        population.save(path)
+    assert path.read_bytes() == before and [*path.parent.iterdir()] == [path]
+
+
+def test_a_class_derived_from_population_is_loaded_as_itself(saved):
+    class Own(mlgraph.Population):
+        pass
+
+    assert type(Own.load(saved[1])) is Own
