@@ -63,7 +63,7 @@ def draw(rows: list[Row], runs: list[Run], title: str, path: Path) -> None:
     """Draw accuracies, and times if they are of runs by themselves, from all edges to few."""
     rows, runs = [row for row in rows if row["runs"]], _good(runs)
     alone = {run["jobs"] for run in runs} == {1}
-    figure = new_figure((8.0, 6.0 if alone else 4.5), 120)
+    figure = new_figure((8.0, 6.3 if alone else 4.8), 120)
     heights = [3, 1] if alone else [1]
     panels: Any = figure.subplots(len(heights), sharex=True, squeeze=False, height_ratios=heights)[:, 0]
     left = [1 - row["sparsity"] for row in rows]
@@ -79,8 +79,9 @@ def draw(rows: list[Row], runs: list[Run], title: str, path: Path) -> None:
         if math.log(last / x) > GAP * math.log(left[0] / left[-1]):
             last, labels[i] = x, f"{_percent(rows[i])}\n{rows[i]['edges']:,.0f}"
             panels[0].annotate(f"{mean:.2f}", (x, mean), (6, 4), textcoords="offset points")
-    panels[0].set(ylabel="test accuracy, %", title=title)
-    panels[0].legend(loc="lower left")
+    panels[0].set_ylabel("test accuracy, %")
+    panels[0].set_title(title, pad=24)  # the legend is between the title and the points, and covers neither
+    panels[0].legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False, borderaxespad=0.2)
     if alone:
         seconds = [row["train_seconds"] for row in rows]
         panels[1].plot(left, seconds, "o-", color="tab:orange")

@@ -99,6 +99,10 @@ def test_a_picture_of_few_runs(run, monkeypatch, recwarn, seeds, sparsities):
         high, low = axes.get_xlim()
         left = [1 - float(sparsity) for sparsity in sparsities.split(",")]
         assert low < min(left) <= max(left) < high < 1.5 * low
+    upper = figures[0].axes[0]
+    legend = upper.get_legend().get_window_extent()
+    assert not any(legend.overlaps(other.get_window_extent()) for other in (upper, upper.title))
+    assert figures[0].bbox.containsx(legend.x0) and figures[0].bbox.containsx(legend.x1)
 
 
 def test_only_missing_runs_are_trained(run, fitted):
