@@ -46,7 +46,7 @@ def place_of(graph: Graph, node: int) -> tuple[int, int] | None:
 def columns_of(graph: Graph) -> Sequence[str]:
     """The columns of the models of a graph; empty if none has any, or if they disagree."""
     found = [columns for model in graph.models if (columns := model.columns)]
-    return found[0] if found and all(columns == found[0] for columns in found) else ()
+    return found[0] if found and all(columns == found[0] for columns in found[1:]) else ()
 
 
 def own_name(graph: Graph, node: int) -> str | None:

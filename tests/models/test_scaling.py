@@ -393,7 +393,8 @@ def test_inputs_are_called_by_the_columns(tmp_path):
     with pytest.raises(AttributeError, match="got input age"):
         age.value = 1
     net.save(tmp_path / "model.npz")
-    assert repr(mlgraph.load(tmp_path / "model.npz").graph.inputs) == repr(net.graph.inputs)
+    for other in (mlgraph.load(tmp_path / "model.npz"), copy.deepcopy(net), net.compact()):
+        assert repr(other.graph.inputs) == repr(net.graph.inputs)
     age.name, net.columns = "years", ["n1", "n0", "n2"]
     assert [repr(node) for node in net.graph.inputs] == ["<input years>", "<input width>", "<input n2>"]
     size.name = age.name = None
