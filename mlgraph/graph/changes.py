@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from mlgraph._support.array_types import Bool, Float32, Int32, Int64
 from mlgraph.graph.arrays import NewWiring
+from mlgraph.graph.storage import NO_OPTIMIZER
 
 if TYPE_CHECKING:
     from mlgraph.graph.graph import Graph
@@ -121,6 +122,8 @@ class Edit:
         Index of the edit's own first change.
     values : dict of float32 arrays, or None
         `mlgraph.graph.arrays.values` before the edit, if they are to be restored.
+    optimizer : (str, int)
+        `Storage.optimizer` at that time.
     removed : Removed, optional
         The nodes that the edit removed. Only what takes back an edit removes nodes.
     after : int
@@ -136,6 +139,7 @@ class Edit:
     nodes: int
     first: int = 0
     values: dict[str, Float32] | None = None
+    optimizer: tuple[str, int] = NO_OPTIMIZER
     removed: Removed | None = None
     after: int = 0
     previous: Edit | None = None

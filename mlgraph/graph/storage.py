@@ -53,6 +53,8 @@ _NO_PARAMETERS = aligned(0)
 FROZEN = "frozen"
 """Name of the vector in `Storage.state` that is 1 for frozen parameters and 0 for trainable ones."""
 
+NO_OPTIMIZER = ("", 0)
+
 
 class Storage:
     """Parameters, optimizer state and the records of where those of each node are.
@@ -66,6 +68,9 @@ class Storage:
     state : dict of float32
         Optimizer state by name, in the layout of `vector`. A vector may be shorter than `used`:
         missing elements are 0.
+    optimizer : (str, int)
+        The optimizer whose state this is, a key of `mlgraph.engine.engine.STATE` or "" for none, and
+        the number of steps since it began with zeros.
     moves : int
         How often the parameters were moved or optimizer state was restored; a training run then
         reads it again.
@@ -83,6 +88,7 @@ class Storage:
         self.vector = _NO_PARAMETERS
         self.used = 0
         self.state: dict[str, Float32] = {}
+        self.optimizer = NO_OPTIMIZER
         self.moves = 0
         self.weights = array("q")
         self.stride = array("i")

@@ -24,7 +24,7 @@ from mlgraph.graph.graph import Graph
 from mlgraph.graph.nodes import adds_nodes
 from mlgraph.graph.ops import CONSTANT, INPUT, NEURON, PARAMETER
 from mlgraph.graph.randomness import generator_at, state_of
-from mlgraph.graph.storage import FROZEN, extend
+from mlgraph.graph.storage import FROZEN, NO_OPTIMIZER, extend
 from mlgraph.graph.topology import Topology
 from mlgraph.graph.views import name_of
 
@@ -37,7 +37,7 @@ def one_edit(graph: Graph, *, parameters: bool) -> Iterator[None]:
         kept = values(graph) if parameters else None
         random = state_of(graph.random)
         changes = [] if around is None else around.changes
-        mine, over = Edit(changes, len(graph), len(changes), kept), False
+        mine, over = Edit(changes, len(graph), len(changes), kept, graph.storage.optimizer), False
         try:
             graph._open = mine
             yield
@@ -112,11 +112,12 @@ def _check_paths(graph: Graph, who: str, edit: Edit) -> None:
 def _reverse(graph: Graph, edit: Edit, taken_from: str, added_to: str) -> None:
     """Reverse an edit that is the first of one list, and add what reverses this in turn to the other list."""
     with uninterrupted():
-        back = graph._open = Edit([], len(graph), values=None if edit.values is None else values(graph))
+        kept = None if edit.values is None else values(graph)
+        back = graph._open = Edit([], len(graph), values=kept, optimizer=graph.storage.optimizer)
         try:
             if edit.removed is not None:
                 _return_nodes(graph, edit.removed)
-            take_back(graph, Edit(edit.changes[edit.first :], edit.nodes, values=edit.values))
+            take_back(graph, Edit(edit.changes[edit.first :], edit.nodes, values=edit.values, optimizer=edit.optimizer))
             back.closed(len(graph), getattr(graph, added_to))
             vars(graph).update({taken_from: edit.previous, added_to: back, "_open": None})
         except BaseException:  # a MemoryError
@@ -150,6 +151,7 @@ def forget_state(graph: Graph, names: Sequence[str]) -> None:
     for edit in (graph.last_edit, graph.undone_edit):
         while edit is not None:
             changes += edit.changes
+            edit.optimizer = NO_OPTIMIZER
             kept += [vectors for vectors in (edit.values, edit.removed and edit.removed.values) if vectors]
             edit = edit.previous
     kept += [change.values for change in changes if isinstance(change, Rewired | Biased) and change.values]
@@ -199,6 +201,7 @@ def take_back(graph: Graph, edit: Edit) -> None:
                 storage.state_vector(name, fresh=True)
         for name, given in edit.values.items():
             (storage.state_vector(name, fresh=False) if name else storage.vector)[places] = given
+        storage.optimizer = edit.optimizer
         storage.moves += 1  # makes a run in progress look up its state again
     compact(graph)  # reclaims the space of the removed neurons
 

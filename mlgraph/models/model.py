@@ -903,6 +903,7 @@ class Model(Freezable, Declared):
         l1: float = 0.0,
         clip_norm: float | None = None,
         optimizer: str = "adam",
+        keep_optimizer: bool = False,
         standardize: bool = False,
         sample_weight: npt.ArrayLike | None = None,
         class_weight: Mapping[Any, float] | str | None = None,
@@ -986,6 +987,11 @@ class Model(Freezable, Declared):
         optimizer : "sgd" or "adam"
             Adam is the efficient form at the end of section 2 of Kingma & Ba (2015), with beta2 =
             0.999 and epsilon = 1e-8, which is added before the bias correction.
+        keep_optimizer : bool
+            Go on with the optimizer of the graph's last run: with its velocity or moments, and Adam's
+            number of steps. Rates and sizes of batches begin as given. The optimizer must be the same;
+            SGD with and without momentum are two. If there was no run, or the model is from a file,
+            which holds no such state, the optimizer begins with zeros, as it does by default.
         standardize : bool
             Read each column of `x` as (x - mean) / std, with mean and standard deviation of these
             data, and keep that as the model's `scaling`. A model that has such a scaling keeps its
@@ -1111,6 +1117,7 @@ class Model(Freezable, Declared):
             l1=l1,
             clip_norm=clip_norm,
             optimizer=optimizer,
+            keep_optimizer=keep_optimizer,
             standardize=standardize,
             sample_weight=sample_weight,
             class_weight=class_weight,

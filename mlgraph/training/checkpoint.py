@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph._support import checks
-from mlgraph._support.array_types import Bool
+from mlgraph._support.array_types import Bool, Float32
 from mlgraph._support.atomic_files import destination, followed, part_of, remove_parts
 from mlgraph._support.checks import MOST_SEED, StrOrBytesPath, level_outside, shown
 from mlgraph._support.interrupts import Waiting, uninterrupted
@@ -36,7 +36,7 @@ from mlgraph.models.model import Model
 from mlgraph.models.model_file import ModelFileError, header_of, read, require, save
 from mlgraph.training.loop import RunState
 
-FORMAT = 7
+FORMAT = 8
 """Version of the part that a checkpoint adds to a model file."""
 
 HISTORY = {name: str(column.dtype) for name, column in vars(History()).items()}
@@ -187,13 +187,7 @@ class Checkpoint:
         same = ends[0] == ends[1] and added >= 0
         require(same, "checkpoint: its model has other inputs, layers, outputs or loss than the one to train")
         state = self._parse_state(what, arrays)
-        size = len(arrays["parameters"])
-        for name in STATE[what["arguments"]["optimizer"]]:
-            good = len(arrays[name]) == size and np.isfinite(arrays[name]).all()
-            require(good, f"array {name}: expected {size} finite numbers")
-            # The vector in memory ends with a whole panel of neurons; the array in the file need
-            # not.
-            model.graph.storage.state_vector(name, fresh=True)[:size] = arrays[name]
+        read_state(model, what["arguments"]["optimizer"], state.taken + state.step - state.began, arrays)
         return model, state, _needs(what.get("needs", []), len(model.graph)), what["models"], what["arguments"]["seed"]
 
     def _difference(self, model: Model, what: Any) -> str:
@@ -232,6 +226,8 @@ class Checkpoint:
         require(counts, f"checkpoint: epoch, step, taken: expected counts, got {epoch!r}, {step!r}, {taken!r}")
         timed = isinstance(seconds, float) and 0 <= seconds < np.inf
         require(timed, f"checkpoint: seconds: expected a finite float from 0 on, got {seconds!r}")
+        began = what.get("began")
+        require(type(began) is int and -(2**62) < began <= 0, f"checkpoint: began: expected 0 or less, got {began!r}")
         history = History(**{name: arrays[f"history_{name}"].copy() for name in HISTORY})
         faults = len(arrays["history_nonfinite_step"])
         wanted = {"validation": epoch if self._validated else 0, "epoch": epoch, "nonfinite": faults}
@@ -246,7 +242,7 @@ class Checkpoint:
         seen = int(history.batch_examples[-1]) - epoch * n if step else 0
         good = (epoch < epochs and seen in range(step > 0, n + 1)) or (epoch, step) == (epochs, 0)
         require(good, f"checkpoint: a run of {epochs} epochs has no step {step + 1} of epoch {epoch + 1}")
-        return RunState(history, epoch, step, taken, seconds)
+        return RunState(history, epoch, step, taken, seconds, began)
 
     # --- writing ----------------------------------------------------------------------------------
 
@@ -271,6 +267,7 @@ class Checkpoint:
             "step": state.step,
             "taken": state.taken,
             "seconds": state.seconds,
+            "began": state.began,
         }
         arrays: dict[str, npt.NDArray[Any]] = {name: np.zeros(0, dtype) for name, dtype in ARRAYS.items()}
         history = state.history
@@ -283,8 +280,7 @@ class Checkpoint:
                 models = self._model.graph.models
                 if len(models) > 1:  # which nodes are alive depends on the nodes that each model has needed so far
                     what["needs"] = sorted([one.sinks, _bounds(one.needed_before)] for one in models)
-                for name in STATE[self._arguments["optimizer"]]:
-                    arrays[name] = self._model.graph.storage.state_vector(name, fresh=False)
+                arrays |= state_arrays(self._model, self._arguments["optimizer"])
                 save(self._model, self.path, more={"checkpoint": what}, more_arrays=arrays, previous=previous)
             self._undamaged, self._position = True, position
         except OSError as error:
@@ -304,6 +300,22 @@ class Checkpoint:
         interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
         if kind is None or (interrupted and self._state.consistent and not self.interrupts.was_urged):
             self.write()
+
+
+def state_arrays(model: Model, optimizer: str) -> dict[str, Float32]:
+    """The optimizer's state, as files hold it; `read_state` reads it."""
+    return {name: model.graph.storage.state_vector(name, fresh=False) for name in STATE[optimizer]}
+
+
+def read_state(model: Model, optimizer: str, steps: int, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Give a model that was read from a file the optimizer's state in it; a ModelFileError if it does not fit."""
+    storage, size = model.graph.storage, len(arrays["parameters"])
+    for name in STATE[optimizer]:
+        good = len(arrays[name]) == size and np.isfinite(arrays[name]).all()
+        require(good, f"array {name}: expected {size} finite numbers")
+        # The vector in memory ends with a whole panel of neurons; the array in the file need not.
+        storage.state_vector(name, fresh=True)[:size] = arrays[name]
+    storage.optimizer = optimizer, steps
 
 
 def _bounds(flags: Bool) -> list[int]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,7 +11,7 @@ import numpy as np
 
 from mlgraph._support.array_types import Int64
 from mlgraph._support.checks import FLOAT32_MAX
-from mlgraph._support.interrupts import uninterrupted
+from mlgraph._support.interrupts import SIGNALS, Waiting
 from mlgraph.engine.examples import Examples
 from mlgraph.engine.losses import empty_answers
 from mlgraph.engine.steps import Learning, Rates, Steps, epoch_order, epoch_steps
@@ -144,6 +143,8 @@ class RunState:
         Number of steps in earlier epochs.
     seconds : float
         Training time spent in this epoch.
+    began : int
+        Number of the step at which the optimizer began with moments of 0; below 0 if it has kept those of earlier runs.
     consistent : bool
         False from the start of a step or of an epoch's end until everything that follows from it is
         recorded.
@@ -154,6 +155,7 @@ class RunState:
     step: int = 0
     taken: int = 0
     seconds: float = 0.0
+    began: int = 0
     consistent: bool = True
 
 
@@ -210,7 +212,7 @@ class _Stretch:
             if learning.optimizer == "adam":
                 # Fold the bias corrections of both moments into the rate (Kingma & Ba 2015, end of
                 # section 2).
-                t = np.maximum(1, np.arange(len(rate)) + (self._taken + 1 - options.began))
+                t = np.maximum(1, np.arange(len(rate)) + (self._taken + 1 - self._state.began))
                 beta1, beta2 = np.array(learning.hyper[:2], np.float32).astype(np.float64)  # rounded as in the kernels
                 rate = np.minimum(rate * np.sqrt(1 - beta2**t) / (1 - beta1**t), FLOAT32_MAX).astype(np.float32)
         self.steps = schedule._replace(rate=rate, decay=decay, shrink=shrink, order=order, number=self._taken)
@@ -326,7 +328,12 @@ def train(
         return stretch.steps, learning
 
     def change(**given: Any) -> None:
-        options.change(model, n, state.taken + state.step, **given)
+        if options.change(model, n, **given):
+            state.began = state.taken + state.step
+
+    def record_steps(stretch: _Stretch, count: int, seconds: float) -> None:
+        stretch.record(count, seconds)
+        model.graph.storage.optimizer = options.learning.optimizer, state.taken + state.step - state.began
 
     while state.epoch < epochs:
         n_epochs = 1
@@ -357,8 +364,9 @@ def train(
                     if limit:
                         count = max(1, int(PIECE_SECONDS / per_step)) if per_step else FIRST_PIECE
                         part = slice(at, min(at + count, last))
-                        # Without waiting, Ctrl-C could lose the history of thousands of epochs.
-                        with nullcontext() if epochs_apart else uninterrupted():
+                        # Without waiting, Ctrl-C could lose the history of thousands of epochs, and the number of
+                        # the optimizer's steps; where little is lost, urgent signals do not wait.
+                        with Waiting(SIGNALS, impatient=bool(epochs_apart)):
                             bad, _, _ = run(
                                 examples,
                                 steps=steps.of(part),
@@ -368,7 +376,7 @@ def train(
                                 **learning._asdict(),
                             )
                             done = part.stop if bad < 0 else at + bad
-                            stretch.record(done - at, time.perf_counter() - begin)
+                            record_steps(stretch, done - at, time.perf_counter() - begin)
                             if not epochs_apart:
                                 stretch.end_epochs(n_edges)
                 spent = time.perf_counter() - begin
@@ -377,10 +385,11 @@ def train(
                     begin = time.perf_counter()
                     step = steps.of(slice(done, done + 1))
                     where = f"epoch {state.epoch + 1}, step {state.step + 1}"  # counted as users read them
-                    stretch.losses[step.places], right = guard.step(step, where)
-                    if stretch.correct is not None and right is not None:
-                        stretch.correct[step.places] = right
-                    stretch.record(1, time.perf_counter() - begin)
+                    with guard.lock:
+                        stretch.losses[step.places], right = guard.step(step, where)
+                        if stretch.correct is not None and right is not None:
+                            stretch.correct[step.places] = right
+                        record_steps(stretch, 1, time.perf_counter() - begin)
                     done, spent = done + 1, spent + time.perf_counter() - begin
                 state.consistent = True
                 per_step, per_example = spent / (done - at), spent / int(steps.size[at:done].sum())

@@ -41,8 +41,6 @@ class Options:
     course, learning : Course and Learning
     each_step : bool
         Whether callbacks are called after each step.
-    began : int
-        Number of the step at which the optimizer began with moments of 0.
     fixed : str
         Why they cannot be changed, or "".
     changed : bool
@@ -52,7 +50,6 @@ class Options:
     course: Course
     learning: Learning
     each_step: bool = False
-    began: int = 0
     fixed: str = ""
     changed: bool = False
 
@@ -60,7 +57,6 @@ class Options:
         self,
         model: Model,
         n: int,
-        step: int,
         *,
         learning_rate: Any,
         batch_size: Any,
@@ -70,8 +66,8 @@ class Options:
         l1: float | None,
         clip_norm: float | None,
         each_step: bool | None,
-    ) -> None:
-        """See `Progress.change`; the run has n examples and has taken `step` steps."""
+    ) -> bool:
+        """See `Progress.change`; the run has n examples. Returns whether another optimizer begins."""
         if self.fixed:
             raise ValueError(f"change: {self.fixed}")
         course, learning, of_momentum = self.course, self.learning, self.learning.hyper[0]
@@ -95,11 +91,12 @@ class Options:
         if clip_norm is not None:
             learning = learning._replace(clip_norm=checked_clip(clip_norm))
         each_step = self.each_step if each_step is None else truth("each_step", each_step)
-        if name != self.learning.optimizer:
+        is_other = name != self.learning.optimizer
+        if is_other:
             with model.graph.lock:  # another thread may edit the graph
                 begin_state(model, name)
-            self.began = step
         self.course, self.learning, self.each_step, self.changed = course, learning, each_step, True
+        return is_other
 
 
 def begin_state(model: Model, optimizer: str) -> None:
@@ -107,6 +104,22 @@ def begin_state(model: Model, optimizer: str) -> None:
     forget_state(model.graph, STATE["adam"])
     for name in STATE[optimizer]:
         model.graph.storage.state_vector(name, fresh=True)
+    model.graph.storage.optimizer = optimizer, 0
+
+
+def can_keep(model: Model, optimizer: str) -> bool:
+    """Whether the graph holds the state of this optimizer, or of none, so that a run can go on from it."""
+    return model.graph.storage.optimizer[0] in ("", optimizer)
+
+
+def require_kept(model: Model, optimizer: str) -> None:
+    """A ValueError unless `can_keep`."""
+    if not can_keep(model, optimizer):
+        named = {"sgd": "SGD without momentum", "momentum": "SGD with momentum", "adam": "Adam"}
+        raise ValueError(
+            f"keep_optimizer: the last run was of {named[model.graph.storage.optimizer[0]]}, whose state "
+            f"{named[optimizer]} cannot go on from; name the same optimizer, or leave keep_optimizer out"
+        )
 
 
 def takes_few(sizes: tuple[int, int], n: int) -> bool:

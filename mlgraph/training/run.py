@@ -30,7 +30,7 @@ from mlgraph.training.advice import warn_of_divergence, warn_of_targets
 from mlgraph.training.callbacks import Callback, call, wants_each_step
 from mlgraph.training.loop import Progress, RunState, train
 from mlgraph.training.nonfinite import Guard
-from mlgraph.training.options import Options, begin_state, takes_few
+from mlgraph.training.options import Options, begin_state, require_kept, takes_few
 from mlgraph.training.report import Report
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class Arguments:
     momentum: float
     clip_norm: float | None
     optimizer: str
+    keep_optimizer: bool
     metrics: Metrics
     validation: tuple[Examples, Objective, Any] | None
     scaling: Scaling
@@ -76,6 +77,8 @@ class Run:
     """
 
     def __init__(self, arguments: Arguments, model: Model, objective: Objective, examples: Examples) -> None:
+        if arguments.keep_optimizer:
+            require_kept(model, arguments.optimizer)
         warn_of_targets(model, objective)
         self._arguments, self._model, self._objective, self._examples = arguments, model, objective, examples
         self._validation: tuple[Examples, Objective] | None = None
@@ -124,7 +127,7 @@ class Run:
                 if keeper and given.resume and keeper.resume(any_seed=given.seed is None):
                     seed = keeper.seed
                 else:
-                    _begin(model, given.optimizer)
+                    state.began = _begin(model, given.optimizer, keep=given.keep_optimizer)
                 if self._scheduled:
                     self._scheduled.begin(seed)
                 model.history = state.history
@@ -173,6 +176,7 @@ class Run:
             "momentum": given.momentum,
             "clip_norm": given.clip_norm,
             "optimizer": given.optimizer,
+            "keep_optimizer": given.keep_optimizer,
             "on_nonfinite": given.on_nonfinite,
             "sparsify": repr(given.sparsify),
             "metrics": given.metrics.names,
@@ -216,7 +220,19 @@ def require_parameters(model: Model) -> None:
         raise ValueError("fit: the loss depends on no weight or parameter, so there is nothing to train")
 
 
-def _begin(model: Model, optimizer: str) -> None:
-    """Clear the optimizer's state for a run from the start. A resumed run keeps it, and may have no parameter left."""
+def _begin(model: Model, optimizer: str, *, keep: bool) -> int:
+    """Begin the optimizer's state, or `keep` it. A resumed run keeps it, too, and may have no parameter left.
+
+    Returns
+    -------
+    int
+        `RunState.began`.
+    """
     require_parameters(model)
+    if keep:
+        require_kept(model, optimizer)
+        name, steps = model.graph.storage.optimizer
+        if name:
+            return -steps
     begin_state(model, optimizer)
+    return 0

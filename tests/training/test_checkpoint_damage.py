@@ -88,7 +88,7 @@ NEEDS = "checkpoint: needs: expected pairs of outputs and of ranges of nodes up 
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("format", 1, "checkpoint: format: expected 7, got 1; another version of mlgraph wrote it"),
+        ("format", 1, "checkpoint: format: expected 8, got 1; another version of mlgraph wrote it"),
         ("format", None, "a model, but not a checkpoint: its header has no entry for one"),
         ("arguments", [], "checkpoint: arguments or digests are missing"),
         ("models", [3], "checkpoint: models: expected a list of digests"),
@@ -96,6 +96,8 @@ NEEDS = "checkpoint: needs: expected pairs of outputs and of ranges of nodes up 
         ("step", 0.0, "expected counts"),
         ("taken", True, "expected counts"),
         ("taken", 10, "array history_batch_examples: expected 17 numbers, got 31"),
+        ("began", None, "checkpoint: began: expected 0 or less, got None"),
+        ("began", 1, "checkpoint: began: expected 0 or less, got 1"),
         ("seconds", float("inf"), "checkpoint: seconds: expected a finite float from 0 on, got inf"),
         ("needs", [[[1], [0, 2, 3]]], NEEDS),
         ("needs", [[[1], [0, 10**9]]], NEEDS),
