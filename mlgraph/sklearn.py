@@ -39,7 +39,7 @@ from mlgraph.sparsity.schedules import Schedule
 from mlgraph.training.callbacks import EarlyStopping
 from mlgraph.training.loop import Progress
 from mlgraph.training.nonfinite import POLICIES
-from mlgraph.training.options import OPTIMIZERS
+from mlgraph.training.options import OPTIMIZERS, can_keep, checked_optimizer
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # that of typing is of Python 3.11
@@ -220,6 +220,7 @@ class _GraphEstimator(BaseEstimator):
         epochs = 1 if partial else self.max_iter
         seen, all_seen, rate = self.t_, epochs * len(targets), self.learning_rate_init
         stopping = _Stopping(self, monitor, getattr(schedule, "until", 0.0))
+        momentum = self.momentum if self.solver == "sgd" else 0.9
         net.fit(
             X,
             targets,
@@ -228,9 +229,10 @@ class _GraphEstimator(BaseEstimator):
             learning_rate=(lambda progress: rate / (1 + seen + progress * all_seen) ** self.power_t)
             if self.learning_rate == "invscaling"
             else rate,
-            momentum=self.momentum if self.solver == "sgd" else 0.9,
+            momentum=momentum,
             weight_decay=self.alpha,
             optimizer=self.solver,
+            keep_optimizer=partial and can_keep(net, checked_optimizer(self.solver, momentum)[0]),
             sample_weight=weight,
             shuffle=self.shuffle,
             # Without a callback, one call of the kernels takes many epochs of a small table.
@@ -373,9 +375,10 @@ class GraphClassifier(ClassifierMixin, _GraphEstimator):
     def partial_fit(
         self, X: Any, y: Any, sample_weight: npt.ArrayLike | None = None, classes: npt.ArrayLike | None = None
     ) -> Self:
-        """Train for one epoch, from the present weights on; cut edges stay cut.
+        """Train for one epoch, from the present weights on, with the optimizer of the call before; cut edges stay cut.
 
-        Arguments as for `fit`; `classes` are all labels, which the first call needs.
+        Another `solver` begins with moments of 0; rates, momentum and decay may change. Arguments as for `fit`;
+        `classes` are all labels, which the first call needs.
 
         Raises
         ------

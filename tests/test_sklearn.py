@@ -22,6 +22,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
+from mlgraph.exchange import to_sklearn
 from mlgraph.sklearn import GraphClassifier, GraphRegressor
 
 IRIS_X, IRIS_Y = load_iris(return_X_y=True)
@@ -271,6 +272,35 @@ def test_partial_fit_trains_for_an_epoch():
     for _ in range(100):
         numbers.partial_fit(IRIS_X[:, :3], IRIS_X[:, 3])
     assert numbers.score(IRIS_X[:, :3], IRIS_X[:, 3]) > 0.8
+
+
+@pytest.mark.parametrize("solver", ["adam", "sgd"])
+def test_partial_fit_keeps_the_optimizer_as_mlp_classifier_does(solver, tmp_path):
+    ours = classifier(solver=solver, alpha=0, batch_size=50, shuffle=False, activation="tanh").fit(IRIS_X, NAMES)
+    ours.model_.save(tmp_path / "net.npz")
+    ours.model_ = mlgraph.load(tmp_path / "net.npz")  # without a state of the optimizer
+    theirs = to_sklearn(ours.model_)
+    theirs.set_params(solver=solver, alpha=0, batch_size=50, shuffle=False, learning_rate_init=0.02)
+    theirs.set_params(nesterovs_momentum=False)
+    restarted = pickle.loads(pickle.dumps(ours.model_))
+    for _ in range(3):
+        ours = pickle.loads(pickle.dumps(ours)).partial_fit(IRIS_X, NAMES)
+        theirs.partial_fit(IRIS_X, NAMES)
+        restarted.fit(IRIS_X, NAMES, epochs=1, batch_size=50, shuffle=False, learning_rate=0.02, optimizer=solver)
+    weights, expected = ours.model_.layers[0].weights, theirs.coefs_[0].T
+    np.testing.assert_allclose(weights, expected, 0, 1e-5)
+    assert np.abs(restarted.layers[0].weights - expected).max() > 1e-3
+
+
+def test_partial_fit_goes_on_after_fit_and_begins_another_solver():
+    ours = classifier().fit(IRIS_X, NAMES)
+    first = ours.model_.graph.optimizer_state()["second"].sum()
+    ours.partial_fit(IRIS_X[:1], NAMES[:1])
+    assert ours.model_.graph.optimizer_state()["second"].sum() > first / 2
+    ours.set_params(solver="sgd").partial_fit(IRIS_X, NAMES).set_params(momentum=0).partial_fit(IRIS_X, NAMES)
+    assert not ours.model_.graph.optimizer_state()
+    ours.set_params(solver="adam", warm_start=True, max_iter=1).fit(IRIS_X, NAMES)
+    assert ours.model_.graph.optimizer_state().keys() == {"first", "second"}
 
 
 def test_rates_fall_over_calls_of_partial_fit_too():
