@@ -15,7 +15,7 @@ import stat
 import struct
 import textwrap
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -240,6 +240,7 @@ def read(
     path: StrOrBytesPath,
     make: Callable[[Model, dict[str, Any], dict[str, npt.NDArray[Any]]], T],
     more_arrays: Mapping[str, str] = MappingProxyType({}),
+    optional: Collection[str] = (),
 ) -> T:
     """Return what `make` returns for the model, the header and the arrays in a file.
 
@@ -247,13 +248,15 @@ def read(
     ----------
     more_arrays : mapping from str to str
         Dtypes of the arrays that the file must have in addition to those of the model.
+    optional : collection of str
+        Those of them that older files lack; they are empty then.
 
     Raises
     ------
     ModelFileError
         If the file is not valid, or `make` says so; the message starts with the path.
     """
-    return _opened(path, partial(_from, make=make, more_arrays=more_arrays))
+    return _opened(path, partial(_from, make=make, more_arrays=more_arrays, optional=optional))
 
 
 def load_population(path: StrOrBytesPath, make: Callable[[list[Model]], T]) -> T:
@@ -282,9 +285,10 @@ def _from(
     file: IO[bytes],
     make: Callable[[Model, dict[str, Any], dict[str, npt.NDArray[Any]]], T],
     more_arrays: Mapping[str, str] = MappingProxyType({}),
+    optional: Collection[str] = (),
 ) -> T:
     header = _header(_read(file, {"header": "uint8"})["header"])  # other versions may have other arrays
-    arrays = _read(file, {**ARRAYS, **more_arrays})
+    arrays = _read(file, {**ARRAYS, **more_arrays}, optional)
     return make(_model(header, arrays), header, arrays)
 
 
@@ -315,10 +319,11 @@ def require(true: Any, message: str) -> None:
         raise ModelFileError(message)
 
 
-def _read(file: IO[bytes], types: Mapping[str, str]) -> dict[str, npt.NDArray[Any]]:
-    arrays = {}
+def _read(file: IO[bytes], types: Mapping[str, str], optional: Collection[str] = ()) -> dict[str, npt.NDArray[Any]]:
+    arrays: dict[str, npt.NDArray[Any]] = {name: np.zeros(0, types[name]) for name in optional}
     with zipfile.ZipFile(file) as archive:
         members = {info.filename: info for info in archive.infolist()}
+        types = {name: dtype for name, dtype in types.items() if name not in optional or f"{name}.npy" in members}
         missing = [name for name in types if f"{name}.npy" not in members]
         what = "a model, but not a checkpoint" if not {"header", *ARRAYS} & {*missing} else "not a model file"
         require(not missing or f"0{MEMBER}" not in members, "a population, which mlgraph.Population.load reads")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlgraph.graph.storage import NO_OPTIMIZER
 from mlgraph.studio.curve import Curve
 from mlgraph.training.callbacks import Callback
 from mlgraph.training.loop import Progress
@@ -100,12 +101,15 @@ class Run(Callback):
             self.end()  # a thread that is about to end does not go on
         with self._wake:
             self._steps_left, self._epochs_left = steps, epochs
+            keeps = self.optimizer[0]
             self.failure = None
             self._recent.clear()
             self._stop = self._waiting = False
             self._is_new = self._goes_on
             if not self._goes_on:
-                thread = threading.Thread(target=self._train, args=(fit or {},), name="mlgraph studio", daemon=True)
+                thread = threading.Thread(
+                    target=self._train, args=(fit or {}, keeps), name="mlgraph studio", daemon=True
+                )
                 thread.start()
                 self._thread, self._goes_on = thread, True
             self._wake.notify_all()
@@ -138,6 +142,14 @@ class Run(Callback):
         """Count from where an earlier run was, before this one begins."""
         self.curve, self.epoch_curve = curve, tests
         self.steps, self.epochs, self.examples = curve.steps, epochs, examples
+
+    @property
+    def optimizer(self) -> tuple[str, int]:
+        """`Storage.optimizer` of the graph, with which the next run goes on; none after a failure.
+
+        The moments that have led to an overflow would soon lead to another.
+        """
+        return NO_OPTIMIZER if self.failure is not None else self._model.graph.storage.optimizer
 
     @contextmanager
     def gives_way(self) -> Iterator[None]:
@@ -192,10 +204,10 @@ class Run(Callback):
 
     # --- the training thread ----------------------------------------------------------------------
 
-    def _train(self, fit: dict[str, Any]) -> None:
+    def _train(self, fit: dict[str, Any], keeps: str) -> None:
         failure = None
         try:
-            self._fit(fit)
+            self._fit(fit, keeps)
         except NonFiniteError as error:
             failure = {"text": str(error), "sweep": error.sweep, "node": error.node, "example": error.example}
         except Exception as error:
@@ -208,14 +220,16 @@ class Run(Callback):
                 self._waiting = self._goes_on = False
                 self._wake.notify_all()
 
-    def _fit(self, fit: dict[str, Any]) -> None:
+    def _fit(self, fit: dict[str, Any], keeps: str) -> None:
         data = self._data
         given = {"validation_data": (data.test_x, data.test_y), "callbacks": [self], **fit}
         while True:
             self._seen, self._faults, self._each_step, options = 0, 0, True, self.options
             per_epoch = -(-len(data.x) // min(checked_sizes(options["batch_size"])))
             epochs = {"epochs": max(1, MOST_STEPS // per_epoch)}
-            self._model.fit(data.x, data.y, **{**epochs, **options, **given})
+            keep = checked_optimizer(options["optimizer"], options["momentum"])[0] == keeps
+            self._model.fit(data.x, data.y, **{**epochs, **options, "keep_optimizer": keep, **given})
+            keeps = self.optimizer[0]
             if self._stop or "epochs" in fit:
                 return
 

@@ -1,7 +1,7 @@
-"""A file that holds a session: the network, how it began, its data, the options of its run and its curve.
+"""A file that holds a session: the network and its optimizer, how it began, its data, its options and its curve.
 
 It is a model file with more in it, which `mlgraph.load` reads as a model. Data that the studio has itself, such as
-MNIST, are only named. What could be undone is not in it, nor is the state of the optimizer, which begins anew.
+MNIST, are only named. What could be undone is not in it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph._support.checks import StrOrBytesPath, real, whole
+from mlgraph.engine.engine import STATE
+from mlgraph.graph.storage import NO_OPTIMIZER
 from mlgraph.models import model_file
 from mlgraph.models.model import Model
 from mlgraph.models.model_file import ModelFileError, require
@@ -24,11 +26,19 @@ from mlgraph.studio.curve import Curve
 from mlgraph.studio.data import Data
 from mlgraph.studio.run import OPTIONS, check_options
 from mlgraph.studio.session import Session, json_ready
+from mlgraph.training.checkpoint import read_state, state_arrays
 
 PARTS = ("x", "y", "test_x", "test_y")
 """Arrays of the data. A file has their bytes, and in its header their dtypes and shapes."""
 
-ARRAYS = {"initial": "uint8", "curve": "float32", "curve_rest": "float32", **dict.fromkeys(PARTS, "uint8")}
+MOMENTS = ("first", "second")
+"""The optimizer's state; older files have none."""
+
+ARRAYS = {
+    "initial": "uint8",
+    **dict.fromkeys(("curve", "curve_rest", *MOMENTS), "float32"),
+    **dict.fromkeys(PARTS, "uint8"),
+}
 
 
 class Saved(NamedTuple):
@@ -52,7 +62,9 @@ def save(session: Session, path: StrOrBytesPath) -> None:
         parts = {name: np.ascontiguousarray(getattr(data, name)) for name in PARTS}
         if data.built_in is not None:
             parts = dict.fromkeys(PARTS, np.empty(0, np.uint8))
+        optimizer, steps = run.optimizer
         header = {
+            "optimizer": [optimizer, steps],
             "data": {
                 "built_in": data.built_in,
                 "name": data.name,
@@ -74,6 +86,8 @@ def save(session: Session, path: StrOrBytesPath) -> None:
         arrays: dict[str, npt.NDArray[Any]] = {
             "initial": np.frombuffer(_content(session.initial), np.uint8),
             **run.curve.arrays(),
+            **dict.fromkeys(MOMENTS, np.zeros(0, np.float32)),
+            **(state_arrays(session.model, optimizer) if optimizer else {}),
             **{name: part.reshape(-1).view(np.uint8) for name, part in parts.items()},
         }
         model_file.save(session.model, path, more={"session": header}, more_arrays=arrays)
@@ -99,7 +113,7 @@ def read(path: Path) -> Saved:
     OSError
         If it cannot be read.
     """
-    return model_file.read(path, _parse, ARRAYS)
+    return model_file.read(path, _parse, ARRAYS, MOMENTS)
 
 
 def resume(saved: Saved, session: Session) -> None:
@@ -131,6 +145,11 @@ def _parse(model: Model, header: dict[str, Any], arrays: dict[str, npt.NDArray[A
         curve = Curve.of(whole("stride", given["stride"], 1, 2**40), arrays["curve"], arrays["curve_rest"])
         tests = [{name: _number(entry[name]) for name in ("step", "loss", "accuracy")} for entry in given["tests"]]
         counts = [whole(name, given[name], 0, 2**60) for name in ("epochs", "examples")]
+        optimizer, steps = given.get("optimizer", NO_OPTIMIZER)
+        require(isinstance(optimizer, str) and optimizer in ("", *STATE), "session: optimizer: expected its name")
+        steps = whole("optimizer: steps", steps, 0, 2**60)
+        if optimizer:
+            read_state(model, optimizer, steps, arrays)
         return Saved(model, initial, _data(given["data"], arrays), options, pace, curve, tests, counts[0], counts[1])
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise ModelFileError(f"session: {type(error).__name__}: {error}") from None

@@ -310,11 +310,17 @@ def state_arrays(model: Model, optimizer: str) -> dict[str, Float32]:
 def read_state(model: Model, optimizer: str, steps: int, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
     """Give a model that was read from a file the optimizer's state in it; a ModelFileError if it does not fit."""
     storage, size = model.graph.storage, len(arrays["parameters"])
+    frozen = storage.frozen
     for name in STATE[optimizer]:
         good = len(arrays[name]) == size and np.isfinite(arrays[name]).all()
         require(good, f"array {name}: expected {size} finite numbers")
         # The vector in memory ends with a whole panel of neurons; the array in the file need not.
-        storage.state_vector(name, fresh=True)[:size] = arrays[name]
+        vector = storage.state_vector(name, fresh=True)
+        vector[:size] = arrays[name]
+        if frozen is not None:
+            vector[frozen != 0] = 0  # momentum must not move a frozen parameter
+    if "second" in STATE[optimizer]:
+        require((arrays["second"] >= 0).all(), "array second: expected squares, got a number below 0")
     storage.optimizer = optimizer, steps
 
 

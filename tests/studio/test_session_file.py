@@ -6,7 +6,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from studios import SESSIONS, client_of, contents, error_of, image_session, plane_session, wait_for
+from studios import SESSIONS, client_of, contents, error_of, image_session, overflowing_session, plane_session, wait_for
 
 import mlgraph
 from mlgraph.studio import build, data as sources, session_file, take_away
@@ -74,6 +74,56 @@ def test_it_goes_on_in_another_studio(saved):
         assert contents(other.session.model) == contents(session.initial)
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize("name", SESSIONS)
+def test_steps_after_it_is_opened_equal_those_without_saving(name, optimizer, tmp_path):
+    session = SESSIONS[name]()
+    session.model.prune(0.2)
+    session.run.change(learning_rate=0.01, batch_size=len(session.data.x), optimizer=optimizer)
+
+    def step(one):
+        one.run.play(steps=7, fit={"shuffle": False})
+        assert one.run.wait_until_paused() and one.run.failure is None
+        return contents(one.model), json_ready(one.model.graph.optimizer_state()), one.run.optimizer[1], one.run.loss
+
+    step(session)
+    session_file.save(session, tmp_path / "session.npz")
+    other = plane_session()
+    session_file.resume(session_file.read(tmp_path / "session.npz"), other)
+    assert step(other) == step(session)
+    assert other.run.optimizer[1] == 14 and other.model.graph.optimizer_state()
+    session.close()
+    other.close()
+
+
+def without_optimizer(session, arrays):
+    """As older versions wrote it."""
+    for found in (session.pop("optimizer"), arrays.pop("first"), arrays.pop("second")):
+        assert len(found)
+
+
+def test_an_older_file_opens_and_begins_with_zeros():
+    with client_of(trained(plane_session())) as client:
+        content = header_with(client.get("file/session.npz").content, without_optimizer)
+        assert upload(client, content).status_code == 200
+        assert not client.session.model.graph.optimizer_state()
+        client.run("step", steps=3)
+        wait_for(lambda: client.session.run.optimizer == ("adam", 3))
+
+
+def test_a_run_that_failed_leaves_no_optimizer(tmp_path):
+    session = overflowing_session()
+    session.run.play(steps=1000)
+    assert session.run.wait_until_paused() and session.run.failure
+    assert session.model.graph.optimizer_state()
+    session_file.save(session, tmp_path / "session.npz")
+    assert not session_file.read(tmp_path / "session.npz").model.graph.optimizer_state()
+    taken = session.run.steps
+    session.run.play(steps=1, fit={"on_nonfinite": "skip"})
+    assert session.run.wait_until_paused() and session.run.optimizer == ("momentum", session.run.steps - taken)
+    session.close()
+
+
 def test_it_is_a_model_file_too(saved, tmp_path):
     session, _, content = saved
     (tmp_path / "session.npz").write_bytes(content)
@@ -131,6 +181,13 @@ DAMAGE = {
     "no beginning": lambda s, a: a.__setitem__("initial", a["initial"][:100]),
     "tests of words": lambda s, a: s.__setitem__("tests", [{"step": "x", "loss": 1, "accuracy": 1}]),
     "units of labels": lambda s, a: s["data"].__setitem__("units", [[0], [1]]),
+    "an unknown optimizer": lambda s, a: s.__setitem__("optimizer", ["rprop", 3]),
+    "an optimizer in a list": lambda s, a: s.__setitem__("optimizer", [["adam"], 3]),
+    "half an optimizer": lambda s, a: s.__setitem__("optimizer", ["adam"]),
+    "steps below 0": lambda s, a: s.__setitem__("optimizer", ["adam", -1]),
+    "moments that are too few": lambda s, a: a.__setitem__("first", a["parameters"][1:]),
+    "moments that are not numbers": lambda s, a: a.__setitem__("second", a["parameters"] * np.float32("nan")),
+    "squares below 0": lambda s, a: a.__setitem__("second", a["parameters"] * 0 - 1),
     "a list": lambda s, a: (s.clear(), s.__setitem__("data", [])),
 }
 
@@ -138,6 +195,8 @@ DAMAGE = {
 @pytest.mark.parametrize("name", DAMAGE)
 def test_a_damaged_file_is_refused_and_changes_nothing(name):
     with client_of(image_session()) as client:
+        client.session.run.play(steps=3)
+        assert client.session.run.wait_until_paused()
         content = header_with(client.get("file/session.npz").content, DAMAGE[name])
         before, run = contents(client.session.model), client.session.run
         answer = upload(client, content, "mine.npz")
