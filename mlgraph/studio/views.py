@@ -49,7 +49,7 @@ def network(session: Session) -> dict[str, Any]:
             inputs = list(model.layers[0].source_ids)
         else:
             inputs = list(graph.input_ids)
-            columns = _levels(session)
+            columns = _columns(session)
         edges = graph.edges()
         if model.layers:
             edges = _beside_layers(graph, inputs, columns, edges)
@@ -108,20 +108,32 @@ def _beside_layers(graph: Graph, inputs: list[int], columns: list[list[int]], ed
     return Edges(source[beside], target[beside], edges.weight[beside])
 
 
-def _levels(session: Session) -> list[list[int]]:
-    """Nodes but inputs by the length of the longest path to them."""
-    graph = session.model.graph
-    topology = graph.topology()
-    _, order = topological(graph, topology, list(session.model.output_ids))
+def _columns(session: Session) -> list[list[int]]:
+    """Nodes but inputs by level. A cut neuron stays where it was in the beginning, or joins those after its sources."""
+    model = session.model
+    graph, level = model.graph, _levels(model)
+    last, alive = max(level.values()), graph.alive()
+    at: dict[int, float] = {node: number for node, number in level.items() if graph._code[node] != INPUT}
+    cut = [i for i in topological(graph, graph.topology())[1].tolist() if graph._code[i] >= NEURON and not alive[i]]
+    before = _levels(session.initial) if cut else {}
+    for node in cut:
+        after = 1 + max((at.get(s, 0) for s in graph._source_list(node).tolist()), default=0)
+        at[node] = min(before.get(node, after), last - 0.5)  # before the last outputs, though they may have moved up
+    columns: dict[float, list[int]] = {}
+    for node, number in sorted(at.items()):  # so that a neuron keeps its place when it is cut
+        columns.setdefault(number, []).append(node)
+    return [columns[number] for number in sorted(columns)]
+
+
+def _levels(model: Model) -> dict[int, int]:
+    """The nodes that the outputs need, by the length of the longest path to them."""
+    graph = model.graph
+    _, order = topological(graph, graph.topology(), model.output_ids)
     level: dict[int, int] = {}
     for node in order.tolist():
         sources = graph._source_list(node).tolist()
         level[node] = 0 if graph._code[node] == INPUT else 1 + max((level.get(s, 0) for s in sources), default=0)
-    columns: dict[int, list[int]] = {}
-    for node, at in level.items():
-        if graph._code[node] != INPUT:
-            columns.setdefault(at, []).append(node)
-    return [columns[at] for at in sorted(columns)]
+    return level
 
 
 def statuses(session: Session) -> dict[int, str]:

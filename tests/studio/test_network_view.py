@@ -55,3 +55,59 @@ def test_activations_and_biases_are_told():
     found = views.network(Session(mlgraph.Model(graph, out), data.arrays(points, points[:, :1])))
     told = {(neuron["activation"], neuron["bias"]) for neuron in found["neurons"].values()}
     assert {("tanh", 0.5), ("pow", None), ("identity", 0.0)} <= told
+
+
+@pytest.fixture
+def dag():
+    """A graph without layers, and its neurons by name: h at level 1, m at 2, d at 3, an output at 4."""
+    graph = mlgraph.Graph(seed=0)
+    a, b = graph.add_inputs(2)
+    h = [graph.add_neuron([a, b], "tanh") for _ in range(3)]
+    m = [graph.add_neuron(h, "tanh"), graph.add_neuron([h[2], a], "tanh")]
+    d = graph.add_neuron([m[0], h[0]], "tanh")
+    out = graph.add_neuron([d, m[1], h[1]])
+    points = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
+    session = Session(mlgraph.Model(graph, out), data.arrays(points, points[:, :1]))
+    names = {"h0": h[0], "h1": h[1], "h2": h[2], "m0": m[0], "m1": m[1], "d": d, "out": out}
+    yield session, {name: node.id for name, node in names.items()}
+    session.close()
+
+
+@pytest.mark.parametrize("cut", [["m1"], ["h1"], ["h2", "m1"], ["d"], ["d", "h1"]], ids=str)
+def test_cut_neurons_of_a_graph_without_layers_stay_where_they_were(dag, cut):
+    session, ids = dag
+    before = views.network(session)
+    assert [len(column) for column in before["columns"]] == [3, 2, 1, 1]
+    for name in cut:
+        edit(session, {"edit": "cut-neuron", "node": ids[name]})
+    after = views.network(session)
+    assert after["columns"] == before["columns"]
+    shown = {name for name in ids if after["neurons"][ids[name]]["status"] == "cut"}
+    assert shown == {name for name in ids if not session.model.graph[ids[name]].alive} >= set(cut)
+    assert not shown & {name for name in ids if {ids[name]} & {i for edge in listed(after) for i in edge}}
+    assert views.neuron(session, ids[cut[0]])["alive"] is False
+    for _ in cut:
+        edit(session, {"edit": "undo"})
+    again = views.network(session)
+    assert (again["columns"], again["edges"]) == (before["columns"], before["edges"])
+
+
+def test_neurons_that_were_cut_before_or_added_since_come_after_their_sources(dag):
+    session, ids = dag
+    graph = session.model.graph
+    new = [graph.add_neuron([graph[source]], "tanh").id for source in (0, ids["m1"])]
+    graph[ids["m0"]].prune()
+    session = Session(session.model, session.data)
+    columns = views.network(session)["columns"]
+    assert sorted(i for column in columns for i in column) == sorted([*ids.values(), *new])
+    assert {ids["m0"], new[0]} < set(columns[0]) and new[1] in columns[2] and columns[-1] == [ids["out"]]
+    session.close()
+
+
+def test_neurons_of_another_model_are_not_shown(dag):
+    session, ids = dag
+    graph = session.model.graph
+    other = graph.add_neuron([graph[ids["h0"]]], "tanh")
+    model = mlgraph.Model(graph, other)
+    shown = [i for column in views.network(session)["columns"] for i in column]
+    assert sorted(shown) == sorted(ids.values()) and model.outputs
