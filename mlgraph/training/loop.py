@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -364,9 +365,9 @@ def train(
                     if limit:
                         count = max(1, int(PIECE_SECONDS / per_step)) if per_step else FIRST_PIECE
                         part = slice(at, min(at + count, last))
-                        # Without waiting, Ctrl-C could lose the history of thousands of epochs, and the number of
-                        # the optimizer's steps; where little is lost, urgent signals do not wait.
-                        with Waiting(SIGNALS, impatient=bool(epochs_apart)):
+                        # Without waiting, Ctrl-C could lose the history of thousands of epochs, and the optimizer's
+                        # number of steps. Urgent signals do not wait where little is lost, nor any for one step.
+                        with nullcontext() if last == at + 1 else Waiting(SIGNALS, impatient=bool(epochs_apart)):
                             bad, _, _ = run(
                                 examples,
                                 steps=steps.of(part),
