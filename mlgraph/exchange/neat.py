@@ -469,21 +469,23 @@ def template_of(table: str, name: str, n: int) -> Template:
 
 def _add(draft: Draft, gene: Gene, made: Mapping[int, int]) -> int:
     """Add a node of NEAT to a draft; returns the id of its value."""
-    scale, neuron, applied = ACTIVATIONS[gene.activation]
-    divisor, links = gene.divisor, gene.links
+    activation, aggregation, bias, response, links = gene
+    scale, neuron, applied = ACTIVATIONS[activation]
+    divisor = gene.divisor
     if divisor:
-        sources = [made[source] for source, _ in links]
-        factor = scale * gene.response / divisor
-        weights = [factor * weight for _, weight in links]
+        sources, weights, factor = [], [], scale * response / divisor
+        for source, weight in links:
+            sources.append(made[source])
+            weights.append(factor * weight)
     else:
         terms = [draft.neuron(0, [made[source]], [weight], None) for source, weight in links]
         if terms:
-            sources = [_apply(draft, template_of("aggregation", gene.aggregation, len(terms)), terms)]
+            sources = [_apply(draft, template_of("aggregation", aggregation, len(terms)), terms)]
         else:
-            sources = [draft.constant(OF_NOTHING.get(gene.aggregation, 0.0))]
-        weights = [scale * gene.response]
-    node = draft.neuron(OPS[neuron].code, sources, weights, scale * gene.bias)
-    return node if applied is None else _apply(draft, template_of("activation", gene.activation, 1), [node])
+            sources = [draft.constant(OF_NOTHING.get(aggregation, 0.0))]
+        weights = [scale * response]
+    node = draft.neuron(OPS[neuron].code, sources, weights, scale * bias)
+    return node if applied is None else _apply(draft, template_of("activation", activation, 1), [node])
 
 
 def _apply(draft: Draft, template: Template, nodes: Sequence[int]) -> int:
@@ -507,7 +509,8 @@ def _has_structure(graph: Graph, draft: Draft) -> bool:
     if codes.tolist() != draft.codes or topology.counts[:n].tolist() != draft.counts:
         return False
     has_bias = bias_places(graph, np.flatnonzero(codes >= NEURON)) >= 0
-    is_same = topology.sources_of(np.arange(n)).tolist() == draft.pool and has_bias.tolist() == draft.has_bias
+    is_same = topology.sources_of(np.arange(n)).tolist() == draft.pool
+    is_same = is_same and has_bias.tolist() == [bias is not None for bias in draft.biases]
     return is_same and graph.n_parameters == len(draft.parameters())
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
+from itertools import accumulate
 
 import numpy as np
 
@@ -29,10 +30,10 @@ class Draft:
     ----------
     codes, counts, pool : list of int
         As the columns of `mlgraph.graph.nodes`. The sources of a node follow those of the node before.
-    weights, biases : list of float
-        In the order of `Graph.get_parameters`.
-    has_bias : list of bool
-        By neuron.
+    weights : list of float
+        Those of a neuron follow those of the neuron before.
+    biases : list of float or None
+        By neuron; None for one without a bias.
     names : dict of str
         By node.
     """
@@ -42,14 +43,12 @@ class Draft:
         self.counts = [0] * n_inputs
         self.pool: list[int] = []
         self.weights: list[float] = []
-        self.biases: list[float] = []
-        self.has_bias: list[bool] = []
+        self.biases: list[float | None] = []
         self.names: dict[int, str] = {}
         self._n_inputs = n_inputs
-        self._start = [0] * n_inputs
         self._data = list(range(n_inputs))
         self._constants: dict[float, int] = {}
-        self._of_records: tuple[list[int], list[int]] = [], []  # first weight and fan-in of each neuron
+        self._fan_in: list[int] = []  # of each neuron
 
     def operation(self, code: int, sources: Sequence[int]) -> int:
         """Add an operation; returns its id."""
@@ -63,26 +62,21 @@ class Draft:
 
     def neuron(self, activation: int, sources: Sequence[int], weights: Sequence[float], bias: float | None) -> int:
         """Add a neuron whose activation has this code; returns its id."""
-        first, fan_in = self._of_records
-        first.append(len(self.weights))
-        fan_in.append(len(sources))
-        self.has_bias.append(bias is not None)
         self.weights += weights
-        if bias is not None:
-            self.biases.append(bias)
-        return self._add(NEURON + activation, sources, len(first) - 1)
+        self.biases.append(bias)
+        self._fan_in.append(len(sources))
+        return self._add(NEURON + activation, sources, len(self.biases) - 1)
 
     def _add(self, code: int, sources: Sequence[int], data: int) -> int:
         self.codes.append(code)
         self.counts.append(len(sources))
-        self._start.append(len(self.pool))
         self._data.append(data)
         self.pool += sources
         return len(self.codes) - 1
 
     def parameters(self) -> list[float]:
-        """The weights, then the biases."""
-        return self.weights + self.biases
+        """The weights, then the biases: the order of `Graph.get_parameters`."""
+        return self.weights + [bias for bias in self.biases if bias is not None]
 
     def vector(self) -> Float32:
         """The parameters as float32; infinite if that cannot hold them."""
@@ -95,26 +89,30 @@ class Draft:
 
     def graph(self) -> Graph:
         """The graph."""
-        vector = self.vector()
-        graph, (first, fan_in) = Graph(), self._of_records
+        vector, graph = self.vector(), Graph()
         place = iter(range(len(self.weights), len(vector)))
         columns = graph.columns_by_name() | {"born": graph.born}
         for name, values in (
             ("code", self.codes),
-            ("start", self._start),
+            ("start", _starts(self.counts)),
             ("count", self.counts),
             ("data", self._data),
             ("born", [-1] * len(self.codes)),
             ("pool", self.pool),
             ("constants", list(self._constants)),
             ("inputs", list(range(self._n_inputs))),
-            ("weights", first),
-            ("stride", [1] * len(first)),
-            ("bias", [next(place) if has else -1 for has in self.has_bias]),
-            ("max_sources", fan_in),
+            ("weights", _starts(self._fan_in)),
+            ("stride", [1] * len(self._fan_in)),
+            ("bias", [-1 if bias is None else next(place) for bias in self.biases]),
+            ("max_sources", self._fan_in),
         ):
             columns[name].fromlist(values)
         at = graph.storage.grow(padded(len(vector)))  # kernels work on whole panels
         graph.storage.vector[at : at + len(vector)] = vector
         graph.names = self.names
         return graph
+
+
+def _starts(counts: list[int]) -> list[int]:
+    """Where each of the lists of these lengths begins, if they follow each other."""
+    return [0, *accumulate(counts)][:-1]
