@@ -51,7 +51,7 @@ def distinct(const int16_t[::1] code, const int32_t[::1] nodes):
 def group(
     const int32_t[::1] nodes, const int32_t[::1] level, const int16_t[::1] code, const int16_t[::1] like,
     const int64_t[::1] start, const int32_t[::1] count, const int32_t[::1] pool,
-    const int64_t[::1] detail, const uint8_t[::1] off_loss,
+    const int8_t[::1] part, const int64_t[::1] layer, const uint8_t[::1] off_loss,
     const int32_t[::1] fused, const int32_t[::1] fused_bias, const int64_t[::1] data, const int64_t[::1] bias,
     int64_t n_inputs, int64_t dense_from, int64_t dense_among_others,
     int32_t[::1] member, int64_t[::1] first, uint8_t[::1] dense, int32_t[::1] alike,
@@ -62,8 +62,10 @@ def group(
     ----------
     nodes : int32, shape (members,)
         In topological order.
-    detail : int64, shape (members,)
+    part : int8, shape (nodes of the graph,)
         Nodes with different numbers are in different groups.
+    layer : int64, shape (members,), or None
+        Likewise; 0 for nodes without dropout.
     off_loss : uint8, shape (nodes of the graph,)
         Likewise.
     bias : int64, shape (records,)
@@ -81,9 +83,9 @@ def group(
         Number of groups.
     """
     cdef int64_t n = nodes.shape[0], of_graph = start.shape[0], i, j, k, m = 0, total, number, groups = 0
-    cdef bint good = is_graph(start, count, pool) and are_nodes(nodes, of_graph)
+    cdef bint drops = layer is not None, good = is_graph(start, count, pool) and are_nodes(nodes, of_graph)
     good = good and of_graph == level.shape[0] == code.shape[0] == like.shape[0] == fused.shape[0] == data.shape[0]
-    good = good and of_graph == off_loss.shape[0] and n == detail.shape[0]
+    good = good and of_graph == off_loss.shape[0] == part.shape[0] and (not drops or n == layer.shape[0])
     good = good and n == member.shape[0] == first.shape[0] - 1 == dense.shape[0] == alike.shape[0]
     if not good:
         raise ValueError("nodes, level, start, count, pool, ...: expected a graph, and arrays to fill, got others")
@@ -109,8 +111,10 @@ def group(
         for i in range(n):
             node, it = nodes[i], &all_members[i]
             it.level, it.kind, it.shape, it.detail, it.lead, it.node = (
-                level[node], like[node], count[node], detail[i], node, node
+                level[node], like[node], count[node], part[node], node, node
             )
+            if drops and layer[i]:
+                it.detail = 4 * layer[i]
             if like[node] >= NEURON_CODE:
                 if fused[node] >= fused_bias.shape[0] or (fused[node] < 0 and not 0 <= data[node] < bias.shape[0]):
                     failure = 1
@@ -184,6 +188,40 @@ def group(
     if failure:
         raise ValueError("fused, data, start, count: expected numbers of fused neurons, records and lists, got others")
     return groups
+
+
+def put_inputs_first(
+    const int16_t[::1] code, const int64_t[::1] data, const int32_t[::1] order, int32_t[::1] out
+):
+    """Fill `out` with the nodes of `order`: first the inputs, by column (their `data`), then the others as they are.
+
+    Returns
+    -------
+    int
+        Number of inputs.
+    """
+    cdef int64_t n = order.shape[0], inputs = 0, others = 0, i
+    cdef uint64_t* keys = <uint64_t*>malloc((2 * n + 1) * sizeof(uint64_t))  # of inputs: column, node
+    cdef uint64_t* ascending
+    cdef bint good = keys != NULL and n == out.shape[0] and code.shape[0] == data.shape[0]
+    good = good and are_nodes(order, code.shape[0])
+    for i in range(n if good else 0):
+        if code[order[i]] == INPUT_CODE:
+            good = good and 0 <= data[order[i]] <= INT32_MAX
+            keys[inputs] = (<uint64_t>data[order[i]] << 32) | <uint64_t>order[i]
+            inputs += 1
+    if good:
+        ascending = sort_keys(keys, keys + n, inputs) if inputs else keys
+        for i in range(inputs):
+            out[i] = <int32_t>ascending[i]
+        for i in range(n):
+            if code[order[i]] != INPUT_CODE:
+                out[inputs + others] = order[i]
+                others += 1
+    free(keys)
+    if not good:
+        raise ValueError("code, data, order, out: expected nodes of a graph, got others")
+    return inputs
 
 
 def number_slots(const int32_t[::1] node, const int32_t[::1] same, int32_t[::1] slot):

@@ -1,5 +1,11 @@
 # The third pass of the compiler, mlgraph/compiler/layout.py: where the parameters of each group are stored.
 
+# As in mlgraph/compiler/lowering.py.
+cdef enum:
+    OF_BIASED = 1
+    OF_UNBIASED = 2
+    BIAS = 3
+
 cdef struct Weights:
     # A record, and where its weights are, relative to the first weight of its group.
     int64_t record
@@ -19,15 +25,14 @@ cdef struct Block:
 
 
 cdef class Layout:
-    """Groups of parameters, each of which must become contiguous.
+    """Groups of parameters, each of which must become contiguous. Groups of other nodes are empty here.
+
+    Biases that are parameter nodes count as part of the neurons that were written out with them.
 
     Parameters
     ----------
-    member : int32
-        Parameter nodes and neurons.
-    first, size : int64, shape (groups,)
-        Group i is ``member[first[i] : first[i] + size[i]]``.
-    dense : uint8, shape (groups,)
+    member, first, size, dense
+        As in `mlgraph.compiler.grouping.Groups`; `dense` as uint8.
     code, count, part, fused, begin, fused_weight, fused_bias, data
         As in `mlgraph.compiler.lowering.Lowered`.
     bias : int64, shape (records,)
@@ -58,6 +63,8 @@ cdef class Layout:
         for i in range(fused_bias.shape[0] if good else 0):
             good = good and 0 <= begin[i] <= begin[i + 1] <= fused_weight.shape[0] and -1 <= fused_bias[i] < n
         for i in range(first.shape[0] if good else 0):
+            if not has_parameters(code, part, member[first[i]]):
+                continue
             total += size[i]
             for j in range(first[i], first[i] + size[i]):
                 number = fused[member[j]]
@@ -89,6 +96,9 @@ cdef class Layout:
                 node, block = member[first[i]], &self.blocks[i]
                 block.begin, block.biases, block.n, block.size = w - self.weights, b - self.biases, 0, 0
                 block.is_fused, block.has_strides, block.step, block.width = fused[node] >= 0, False, 1, 0
+                if not has_parameters(code, part, node):
+                    block.end = block.begin
+                    continue
                 if dense[i]:
                     block.step = panel
                 if block.is_fused:
@@ -146,7 +156,7 @@ cdef class Layout:
         weights, stride, bias, used
             As in `mlgraph.graph.storage.Storage`.
         where : int64, shape (groups, 2), filled if every group is contiguous
-            Where the weights and the biases of each group start; -1 without biases.
+            Where the weights and the biases of each group start; -1 where there are none.
 
         Returns
         -------
@@ -161,6 +171,9 @@ cdef class Layout:
         self.check(weights, stride, bias, where)
         for i in range(self.n_blocks):
             block = &self.blocks[i]
+            if block.n == 0:
+                where[i, 0] = where[i, 1] = -1
+                continue
             here, at = weights[self.weights[block.begin].record], -1
             good = here % self.panel == 0
             for j in range(block.begin, block.end):
@@ -251,7 +264,7 @@ def move_groups(
             origin[i] = -1
         for i in range(layout.n_blocks):
             block = &layout.blocks[i]
-            where[i, 0], where[i, 1] = top, top + block.size if block.width else -1
+            where[i, 0], where[i, 1] = top if block.n else -1, top + block.size if block.width else -1
             for j in range(block.begin, block.end):
                 w = &layout.weights[j]
                 k = 1 if block.is_fused else stride[w.record]
@@ -293,6 +306,10 @@ def fan_of_records(const int16_t[::1] code, const int32_t[::1] count, const int6
     for i in range(code.shape[0]):
         if code[i] >= PARAMETER_CODE:
             fan[data[i]] = count[i] if code[i] >= NEURON_CODE else 1
+
+
+cdef bint has_parameters(const int16_t[::1] code, const int8_t[::1] part, int32_t node) noexcept nogil:
+    return code[node] >= PARAMETER_CODE and part[node] != BIAS
 
 
 cdef int64_t padded(int64_t n, int64_t panel) noexcept nogil:

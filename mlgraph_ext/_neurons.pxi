@@ -9,8 +9,6 @@ cdef struct Facts:
 
 cdef enum:
     FACTS = 5
-    OF_BIASED = 1        # as in mlgraph/compiler/lowering.py
-    OF_UNBIASED = 2
 
 
 def read_sources(
@@ -19,14 +17,12 @@ def read_sources(
     const int32_t[::1] slot, int64_t n_slots, const uint8_t[::1] wants, const uint8_t[::1] off_loss, int64_t n_inputs,
     int32_t[::1] whole, int64_t[:, ::1] facts,
 ):
-    """Read the lists of sources of groups of parameter nodes and neurons.
+    """Read the lists of sources of groups of neurons; the facts about other groups are 0.
 
     Parameters
     ----------
-    member : int32, shape (members,)
-    first, size : int64, shape (groups,)
-        Group i is ``member[first[i] : first[i] + size[i]]``.
-    dense : uint8, shape (groups,)
+    member, first, size, dense
+        As in `mlgraph.compiler.grouping.Groups`; `dense` as uint8.
     code, start, count, pool
         As in `mlgraph.compiler.lowering.Lowered`.
     slot : int32, shape (nodes,)
@@ -127,9 +123,8 @@ def add_neurons(
     const int32_t[::1] slot, const int32_t[::1] node_of, const uint8_t[::1] wants, const uint8_t[::1] off_loss,
     int64_t n_inputs, const int32_t[::1] alike, const int32_t[::1] whole, const uint8_t[::1] in_quads,
     const int64_t[:, ::1] facts, const int64_t[:, ::1] where, const int8_t[::1] part, const int32_t[::1] fused,
-    const int64_t[::1] halves, const int64_t[:, ::1] dropout, const int64_t[::1] number, int64_t lanes, int64_t panel,
-    int64_t n_extra,
-    int64_t[:, ::1] program, int32_t[::1] index, int64_t index_at, int64_t[::1] reader,
+    int64_t lanes, int64_t panel, int64_t n_extra, int64_t[:, ::1] program, int32_t[::1] index, int64_t index_at,
+    int64_t[::1] reader,
 ):
     """Add the instructions of groups of parameter nodes and neurons.
 
@@ -147,14 +142,10 @@ def add_neurons(
         Places of the weights and biases.
     part, fused
         As in `mlgraph.compiler.lowering.Lowered`.
-    halves : int64, shape (groups,)
-    dropout : int64, shape (groups, 3)
-        Fields `drop`, `keep` and `bits` of the instructions.
-    number : int64, shape (groups,)
-        Rows of `program` to be written.
     n_extra : int
         Floats that a tile needs before these instructions in addition to its slots.
-    program : int64, shape (instructions, fields of `Instruction`), changed
+    program : int64, shape (groups, fields of `Instruction`), changed
+        Given with the fields `halves`, `drop`, `keep` and `bits`. The instructions of other groups stay as they are.
     index : int32, changed
         Written from `index_at` on.
     reader : int64, shape (slots,), changed
@@ -171,13 +162,13 @@ def add_neurons(
     cdef int64_t i, j, k, at, most = 0, n_masked = 0, arity, width, edge, wanted, mask
     cdef bint good = is_graph(start, count, pool) and are_nodes(member, n) and are_slots(slot, n_slots)
     good = good and are_nodes(node_of, n) and n == start.shape[0] == slot.shape[0] == wants.shape[0] == off_loss.shape[0]
-    good = good and groups == size.shape[0] == dense.shape[0] == facts.shape[0] == where.shape[0] == number.shape[0]
-    good = good and n == part.shape[0] == fused.shape[0] and groups == halves.shape[0] == dropout.shape[0]
-    good = good and facts.shape[1] == FACTS and where.shape[1] == 2 and dropout.shape[1] == 3 and reader.shape[0] == n_slots
+    good = good and groups == size.shape[0] == dense.shape[0] == facts.shape[0] == where.shape[0] == program.shape[0]
+    good = good and n == part.shape[0] == fused.shape[0]
+    good = good and facts.shape[1] == FACTS and where.shape[1] == 2 and reader.shape[0] == n_slots
     good = good and member.shape[0] == alike.shape[0] == whole.shape[0] == in_quads.shape[0]
     good = good and program.shape[1] * <int64_t>sizeof(int64_t) == <int64_t>sizeof(Instruction) and index_at >= 0
     for i in range(groups if good else 0):
-        good = good and 0 <= first[i] and 0 < size[i] <= member.shape[0] - first[i] and 0 <= number[i] < program.shape[0]
+        good = good and 0 <= first[i] and 0 < size[i] <= member.shape[0] - first[i]
         room += facts[i, 4]
         most = max(most, facts[i, 1])
     if not good or room > index.shape[0]:
@@ -199,7 +190,9 @@ def add_neurons(
         for i in range(n_slots):
             seen[i] = -1
         for i in range(groups):
-            node, fact, ins = member[first[i]], <const Facts*>&facts[i, 0], <Instruction*>&program[number[i], 0]
+            node, fact, ins = member[first[i]], <const Facts*>&facts[i, 0], <Instruction*>&program[i, 0]
+            if code[node] < PARAMETER_CODE:
+                continue
             ins.dst, ins.size, ins.weights, ins.n_weights = slot[node], size[i], where[i, 0], size[i]
             ins.kind, ins.decays = PARAMETER, part[node] == OF_BIASED or part[node] == OF_UNBIASED
             if not fact.is_neurons:
@@ -208,8 +201,7 @@ def add_neurons(
             arity, width, ins.op, ins.bias = count[node], padded(size[i], panel), code[node] - NEURON_CODE, where[i, 1]
             ins.kind, ins.arity, ins.args = DENSE if dense[i] else ROWS, arity, index_at
             ins.n_weights = width * arity if dense[i] else fact.n_edges
-            ins.reads_data, ins.propagate, ins.halves, ins.stream = fact.reads_data, fact.propagate, halves[i], number[i]
-            ins.drop, ins.keep, ins.bits = dropout[i, 0], dropout[i, 1], dropout[i, 2]
+            ins.reads_data, ins.propagate, ins.stream = fact.reads_data, fact.propagate, i
             mask = (ins.n_weights + 63) // 64 * 2 if ins.bits else 0
             ins.transposed, ins.masked = n_extra, n_masked
             ins.mask = n_extra + (width * lanes * ins.halves if dense[i] else 0)    # as `extra_floats`
@@ -236,7 +228,7 @@ def add_neurons(
                     edge = edge + 1
                     if seen[at] != i:
                         seen[at] = i
-                        reader[at] = number[i] if reader[at] == -1 and not off_loss[node] and wants[node_of[at]] else -2
+                        reader[at] = i if reader[at] == -1 and not off_loss[node] and wants[node_of[at]] else -2
                     elif dense[i]:
                         reader[at] = -2    # a block that reads a slot twice adds to its adjoint twice
             table = table + edge

@@ -116,7 +116,8 @@ def group(
     start: _Array,
     count: _Array,
     pool: _Array,
-    detail: _Array,
+    part: _Array,
+    layer: _Array | None,
     off_loss: _Array,
     fused: _Array,
     fused_bias: _Array,
@@ -152,6 +153,7 @@ class Layout:
     def in_place(self, weights: array[int], stride: array[int], bias: array[int], used: int, where: _Array) -> int: ...
     def length(self, fan: _Array, bias: array[int]) -> int: ...
 
+def put_inputs_first(code: _Array, data: _Array, order: _Array, out: _Array) -> int: ...
 def number_slots(node: _Array, same: _Array, slot: _Array) -> None: ...
 def first_added(reader: _Array, n_inputs: int, want_inputs: bool) -> int: ...
 def move_groups(
@@ -206,9 +208,6 @@ def add_neurons(
     where: _Array,
     part: _Array,
     fused: _Array,
-    halves: _Array,
-    dropout: _Array,
-    number: _Array,
     lanes: int,
     panel: int,
     n_extra: int,

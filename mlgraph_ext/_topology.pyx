@@ -4,7 +4,7 @@ A graph is given as compressed rows: the sources of node i are ``pool[start[i]:s
 ``start`` share one list, which must have one length and is visited once. Nodes are int32, indices into the pool int64.
 """
 
-from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint64_t
+from libc.stdint cimport INT32_MAX, int8_t, int16_t, int32_t, int64_t, uint8_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, qsort
 from libc.string cimport memcmp
 

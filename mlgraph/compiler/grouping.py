@@ -62,12 +62,6 @@ class Groups(NamedTuple):
 def group(graph: Graph, low: Lowered, nodes: Int32, dropout: Dropout, off_loss: Bool) -> Groups:
     """Group all nodes but the inputs. Nodes in `off_loss`, on which the loss does not depend, get separate groups."""
     n = len(nodes)
-    detail = low.part[nodes].astype(np.int64)
-    for i, (ids, drop, _) in enumerate(dropout):
-        if drop:  # activations that are operations of their own
-            detail[np.isin(nodes, ids)] = 4 * (i + 1)
-    for i, (ids, _, _) in enumerate(dropout):
-        detail[(low.like[nodes] >= NEURON) & np.isin(low.owners(nodes), ids)] = 4 * (i + 1)
     members, alike = np.empty(n, np.int32), np.empty(n, np.int32)
     bounds, dense = np.empty(n + 1, np.int64), np.empty(n, bool)
     found = _topology.group(
@@ -76,7 +70,8 @@ def group(graph: Graph, low: Lowered, nodes: Int32, dropout: Dropout, off_loss: 
         low.code,
         low.like,
         *low.topology,
-        detail,
+        low.part,
+        _layers(low, nodes, dropout) if dropout else None,
         off_loss.view(np.uint8),
         low.fused,
         low.bias,
@@ -92,3 +87,14 @@ def group(graph: Graph, low: Lowered, nodes: Int32, dropout: Dropout, off_loss: 
     )
     first = bounds[:found]
     return Groups(members, first, bounds[1 : found + 1] - first, dense[:found], alike)
+
+
+def _layers(low: Lowered, nodes: Int32, dropout: Dropout) -> Int64:
+    """For each node the number of its layer in `dropout`, from 1; 0 for nodes that drop nothing."""
+    layer = np.zeros(len(nodes), np.int64)
+    for i, (ids, drop, _) in enumerate(dropout):
+        if drop:  # activations that are operations of their own
+            layer[np.isin(nodes, ids)] = i + 1
+    for i, (ids, _, _) in enumerate(dropout):
+        layer[(low.like[nodes] >= NEURON) & np.isin(low.owners(nodes), ids)] = i + 1
+    return layer

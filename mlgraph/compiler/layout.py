@@ -10,34 +10,39 @@ from __future__ import annotations
 
 import numpy as np
 
-from mlgraph._support.array_types import Bool, Int32, Int64
-from mlgraph.compiler.lowering import Lowered
+from mlgraph._support.array_types import Int64
+from mlgraph.compiler.grouping import Groups
+from mlgraph.compiler.lowering import BIAS, OF_BIASED, Lowered
 from mlgraph.graph.graph import Graph
 from mlgraph.graph.storage import PANEL
 from mlgraph.graph.topology import index_type
 from mlgraph_ext import _topology
 
 
-def lay_out(graph: Graph, lowered: Lowered, nodes: Int32, first: Int64, size: Int64, dense: Bool) -> Int64:
+def lay_out(graph: Graph, low: Lowered, groups: Groups) -> Int64:
     """Make the parameters of each group contiguous, if they are not already.
-
-    Parameters
-    ----------
-    nodes, first, size, dense
-        Groups of parameter nodes and neurons, as in `mlgraph.compiler.grouping.Groups`.
 
     Returns
     -------
     int64, shape (groups, 2)
-        Where the weights and the biases of each group start; -1 without biases.
+        Where the weights and the biases of each group start; -1 where there are none. (Parameter nodes are weights.)
     """
-    low, storage = lowered, graph.storage
+    where = np.empty((len(groups.first), 2), np.int64)
+    _place(graph, low, groups, where)
+    if len(low.owner):  # the biases of neurons written out are laid out with their weights
+        part = low.part[groups.nodes[groups.first]]
+        where[part == BIAS, 0] = where[part == OF_BIASED, 1]
+    return where
+
+
+def _place(graph: Graph, low: Lowered, groups: Groups, where: Int64) -> None:
+    storage = graph.storage
     columns = storage.weights, storage.stride, storage.bias
     layout = _topology.Layout(
-        nodes,
-        first,
-        size,
-        dense.view(np.uint8),
+        groups.nodes,
+        groups.first,
+        groups.size,
+        groups.dense.view(np.uint8),
         low.code,
         low.topology.counts,
         low.part,
@@ -49,14 +54,13 @@ def lay_out(graph: Graph, lowered: Lowered, nodes: Int32, first: Int64, size: In
         storage.bias,
         PANEL,
     )
-    where = np.empty((len(first), 2), np.int64)
     end = layout.in_place(*columns, storage.used, where)
     if end >= 0:
         # The padding of the last block must lie within the vector. Updates of rows are not padded.
         if end > storage.used:
             at = storage.grow(end - storage.used)
             storage.vector[at:] = 0
-        return where
+        return
     # If any group is not in place, all are moved. Parameters that no output needs follow them.
     fan, table = np.empty(len(storage), np.int32), graph.columns_by_name()
     _topology.fan_of_records(table["code"], table["count"], table["data"], fan)
@@ -64,4 +68,3 @@ def lay_out(graph: Graph, lowered: Lowered, nodes: Int32, first: Int64, size: In
     new = storage.weights[:], storage.stride[:], storage.bias[:]
     _topology.move_groups(layout, *columns, fan, *new, origin, where)
     storage.move(origin, *new)
-    return where

@@ -30,6 +30,8 @@ from mlgraph_ext import _topology
 _COMMUTES = np.array([op.name in ("add", "mul") for op in ops.BY_CODE], np.uint8)
 """Which operations commute. Maximum and minimum do not: of 0 and -0 they return the second."""
 
+_NOT_FUSED = np.array([-1], np.int32)
+
 _AS_THEY_ARE = {INPUT, PARAMETER, *(NEURON + ops.OPS[name].code for name in ops.IN_PLACE)}
 """Codes of nodes that are neither merged nor fused nor split if the outputs need no others, except one constant."""
 
@@ -125,7 +127,7 @@ def lower(graph: Graph, outputs: Int32, given: Int32 | None = None, *, split: bo
             code[dead], count[dead], data[dead] = CONSTANT, 0, len(graph.constants)
             level, order = topological(graph, topology, outputs)
     same, none, part = np.arange(n, dtype=np.int32), np.zeros(0, np.int32), np.zeros(n, np.int8)
-    fused, begin = np.full(n, -1, np.int32), np.zeros(1, np.int64)
+    fused, begin = _NOT_FUSED.repeat(n), np.zeros(1, np.int64)
     low = Lowered(code, code, topology, data, level, order, same, fused, begin, none, none, part, none)
     codes = _topology.distinct(code, order)
     if WEIGHT in codes:

@@ -18,7 +18,7 @@ from mlgraph._support.locks import cached_property
 from mlgraph.compiler.grouping import DENSE_FROM, Dropout, Groups, group
 from mlgraph.compiler.instructions import KINDS, LANES, LIST_TILES, Instruction, Rows, halves_of
 from mlgraph.compiler.layout import lay_out
-from mlgraph.compiler.lowering import BIAS, OF_BIASED, Lowered, lower
+from mlgraph.compiler.lowering import Lowered, lower
 from mlgraph.graph import ops
 from mlgraph.graph.graph import Graph
 from mlgraph.graph.ops import CONSTANT, INPUT, NEURON, PARAMETER
@@ -56,10 +56,12 @@ ROW_WORK = 4
 _WHERE = ops.OPS["where"].code
 
 _BLANK = np.array([Instruction(0, 0, 0, 0)], np.int64)
+_NO_READER = np.array([-1], np.int64)
 
-_KIND, _WEIGHTS, _N_WEIGHTS, _READS_DATA = (
-    Instruction._fields.index(name) for name in ("kind", "weights", "n_weights", "reads_data")
+_KIND, _WEIGHTS, _N_WEIGHTS, _READS_DATA, _HALVES = (
+    Instruction._fields.index(name) for name in ("kind", "weights", "n_weights", "reads_data", "halves")
 )
+_DROP = [Instruction._fields.index(name) for name in ("drop", "keep", "bits")]
 
 
 class Plan:
@@ -134,9 +136,8 @@ class Plan:
         self._owner, self._n_nodes = low.owner, len(graph)
         if dropout:
             _refuse_dropout(graph, low, dropout)
-        is_input = low.code[low.order] == INPUT
-        inputs = low.order[is_input]
-        inputs = inputs[low.data[inputs].argsort()]
+        nodes = np.empty_like(low.order)
+        n_inputs = _topology.put_inputs_first(low.code, low.data, low.order, nodes)
         off_loss = np.zeros(len(low.code), bool)
         codes = _topology.distinct(low.code, low.order)
         ends = outputs if loss is None or {*outputs} <= {*loss} else loss
@@ -145,8 +146,8 @@ class Plan:
             # The condition of `where`, its first argument, gets no derivative: 0 times an infinite one would be NaN.
             followed = Topology(low.topology.start + chooses, low.topology.counts - chooses, low.topology.pool)
             off_loss = ~ancestors(graph, followed, low.same[np.array(ends)]) & (low.topology.counts > 0)
-        groups = group(graph, low, low.order[~is_input], dropout, off_loss)
-        inputs = _with_few_unread(low, groups, inputs)
+        groups = group(graph, low, nodes[n_inputs:], dropout, off_loss)
+        inputs = _with_few_unread(low, groups, nodes[:n_inputs])
         self.input_column = low.data[inputs].astype(np.int32)
         self.n_columns = graph.n_inputs if given is None else len(given)
         self.node = np.concatenate([inputs, groups.nodes])
@@ -154,7 +155,7 @@ class Plan:
         _topology.number_slots(self.node, low.same, self.slot)
         self.program = _BLANK.repeat(len(groups.first), axis=0)
         # The block that is the only reader of a slot; -1 for no reader, -2 for several or for others.
-        self._reader = np.full(len(self.node), -1)
+        self._reader = _NO_READER.repeat(len(self.node))
 
         wants = (low.code >= PARAMETER).astype(np.uint8)
         if wanted is not None:
@@ -162,12 +163,12 @@ class Plan:
         if want_inputs or wanted is not None:
             wants[low.code == INPUT] = want_inputs
         _topology.spread(*low.topology, low.order, wants)
+        self.reads_directly = 0 < len(inputs) < MAX_COLUMNS
         arguments, self.constants = np.zeros(0, np.int32), np.zeros(1, np.float32)
         if min(codes, default=CONSTANT) < len(ops.BY_CODE):
             arguments = self._add_operations(low, groups, wants & ~off_loss)
         if CONSTANT in codes:
             self.constants = self._add_constants(graph, low, groups)
-        self.reads_directly = 0 < len(inputs) < MAX_COLUMNS and not np.count_nonzero(arguments < len(inputs))
         self.n_extra = 0
         self.work = ROW_WORK * len(arguments)
         self.edge_scale = 1.0
@@ -186,6 +187,7 @@ class Plan:
         operations = groups.nodes[np.repeat(at, groups.size)]
         arguments: Int32 = self.slot[low.topology.sources_of(operations)]
         self._reader[arguments] = -2
+        self.reads_directly = self.reads_directly and bool((arguments >= len(self.input_column)).all())
         arity = low.topology.counts[heads[at]]
         lengths = groups.size[at] * arity
         wanted = np.maximum.reduceat(wants[groups.nodes], groups.first)[at] if len(heads) else 0
@@ -223,20 +225,10 @@ class Plan:
         arguments: Int32,
     ) -> None:
         """Lay out the parameters, add instructions of parameters and neurons, and write the index after `arguments`."""
-        heads = groups.nodes[groups.first]
-        number = (low.code[heads] >= PARAMETER).nonzero()[0]
-        heads, first, size, dense = heads[number], groups.first[number], groups.size[number], groups.dense[number]
-        part = low.part[heads]
-        own = part != BIAS  # such biases are laid out with their weights
-        if np.count_nonzero(own) == len(own):
-            places = lay_out(graph, low, groups.nodes, first, size, dense)
-        else:
-            places = np.full((len(number), 2), -1)
-            places[own] = lay_out(graph, low, groups.nodes, first[own], size[own], dense[own])
-            places[~own, 0] = places[part == OF_BIASED, 1]
-        n_inputs, n_slots = len(self.input_column), len(self.node)
-        same = groups.nodes, first, size, dense.view(np.uint8), low.code, *low.topology, self.slot
-        whole, facts = groups.alike.copy(), np.empty((len(number), 5), np.int64)
+        places = lay_out(graph, low, groups)
+        n_inputs, n_slots, dense = len(self.input_column), len(self.node), groups.dense
+        same = groups.nodes, groups.first, groups.size, dense.view(np.uint8), low.code, *low.topology, self.slot
+        whole, facts = groups.alike.copy(), np.empty((len(groups.first), 5), np.int64)
         mixed, lowest, end, *reading, of_blocks, of_rows, length = _topology.read_sources(
             *same, n_slots, wants, off_loss.view(np.uint8), n_inputs, whole, facts
         )
@@ -250,13 +242,13 @@ class Plan:
         self.reads_directly = self.reads_directly and not mixed
         self.n_edges = of_blocks + of_rows
         self.work += of_blocks + ROW_WORK * of_rows
-        halves, drops = np.ones(len(number), np.int64), np.zeros((len(number), 3), np.int64)
+        heads = groups.nodes[groups.first]
         for k in np.flatnonzero(dense & (facts[:, 2] > 0)).tolist() if self.dense_read_data else []:
-            halves[k] = halves_of(int(size[k]), int(low.topology.counts[heads[k]]))
+            self.program[k, _HALVES] = halves_of(int(groups.size[k]), int(low.topology.counts[heads[k]]))
         for k in np.flatnonzero(low.code[heads] >= NEURON).tolist() if dropout else []:
             drop, keep, bits = _dropout_of(int(low.owners(heads[k : k + 1])[0]), dropout)
             # The activation of a sum that is a node of its own drops it.
-            drops[k] = drop if heads[k] < self._n_nodes else 0, keep, bits
+            self.program[k, _DROP] = drop if heads[k] < self._n_nodes else 0, keep, bits
             if bits:
                 self.edge_scale = max(self.edge_scale, 2.0**bits / keep)
         in_quads = np.empty(len(whole), np.uint8)
@@ -276,9 +268,6 @@ class Plan:
             places,
             low.part,
             low.fused,
-            halves,
-            drops,
-            number,
             LANES,
             PANEL,
             self.n_extra,

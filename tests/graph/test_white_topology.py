@@ -152,6 +152,19 @@ def test_kernels_of_edits_refuse_ranges_outside_the_arrays():
         assert refused, name
 
 
+@pytest.mark.parametrize("n", [5, 100])
+def test_inputs_come_first_by_column(n):
+    column = np.random.default_rng(0).permutation(n)
+    code, data = np.int16([100] * n + [103] * 2), np.append(column, [7, 7])
+    order, out = np.int32([n + 1, *range(n), n]), np.empty(n + 2, np.int32)
+    assert _topology.put_inputs_first(code, data, order, out) == n
+    assert out.tolist() == [*np.argsort(column), n + 1, n]
+    good = code, data, order, out
+    for k, wrong in (0, code[1:]), (1, data - 1), (2, order + 1), (3, out[1:]):
+        with pytest.raises(ValueError, match="code, data, order, out: expected nodes of a graph, got others"):
+            _topology.put_inputs_first(*good[:k], wrong, *good[k + 1 :])
+
+
 def test_slots_of_nodes():
     slot = np.empty(4, np.int32)
     _topology.number_slots(np.int32([2, 0]), np.int32([0, 2, 2, 3]), slot)
