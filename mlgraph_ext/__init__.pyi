@@ -46,7 +46,7 @@ class _Sweep(Protocol):
         units: _Array,
         parameters: _Array,
         optimizer: int,
-        hyper: _Array,
+        hyper: tuple[float, float, float],
         first: _Array | None,
         second: _Array | None,
         frozen: _Array | None,

@@ -200,7 +200,7 @@ def find_quads(const int32_t[::1] alike, uint8_t[::1] out):
 def prepare(
     *, const int64_t[:, ::1] program, const int32_t[::1] index, const float[::1] constants, const uint64_t[::1] edges,
     const int64_t[:, ::1] units,
-    float[::1] parameters, int optimizer, const float[::1] hyper, float[::1] first, float[::1] second,
+    float[::1] parameters, int optimizer, tuple hyper, float[::1] first, float[::1] second,
     const float[::1] frozen,
     const int32_t[::1] input_column, bint backward,
     float[::1] tiles, int64_t n_tiles, int64_t tile_stride, int64_t values_at, int64_t adjoints_at, int64_t first_slot,
@@ -253,7 +253,7 @@ def prepare(
     r.units = <const Unit*>&units[0, 0] if units.shape[0] else NULL
     r.n_units = units.shape[0]
     r.optimizer.kind = optimizer
-    r.optimizer.momentum, r.optimizer.beta2, r.optimizer.epsilon = hyper[0], hyper[1], hyper[2]
+    r.optimizer.momentum, r.optimizer.beta2, r.optimizer.epsilon = hyper
     r.optimizer.parameters = &parameters[0] if parameters.shape[0] else NULL
     r.optimizer.first = &first[0] if first is not None and first.shape[0] else NULL
     r.optimizer.second = &second[0] if second is not None and second.shape[0] else NULL

@@ -9,8 +9,8 @@ import functools
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 from weakref import WeakSet, ref
 
 from mlgraph._support.attributes import Declared
@@ -120,9 +120,13 @@ class cached_property(functools.cached_property[T]):
     forked child.
     """
 
-    def __init__(self, func: Callable[[Any], T]) -> None:
-        super().__init__(func)
-        self.lock = nullcontext()
+    if not TYPE_CHECKING:  # the base class has the types
+
+        def __get__(self, instance, owner=None):
+            if instance is None:
+                return self
+            value = vars(instance)[self.attrname] = self.func(instance)
+            return value
 
 
 _all: WeakSet[Shared] = WeakSet()

@@ -477,7 +477,7 @@ class Engine:
             edges=self._holes.edges if self._holes else _NO_EDGES,
             parameters=parameters,
             optimizer=OPTIMIZERS[how.optimizer or "sgd"],
-            hyper=np.array(hyper, np.float32),
+            hyper=hyper,
             first=first_moment,
             second=second_moment,
             frozen=frozen,
@@ -522,7 +522,7 @@ class Engine:
         found = self._slots.get(key) if key is not None else None
         if found is None:
             slots = self.plan.slot[np.array(nodes, np.int32)]
-            found = slots, int(slots.min())
+            found = slots, min(slots.tolist())
             if found[1] < 0:  # kernels do not check again
                 raise RuntimeError("nodes: the plan does not have all of the requested nodes")
             if key is not None:
