@@ -1,11 +1,5 @@
 # The third pass of the compiler, mlgraph/compiler/layout.py: where the parameters of each group are stored.
 
-# As in mlgraph/compiler/lowering.py.
-cdef enum:
-    OF_BIASED = 1
-    OF_UNBIASED = 2
-    BIAS = 3
-
 cdef struct Weights:
     # A record, and where its weights are, relative to the first weight of its group.
     int64_t record
@@ -25,16 +19,11 @@ cdef struct Block:
 
 
 cdef class Layout:
-    """Groups of parameters, each of which must become contiguous. Groups of other nodes are empty here.
-
-    Biases that are parameter nodes count as part of the neurons that were written out with them.
+    """Groups of parameters, each of which must become contiguous. Groups without parameters are empty here.
 
     Parameters
     ----------
-    member, first, size, dense
-        As in `mlgraph.compiler.grouping.Groups`; `dense` as uint8.
-    code, count, part, fused, begin, fused_weight, fused_bias, data
-        As in `mlgraph.compiler.lowering.Lowered`.
+    groups : Groups
     bias : int64, shape (records,)
         As `Storage.bias`.
     panel : int
@@ -48,25 +37,22 @@ cdef class Layout:
     cdef int64_t n_records
     cdef int64_t panel
 
-    def __cinit__(
-        self, const int32_t[::1] member, const int64_t[::1] first, const int64_t[::1] size, const uint8_t[::1] dense,
-        const int16_t[::1] code, const int32_t[::1] count, const int8_t[::1] part, const int32_t[::1] fused,
-        const int64_t[::1] begin, const int32_t[::1] fused_weight, const int32_t[::1] fused_bias, const int64_t[::1] data,
-        const int64_t[::1] bias, int64_t panel,
-    ):
+    def __cinit__(self, Groups groups not None, const int64_t[::1] bias, int64_t panel):
+        cdef const int16_t[::1] code = groups.code
+        cdef const int32_t[::1] member = groups.member, count = groups.count, fused = groups.fused
+        cdef const int32_t[::1] fused_weight = groups.fused_weight, fused_bias = groups.fused_bias
+        cdef const int64_t[::1] first = groups.first, data = groups.data, begin = groups.fused_begin
+        cdef const int8_t[::1] part = groups.part
+        cdef const uint8_t[::1] dense = groups.dense
         cdef int64_t n = code.shape[0], m = member.shape[0], i, j, k, number, fan, at, total = 0, of_fused = 0
-        cdef bint good = are_nodes(member, n) and are_nodes(fused_weight, n) and panel > 0
-        good = good and n == count.shape[0] == part.shape[0] == fused.shape[0] == data.shape[0]
-        good = good and first.shape[0] == size.shape[0] == dense.shape[0] and begin.shape[0] == fused_bias.shape[0] + 1
-        for i in range(first.shape[0] if good else 0):
-            good = good and 0 <= first[i] and 0 < size[i] <= m - first[i]
+        cdef bint good = are_nodes(fused_weight, n) and panel > 0 and begin.shape[0] == fused_bias.shape[0] + 1
         for i in range(fused_bias.shape[0] if good else 0):
             good = good and 0 <= begin[i] <= begin[i + 1] <= fused_weight.shape[0] and -1 <= fused_bias[i] < n
-        for i in range(first.shape[0] if good else 0):
-            if not has_parameters(code, part, member[first[i]]):
+        for i in range(groups.n if good else 0):
+            if not groups.has_parameters(i):
                 continue
-            total += size[i]
-            for j in range(first[i], first[i] + size[i]):
+            total += first[i + 1] - first[i]
+            for j in range(first[i], first[i + 1]):
                 number = fused[member[j]]
                 if number >= fused_bias.shape[0] or (number < 0 and not 0 <= data[member[j]] < bias.shape[0]):
                     good = False
@@ -80,7 +66,7 @@ cdef class Layout:
             good = good and (fused_bias[i] < 0 or 0 <= data[fused_bias[i]] < bias.shape[0])
         if not good:
             raise ValueError("member, first, size, ...: expected groups of parameters, got others")
-        self.n_blocks, self.n_records, self.panel = first.shape[0], bias.shape[0], panel
+        self.n_blocks, self.n_records, self.panel = groups.n, bias.shape[0], panel
         self.weights = <Weights*>malloc((m + fused_weight.shape[0] + 1) * sizeof(Weights))
         self.blocks = <Block*>malloc((self.n_blocks + 1) * sizeof(Block))
         self.biases = <int64_t*>malloc((m + 1) * sizeof(int64_t))
@@ -96,7 +82,7 @@ cdef class Layout:
                 node, block = member[first[i]], &self.blocks[i]
                 block.begin, block.biases, block.n, block.size = w - self.weights, b - self.biases, 0, 0
                 block.is_fused, block.has_strides, block.step, block.width = fused[node] >= 0, False, 1, 0
-                if not has_parameters(code, part, node):
+                if not groups.has_parameters(i):
                     block.end = block.begin
                     continue
                 if dense[i]:
@@ -105,7 +91,7 @@ cdef class Layout:
                     block.width = fused_bias[fused[node]] >= 0
                 elif code[node] >= NEURON_CODE or part[node] > 0:
                     block.has_strides, block.width = True, bias[data[node]] >= 0
-                for j in range(first[i], first[i] + size[i]):
+                for j in range(first[i], first[i + 1]):
                     node = member[j]
                     if part[node] > 0 and j > first[i] and w > self.weights and data[node] == (w - 1).record:
                         (w - 1).count += 1    # the next weight of a neuron that was written out
@@ -306,10 +292,6 @@ def fan_of_records(const int16_t[::1] code, const int32_t[::1] count, const int6
     for i in range(code.shape[0]):
         if code[i] >= PARAMETER_CODE:
             fan[data[i]] = count[i] if code[i] >= NEURON_CODE else 1
-
-
-cdef bint has_parameters(const int16_t[::1] code, const int8_t[::1] part, int32_t node) noexcept nogil:
-    return code[node] >= PARAMETER_CODE and part[node] != BIAS
 
 
 cdef int64_t padded(int64_t n, int64_t panel) noexcept nogil:

@@ -12,19 +12,14 @@ cdef enum:
 
 
 def read_sources(
-    const int32_t[::1] member, const int64_t[::1] first, const int64_t[::1] size, const uint8_t[::1] dense,
-    const int16_t[::1] code, const int64_t[::1] start, const int32_t[::1] count, const int32_t[::1] pool,
-    const int32_t[::1] slot, int64_t n_slots, const uint8_t[::1] wants, const uint8_t[::1] off_loss, int64_t n_inputs,
+    Groups groups not None, const int32_t[::1] slot, int64_t n_slots, const uint8_t[::1] wants, int64_t n_inputs,
     int32_t[::1] whole, int64_t[:, ::1] facts,
 ):
     """Read the lists of sources of groups of neurons; the facts about other groups are 0.
 
     Parameters
     ----------
-    member, first, size, dense
-        As in `mlgraph.compiler.grouping.Groups`; `dense` as uint8.
-    code, start, count, pool
-        As in `mlgraph.compiler.lowering.Lowered`.
+    groups : Groups
     slot : int32, shape (nodes,)
         Below `n_slots`; those of inputs are below `n_inputs`.
     wants : uint8, shape (nodes,)
@@ -48,15 +43,15 @@ def read_sources(
     int
         Length of what the index table holds for all groups, at most.
     """
-    cdef int64_t n = code.shape[0], groups = first.shape[0], i, j, k, at, wanted, sources, lowest = n_slots, end = 0, length = 0
-    cdef bint good = is_graph(start, count, pool) and are_nodes(member, n) and are_slots(slot, n_slots)
-    good = good and n == start.shape[0] == slot.shape[0] == wants.shape[0] == off_loss.shape[0]
-    good = good and groups == size.shape[0] == dense.shape[0] == facts.shape[0] and facts.shape[1] == FACTS
-    good = good and member.shape[0] == whole.shape[0]
-    for i in range(groups if good else 0):
-        good = good and 0 <= first[i] and 0 < size[i] <= member.shape[0] - first[i]
+    cdef const int16_t[::1] code = groups.code
+    cdef const int64_t[::1] start = groups.start, first = groups.first
+    cdef const int32_t[::1] count = groups.count, pool = groups.pool, member = groups.member
+    cdef const uint8_t[::1] dense = groups.dense, off_loss = groups.off_loss
+    cdef int64_t n = code.shape[0], i, j, k, at, wanted, sources, lowest = n_slots, end = 0, length = 0
+    cdef bint good = are_slots(slot, n_slots) and n == slot.shape[0] == wants.shape[0]
+    good = good and groups.n == facts.shape[0] and facts.shape[1] == FACTS and member.shape[0] == whole.shape[0]
     if not good:
-        raise ValueError("member, first, size, code, start, ...: expected groups of nodes of a graph, got others")
+        raise ValueError("slot, wants, whole, facts: expected arrays for the nodes and groups, got others")
     cdef int64_t* seen = <int64_t*>malloc((n_slots + 1) * sizeof(int64_t))  # the last group that read a slot, for an adjoint
     if seen == NULL:
         raise MemoryError(f"read_sources: {n_slots} slots")
@@ -68,7 +63,7 @@ def read_sources(
     with nogil:
         for i in range(n_slots):
             seen[i] = -1
-        for i in range(groups):
+        for i in range(groups.n):
             node, fact = member[first[i]], <Facts*>&facts[i, 0]
             fact.is_neurons = code[node] >= NEURON_CODE
             fact.n_edges, fact.reads_data, fact.propagate, fact.length = 0, 0, 0, 0
@@ -76,7 +71,7 @@ def read_sources(
                 continue
             fact.reads_data = not dense[i] or count[node] == n_inputs
             wanted, sources, reads_inputs = 0, 0, False
-            for k in range(first[i], first[i] + (1 if dense[i] else size[i])):
+            for k in range(first[i], first[i] + (1 if dense[i] else first[i + 1] - first[i])):
                 for j in range(start[member[k]], start[member[k]] + count[member[k]]):
                     source = pool[j]
                     at = slot[source]
@@ -101,9 +96,9 @@ def read_sources(
             fact.propagate = wanted > 0
             fact.length = fact.n_edges
             if dense[i]:
-                fact.n_edges *= size[i]
+                fact.n_edges *= first[i + 1] - first[i]
             else:
-                fact.length += 3 * size[i] + 1
+                fact.length += 3 * (first[i + 1] - first[i]) + 1
                 if wanted:
                     fact.length += 2 * sources + 1 + 2 * wanted
             length += fact.length
@@ -118,11 +113,9 @@ def read_sources(
 
 
 def add_neurons(
-    const int32_t[::1] member, const int64_t[::1] first, const int64_t[::1] size, const uint8_t[::1] dense,
-    const int16_t[::1] code, const int64_t[::1] start, const int32_t[::1] count, const int32_t[::1] pool,
-    const int32_t[::1] slot, const int32_t[::1] node_of, const uint8_t[::1] wants, const uint8_t[::1] off_loss,
-    int64_t n_inputs, const int32_t[::1] alike, const int32_t[::1] whole, const uint8_t[::1] in_quads,
-    const int64_t[:, ::1] facts, const int64_t[:, ::1] where, const int8_t[::1] part, const int32_t[::1] fused,
+    Groups groups not None, const int32_t[::1] slot, const int32_t[::1] node_of, const uint8_t[::1] wants,
+    int64_t n_inputs, const int32_t[::1] whole, const uint8_t[::1] in_quads, const int64_t[:, ::1] facts,
+    const int64_t[:, ::1] where,
     int64_t lanes, int64_t panel, int64_t n_extra, int64_t[:, ::1] program, int32_t[::1] index, int64_t index_at,
     int64_t[::1] reader,
 ):
@@ -130,18 +123,14 @@ def add_neurons(
 
     Parameters
     ----------
-    member, first, size, dense, code, start, count, pool, slot, wants, off_loss, n_inputs, whole, facts
+    groups, slot, wants, n_inputs, whole, facts
         As returned by `read_sources`.
     node_of : int32, shape (slots,)
         The node of each slot.
-    alike : int32, shape (members,)
-        As in `mlgraph.compiler.grouping.Groups`.
     in_quads : uint8, shape (members,)
         Which neurons are swept in quads, by `whole`.
     where : int64, shape (groups, 2)
         Places of the weights and biases.
-    part, fused
-        As in `mlgraph.compiler.lowering.Lowered`.
     n_extra : int
         Floats that a tile needs before these instructions in addition to its slots.
     program : int64, shape (groups, fields of `Instruction`), changed
@@ -158,21 +147,23 @@ def add_neurons(
     n_extra, n_masked : int
         Floats of a tile, and of a thread for masked weights.
     """
-    cdef int64_t n = code.shape[0], groups = first.shape[0], n_slots = node_of.shape[0], room = index_at
-    cdef int64_t i, j, k, at, most = 0, n_masked = 0, arity, width, edge, wanted, mask
-    cdef bint good = is_graph(start, count, pool) and are_nodes(member, n) and are_slots(slot, n_slots)
-    good = good and are_nodes(node_of, n) and n == start.shape[0] == slot.shape[0] == wants.shape[0] == off_loss.shape[0]
-    good = good and groups == size.shape[0] == dense.shape[0] == facts.shape[0] == where.shape[0] == program.shape[0]
-    good = good and n == part.shape[0] == fused.shape[0]
+    cdef const int16_t[::1] code = groups.code
+    cdef const int64_t[::1] start = groups.start, first = groups.first
+    cdef const int32_t[::1] count = groups.count, pool = groups.pool, member = groups.member, fused = groups.fused
+    cdef const int8_t[::1] part = groups.part
+    cdef const uint8_t[::1] dense = groups.dense, off_loss = groups.off_loss
+    cdef int64_t n = code.shape[0], n_slots = node_of.shape[0], room = index_at
+    cdef int64_t i, j, k, at, most = 0, n_masked = 0, size, arity, width, edge, wanted, mask
+    cdef bint good = are_slots(slot, n_slots) and are_nodes(node_of, n) and n == slot.shape[0] == wants.shape[0]
+    good = good and groups.n == facts.shape[0] == where.shape[0] == program.shape[0]
     good = good and facts.shape[1] == FACTS and where.shape[1] == 2 and reader.shape[0] == n_slots
-    good = good and member.shape[0] == alike.shape[0] == whole.shape[0] == in_quads.shape[0]
+    good = good and member.shape[0] == whole.shape[0] == in_quads.shape[0]
     good = good and program.shape[1] * <int64_t>sizeof(int64_t) == <int64_t>sizeof(Instruction) and index_at >= 0
-    for i in range(groups if good else 0):
-        good = good and 0 <= first[i] and 0 < size[i] <= member.shape[0] - first[i]
+    for i in range(groups.n if good else 0):
         room += facts[i, 4]
         most = max(most, facts[i, 1])
     if not good or room > index.shape[0]:
-        raise ValueError("member, first, size, code, start, ...: expected groups of nodes of a graph, got others")
+        raise ValueError("slot, node_of, wants, whole, ...: expected arrays for the nodes and groups, got others")
     cdef int64_t* seen = <int64_t*>malloc((n_slots + 1) * sizeof(int64_t))
     cdef uint64_t* keys = <uint64_t*>malloc((2 * most + 1) * sizeof(uint64_t))  # of edges: slot of the source, number
     cdef int32_t* owner = <int32_t*>malloc((most + 1) * sizeof(int32_t))  # the neuron of each edge
@@ -189,16 +180,17 @@ def add_neurons(
     with nogil:
         for i in range(n_slots):
             seen[i] = -1
-        for i in range(groups):
+        for i in range(groups.n):
             node, fact, ins = member[first[i]], <const Facts*>&facts[i, 0], <Instruction*>&program[i, 0]
             if code[node] < PARAMETER_CODE:
                 continue
-            ins.dst, ins.size, ins.weights, ins.n_weights = slot[node], size[i], where[i, 0], size[i]
+            size = first[i + 1] - first[i]
+            ins.dst, ins.size, ins.weights, ins.n_weights = slot[node], size, where[i, 0], size
             ins.kind, ins.decays = PARAMETER, part[node] == OF_BIASED or part[node] == OF_UNBIASED
             if not fact.is_neurons:
                 continue
             ins.decays = fused[node] < 0
-            arity, width, ins.op, ins.bias = count[node], padded(size[i], panel), code[node] - NEURON_CODE, where[i, 1]
+            arity, width, ins.op, ins.bias = count[node], padded(size, panel), code[node] - NEURON_CODE, where[i, 1]
             ins.kind, ins.arity, ins.args = DENSE if dense[i] else ROWS, arity, index_at
             ins.n_weights = width * arity if dense[i] else fact.n_edges
             ins.reads_data, ins.propagate, ins.stream = fact.reads_data, fact.propagate, i
@@ -206,17 +198,17 @@ def add_neurons(
             ins.transposed, ins.masked = n_extra, n_masked
             ins.mask = n_extra + (width * lanes * ins.halves if dense[i] else 0)    # as `extra_floats`
             ins.kept = ins.mask + mask
-            n_extra = ins.kept + ((size[i] + 63) // 64 * 2 if ins.drop else 0)
+            n_extra = ins.kept + ((size + 63) // 64 * 2 if ins.drop else 0)
             n_masked += padded(ins.n_weights, panel) if ins.bits else 0
             # Sources, and which slots this instruction alone reads.
             table = &index[index_at]
             if not dense[i]:
                 table[0] = 0
-                for k in range(size[i]):
+                for k in range(size):
                     table[k + 1] = table[k] + count[member[first[i] + k]]
-                table = table + size[i] + 1
+                table = table + size + 1
             edge = wanted = 0
-            for k in range(first[i], first[i] + (1 if dense[i] else size[i])):
+            for k in range(first[i], first[i] + (1 if dense[i] else size)):
                 for j in range(start[member[k]], start[member[k]] + count[member[k]]):
                     at = slot[pool[j]]
                     table[edge] = <int32_t>at
@@ -233,9 +225,9 @@ def add_neurons(
                         reader[at] = -2    # a block that reads a slot twice adds to its adjoint twice
             table = table + edge
             if not dense[i]:
-                for k in range(size[i]):
-                    table[k], table[size[i] + k] = alike[first[i] + k], whole[first[i] + k]
-                table = table + 2 * size[i]
+                for k in range(size):
+                    table[k], table[size + k] = groups.alike[first[i] + k], whole[first[i] + k]
+                table = table + 2 * size
             if wanted:
                 ins.back = table - &index[0]
                 table = by_source(keys, keys + most, wanted, owner, &in_quads[first[i]], table, &ins.n_back)

@@ -108,48 +108,39 @@ def find_neurons(
     readers: _Array,
 ) -> int: ...
 def distinct(code: _Array, nodes: _Array) -> set[int]: ...
-def group(
-    nodes: _Array,
-    level: _Array,
-    code: _Array,
-    like: _Array,
-    start: _Array,
-    count: _Array,
-    pool: _Array,
-    part: _Array,
-    layer: _Array | None,
-    off_loss: _Array,
-    fused: _Array,
-    fused_bias: _Array,
-    data: _Array,
-    bias: array[int],
-    n_inputs: int,
-    dense_from: int,
-    dense_among_others: int,
-    member: _Array,
-    first: _Array,
-    dense: _Array,
-    alike: _Array,
-) -> int: ...
 
-class Layout:
+class Groups:
+    n: int
     def __init__(
         self,
-        member: _Array,
-        first: _Array,
-        size: _Array,
-        dense: _Array,
+        nodes: _Array,
+        *,
         code: _Array,
+        like: _Array,
+        start: _Array,
         count: _Array,
-        part: _Array,
+        pool: _Array,
+        data: _Array,
+        level: _Array,
         fused: _Array,
-        begin: _Array,
+        fused_begin: _Array,
         fused_weight: _Array,
         fused_bias: _Array,
-        data: _Array,
+        part: _Array,
+        layer: _Array | None,
+        off_loss: _Array,
         bias: array[int],
-        panel: int,
+        n_inputs: int,
+        dense_from: int,
+        dense_among_others: int,
+        member: _Array,
+        first: _Array,
+        dense: _Array,
+        alike: _Array,
     ) -> None: ...
+
+class Layout:
+    def __init__(self, groups: Groups, bias: array[int], panel: int) -> None: ...
     def in_place(self, weights: array[int], stride: array[int], bias: array[int], used: int, where: _Array) -> int: ...
     def length(self, fan: _Array, bias: array[int]) -> int: ...
 
@@ -170,44 +161,19 @@ def move_groups(
 ) -> None: ...
 def fan_of_records(code: array[int], count: array[int], data: array[int], fan: _Array) -> None: ...
 def read_sources(
-    member: _Array,
-    first: _Array,
-    size: _Array,
-    dense: _Array,
-    code: _Array,
-    start: _Array,
-    count: _Array,
-    pool: _Array,
-    slot: _Array,
-    n_slots: int,
-    wants: _Array,
-    off_loss: _Array,
-    n_inputs: int,
-    whole: _Array,
-    facts: _Array,
+    groups: Groups, slot: _Array, n_slots: int, wants: _Array, n_inputs: int, whole: _Array, facts: _Array
 ) -> tuple[bool, int, int, bool, bool, int, int, int]: ...
 def row_parameters(program: _Array) -> tuple[int, int]: ...
 def add_neurons(
-    member: _Array,
-    first: _Array,
-    size: _Array,
-    dense: _Array,
-    code: _Array,
-    start: _Array,
-    count: _Array,
-    pool: _Array,
+    groups: Groups,
     slot: _Array,
     node_of: _Array,
     wants: _Array,
-    off_loss: _Array,
     n_inputs: int,
-    alike: _Array,
     whole: _Array,
     in_quads: _Array,
     facts: _Array,
     where: _Array,
-    part: _Array,
-    fused: _Array,
     lanes: int,
     panel: int,
     n_extra: int,

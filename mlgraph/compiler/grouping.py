@@ -50,6 +50,8 @@ class Groups(NamedTuple):
     alike : int32, shape (nodes,)
         Length of the run, from each node on, of neurons in its group with the same sources; 1 for
         nodes that are not neurons.
+    arrays : mlgraph_ext._topology.Groups
+        The same, with the lowered nodes, for the later passes.
     """
 
     nodes: Int32
@@ -57,6 +59,7 @@ class Groups(NamedTuple):
     size: Int64
     dense: Bool
     alike: Int32
+    arrays: _topology.Groups
 
 
 def group(graph: Graph, low: Lowered, nodes: Int32, dropout: Dropout, off_loss: Bool) -> Groups:
@@ -64,29 +67,34 @@ def group(graph: Graph, low: Lowered, nodes: Int32, dropout: Dropout, off_loss: 
     n = len(nodes)
     members, alike = np.empty(n, np.int32), np.empty(n, np.int32)
     bounds, dense = np.empty(n + 1, np.int64), np.empty(n, bool)
-    found = _topology.group(
+    topology = low.topology
+    arrays = _topology.Groups(
         nodes,
-        low.level,
-        low.code,
-        low.like,
-        *low.topology,
-        low.part,
-        _layers(low, nodes, dropout) if dropout else None,
-        off_loss.view(np.uint8),
-        low.fused,
-        low.bias,
-        low.data,
-        graph.storage.bias,
-        len(low.order) - n,
-        DENSE_FROM,
-        DENSE_AMONG_OTHERS,
-        members,
-        bounds,
-        dense.view(np.uint8),
-        alike,
+        code=low.code,
+        like=low.like,
+        start=topology.start,
+        count=topology.counts,
+        pool=topology.pool,
+        data=low.data,
+        level=low.level,
+        fused=low.fused,
+        fused_begin=low.begin,
+        fused_weight=low.weight,
+        fused_bias=low.bias,
+        part=low.part,
+        layer=_layers(low, nodes, dropout) if dropout else None,
+        off_loss=off_loss.view(np.uint8),
+        bias=graph.storage.bias,
+        n_inputs=len(low.order) - n,
+        dense_from=DENSE_FROM,
+        dense_among_others=DENSE_AMONG_OTHERS,
+        member=members,
+        first=bounds,
+        dense=dense.view(np.uint8),
+        alike=alike,
     )
-    first = bounds[:found]
-    return Groups(members, first, bounds[1 : found + 1] - first, dense[:found], alike)
+    first = bounds[: arrays.n]
+    return Groups(members, first, bounds[1 : arrays.n + 1] - first, dense[: arrays.n], alike, arrays)
 
 
 def _layers(low: Lowered, nodes: Int32, dropout: Dropout) -> Int64:

@@ -28,32 +28,18 @@ def lay_out(graph: Graph, low: Lowered, groups: Groups) -> Int64:
         Where the weights and the biases of each group start; -1 where there are none. (Parameter nodes are weights.)
     """
     where = np.empty((len(groups.first), 2), np.int64)
-    _place(graph, low, groups, where)
+    _place(graph, groups, where)
     if len(low.owner):  # the biases of neurons written out are laid out with their weights
         part = low.part[groups.nodes[groups.first]]
         where[part == BIAS, 0] = where[part == OF_BIASED, 1]
     return where
 
 
-def _place(graph: Graph, low: Lowered, groups: Groups, where: Int64) -> None:
+def _place(graph: Graph, groups: Groups, where: Int64) -> None:
+    """Fill `where`, except for biases that are nodes."""
     storage = graph.storage
     columns = storage.weights, storage.stride, storage.bias
-    layout = _topology.Layout(
-        groups.nodes,
-        groups.first,
-        groups.size,
-        groups.dense.view(np.uint8),
-        low.code,
-        low.topology.counts,
-        low.part,
-        low.fused,
-        low.begin,
-        low.weight,
-        low.bias,
-        low.data,
-        storage.bias,
-        PANEL,
-    )
+    layout = _topology.Layout(groups.arrays, storage.bias, PANEL)
     end = layout.in_place(*columns, storage.used, where)
     if end >= 0:
         # The padding of the last block must lie within the vector. Updates of rows are not padded.

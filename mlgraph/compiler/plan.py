@@ -172,7 +172,7 @@ class Plan:
         self.n_extra = 0
         self.work = ROW_WORK * len(arguments)
         self.edge_scale = 1.0
-        self._add_trained(graph, low, groups, wants, dropout, off_loss, arguments)
+        self._add_trained(graph, low, groups, wants, dropout, arguments)
         self._drop_operations(low, groups, dropout)
 
         self.first_zeroed = _topology.first_added(self._reader, len(inputs), want_inputs)
@@ -215,22 +215,14 @@ class Plan:
         return found
 
     def _add_trained(
-        self,
-        graph: Graph,
-        low: Lowered,
-        groups: Groups,
-        wants: UInt8,
-        dropout: Dropout,
-        off_loss: Bool,
-        arguments: Int32,
+        self, graph: Graph, low: Lowered, groups: Groups, wants: UInt8, dropout: Dropout, arguments: Int32
     ) -> None:
         """Lay out the parameters, add instructions of parameters and neurons, and write the index after `arguments`."""
         places = lay_out(graph, low, groups)
-        n_inputs, n_slots, dense = len(self.input_column), len(self.node), groups.dense
-        same = groups.nodes, groups.first, groups.size, dense.view(np.uint8), low.code, *low.topology, self.slot
+        n_inputs, dense = len(self.input_column), groups.dense
         whole, facts = groups.alike.copy(), np.empty((len(groups.first), 5), np.int64)
         mixed, lowest, end, *reading, of_blocks, of_rows, length = _topology.read_sources(
-            *same, n_slots, wants, off_loss.view(np.uint8), n_inputs, whole, facts
+            groups.arrays, self.slot, len(self.node), wants, n_inputs, whole, facts
         )
         if of_rows >= MAX_EDGES:
             too_many = facts[~dense & (facts[:, 1] >= MAX_EDGES), 1]
@@ -256,18 +248,15 @@ class Plan:
         self.index = np.empty(len(arguments) + length + 1, np.int32)
         self.index[: len(arguments)] = arguments
         end, self.n_extra, self.n_masked = _topology.add_neurons(
-            *same,
+            groups.arrays,
+            self.slot,
             self.node,
             wants,
-            off_loss.view(np.uint8),
             n_inputs,
-            groups.alike,
             whole,
             in_quads,
             facts,
             places,
-            low.part,
-            low.fused,
             LANES,
             PANEL,
             self.n_extra,
