@@ -33,6 +33,8 @@ cdef class Layout:
     cdef Block* blocks
     cdef int64_t* biases     # the records of the biases of all groups
     cdef uint8_t* seen       # which records are in a group
+    cdef int32_t* fan        # number of weights of each record, from `length` on
+    cdef int64_t total       # what `length` returned
     cdef int64_t n_blocks
     cdef int64_t n_records
     cdef int64_t panel
@@ -130,6 +132,7 @@ cdef class Layout:
         free(self.blocks)
         free(self.biases)
         free(self.seen)
+        free(self.fan)
 
     def in_place(
         self, const int64_t[::1] weights, const int32_t[::1] stride, const int64_t[::1] bias, int64_t used,
@@ -196,17 +199,29 @@ cdef class Layout:
         free(taken)
         return end if good else -1
 
-    def length(self, const int32_t[::1] fan, const int64_t[::1] bias):
-        """Length of the vector after a move; `fan` is the number of weights of each record."""
+    def length(
+        self, const int16_t[::1] code, const int32_t[::1] count, const int64_t[::1] data, const int64_t[::1] bias
+    ):
+        """Length of the vector after a move; code, count and data are columns of the graph's nodes."""
         cdef int64_t i, n = 0
-        if not self.n_records == fan.shape[0] == bias.shape[0]:
-            raise ValueError(f"fan, bias: expected {self.n_records} records, got others")
+        if not code.shape[0] == count.shape[0] == data.shape[0] or bias.shape[0] != self.n_records:
+            raise ValueError(f"code, count, data, bias: expected one length and {self.n_records} records, got others")
+        free(self.fan)
+        self.fan = <int32_t*>calloc(self.n_records + 1, sizeof(int32_t))
+        if self.fan == NULL:
+            raise MemoryError(f"layout: {self.n_records} records")
+        for i in range(code.shape[0]):
+            if code[i] >= PARAMETER_CODE:
+                if not 0 <= data[i] < self.n_records:
+                    raise ValueError(f"data: expected records below {self.n_records}, got {data[i]}")
+                self.fan[data[i]] = count[i] if code[i] >= NEURON_CODE else 1
         for i in range(self.n_blocks):
             n += self.blocks[i].size + self.blocks[i].width
         for i in range(self.n_records):
             if not self.seen[i]:
-                n += fan[i] + (bias[i] >= 0)
-        return padded(n, self.panel)
+                n += self.fan[i] + (bias[i] >= 0)
+        self.total = padded(n, self.panel)
+        return self.total
 
     cdef int check(
         self, const int64_t[::1] weights, const int32_t[::1] stride, const int64_t[::1] bias, int64_t[:, ::1] where
@@ -219,7 +234,7 @@ cdef class Layout:
 
 
 def move_groups(
-    Layout layout, const int64_t[::1] weights, const int32_t[::1] stride, const int64_t[::1] bias, const int32_t[::1] fan,
+    Layout layout, const int64_t[::1] weights, const int32_t[::1] stride, const int64_t[::1] bias,
     int64_t[::1] new_weights, int32_t[::1] new_stride, int64_t[::1] new_bias, ints[::1] origin, int64_t[:, ::1] where,
 ):
     """Store the groups one after the other, and behind them all other parameters.
@@ -228,12 +243,10 @@ def move_groups(
     ----------
     weights, stride, bias
         As in `mlgraph.graph.storage.Storage`.
-    fan : int32, shape (records,)
-        Number of weights of each record.
     new_weights, new_stride, new_bias : int64, int32 and int64, shape (records,)
         Given as copies of these columns, changed to the new ones.
     origin : int32 or int64, shape (`Layout.length`,), filled
-        The present place of each parameter; -1 for padding.
+        The present place of each parameter; -1 for padding. `length` must have been called.
     where : int64, shape (groups, 2), filled
         As by `Layout.in_place`.
     """
@@ -243,8 +256,8 @@ def move_groups(
     layout.check(weights, stride, bias, where)
     if not records == new_weights.shape[0] == new_stride.shape[0] == new_bias.shape[0]:
         raise ValueError(f"new_weights, new_stride, new_bias: expected {records} records, got others")
-    if origin.shape[0] != layout.length(fan, bias):
-        raise ValueError(f"origin: expected {layout.length(fan, bias)} parameters, got {origin.shape[0]}")
+    if layout.fan == NULL or origin.shape[0] != layout.total:
+        raise ValueError(f"origin: expected {layout.total} parameters, got {origin.shape[0]}")
     with nogil:
         for i in range(origin.shape[0]):
             origin[i] = -1
@@ -269,29 +282,14 @@ def move_groups(
             top = top + block.width
         for i in range(records):
             if not layout.seen[i]:
-                for n in range(fan[i]):
+                for n in range(layout.fan[i]):
                     origin[top + n] = <ints>(weights[i] + n * stride[i])
                 new_weights[i], new_stride[i] = top, 1
-                top = top + fan[i]
+                top = top + layout.fan[i]
         for i in range(records):
             if not layout.seen[i] and bias[i] >= 0:
                 origin[top], new_bias[i] = <ints>bias[i], top
                 top = top + 1
-
-
-def fan_of_records(const int16_t[::1] code, const int32_t[::1] count, const int64_t[::1] data, int32_t[::1] fan):
-    """Set the number of weights of each record to that of its node: 1 for parameter nodes."""
-    cdef int64_t i
-    if not code.shape[0] == count.shape[0] == data.shape[0]:
-        raise ValueError("code, count, data: expected one length, got others")
-    for i in range(code.shape[0]):
-        if code[i] >= PARAMETER_CODE and not 0 <= data[i] < fan.shape[0]:
-            raise ValueError(f"data: expected records below {fan.shape[0]}, got {data[i]}")
-    for i in range(fan.shape[0]):
-        fan[i] = 0
-    for i in range(code.shape[0]):
-        if code[i] >= PARAMETER_CODE:
-            fan[data[i]] = count[i] if code[i] >= NEURON_CODE else 1
 
 
 cdef int64_t padded(int64_t n, int64_t panel) noexcept nogil:

@@ -48,9 +48,9 @@ def _place(graph: Graph, groups: Groups, where: Int64) -> None:
             storage.vector[at:] = 0
         return
     # If any group is not in place, all are moved. Parameters that no output needs follow them.
-    fan, table = np.empty(len(storage), np.int32), graph.columns_by_name()
-    _topology.fan_of_records(table["code"], table["count"], table["data"], fan)
-    origin = np.empty(layout.length(fan, storage.bias), index_type(storage.used))
+    table = graph.columns_by_name()
+    length = layout.length(table["code"], table["count"], table["data"], storage.bias)
+    origin = np.empty(length, index_type(storage.used))
     new = storage.weights[:], storage.stride[:], storage.bias[:]
-    _topology.move_groups(layout, *columns, fan, *new, origin, where)
+    _topology.move_groups(layout, *columns, *new, origin, where)
     storage.move(origin, *new)

@@ -230,7 +230,7 @@ def update_genome(genome: neat.DefaultGenome, config: neat.Config, model: Model)
     if model.scaling not in (None, "unscaled"):
         raise ValueError("update_genome: the model scales its data, which a genome does not; to_neat writes it whole")
     plan, graph = _plan(*_read_genome(genome, config, "update_genome")), model.graph
-    before = plan.draft.vector()
+    before = plan.draft.vector
     with graph.lock:
         if not _has_structure(graph, plan.draft):
             raise ValueError(

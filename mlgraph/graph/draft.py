@@ -13,6 +13,7 @@ from itertools import accumulate
 import numpy as np
 
 from mlgraph._support.array_types import Float32
+from mlgraph._support.locks import cached_property
 from mlgraph.graph.graph import Graph
 from mlgraph.graph.ops import CONSTANT, INPUT, NEURON
 from mlgraph.graph.storage import padded
@@ -78,18 +79,19 @@ class Draft:
         """The weights, then the biases: the order of `Graph.get_parameters`."""
         return self.weights + [bias for bias in self.biases if bias is not None]
 
+    @cached_property
     def vector(self) -> Float32:
-        """The parameters as float32; infinite if that cannot hold them."""
+        """The parameters of the complete draft as float32; infinite if that cannot hold them."""
         return np.frombuffer(array("f", self.parameters()), np.float32)  # faster than numpy, which warns of overflows
 
     def overflow(self) -> int | None:
         """The place in `parameters` of the first that float32 cannot hold, or that is not finite; None if all fit."""
-        fits = np.isfinite(self.vector())
+        fits = np.isfinite(self.vector)
         return None if fits.all() else int(np.argmin(fits))
 
     def graph(self) -> Graph:
         """The graph."""
-        vector, graph = self.vector(), Graph()
+        vector, graph = self.vector, Graph()
         place = iter(range(len(self.weights), len(vector)))
         columns = graph.columns_by_name() | {"born": graph.born}
         for name, values in (
