@@ -54,6 +54,7 @@ ROW_WORK = 4
 """Cost of an edge of a sparse row, or of an argument of an operation, in edges of a dense block."""
 
 _WHERE = ops.OPS["where"].code
+_OPERATIONS = frozenset(range(len(ops.BY_CODE)))
 
 _BLANK = np.array([Instruction(0, 0, 0, 0)], np.int64)
 _NO_READER = np.array([-1], np.int64)
@@ -157,7 +158,7 @@ class Plan:
         # The block that is the only reader of a slot; -1 for no reader, -2 for several or for others.
         self._reader = _NO_READER.repeat(len(self.node))
 
-        wants = (low.code >= PARAMETER).astype(np.uint8)
+        wants = (low.code >= PARAMETER).view(np.uint8)
         if wanted is not None:
             wants[low.same[wanted]] = True
         if want_inputs or wanted is not None:
@@ -165,7 +166,7 @@ class Plan:
         _topology.spread(*low.topology, low.order, wants)
         self.reads_directly = 0 < len(inputs) < MAX_COLUMNS
         arguments, self.constants = np.zeros(0, np.int32), np.zeros(1, np.float32)
-        if min(codes, default=CONSTANT) < len(ops.BY_CODE):
+        if not codes.isdisjoint(_OPERATIONS):
             arguments = self._add_operations(low, groups, wants & ~off_loss)
         if CONSTANT in codes:
             self.constants = self._add_constants(graph, low, groups)

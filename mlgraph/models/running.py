@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -307,16 +306,21 @@ def _execute_together(
     numbers: range, models: Sequence[Model], call: Callable[[int, int | None, Later | None], Any], n_threads: int
 ) -> None:
     later: Later = []
-    busy = []
+    held, busy = [], []
     # A signal must not come between a lock and its release.
-    with uninterrupted(), ExitStack() as held:
-        for i in numbers:
-            # Whoever holds this lock may wait for another one that is held here.
-            if models[i].graph.lock.acquire(blocking=False):
-                held.callback(models[i].graph.lock.release)
-                call(i, 1, later)
-            else:
-                busy.append(i)
-        execute_later(later, n_threads)
+    with uninterrupted():
+        try:
+            for i in numbers:
+                lock = models[i].graph.lock
+                # Whoever holds this lock may wait for another one that is held here.
+                if lock.acquire(blocking=False):
+                    held.append(lock)
+                    call(i, 1, later)
+                else:
+                    busy.append(i)
+            execute_later(later, n_threads)
+        finally:
+            for lock in held:
+                lock.release()
     for i in busy:
         call(i, 1, None)
