@@ -11,6 +11,7 @@ import numpy as np
 from mlgraph._support.checks import shown
 from mlgraph.engine.c_source import checked_name, table
 from mlgraph.engine.quantized import BYTE_MAX, LEAK_DIVISOR, Block, QuantizedFunction, Rescaling
+from mlgraph.engine.units import comment, numbered, quoted
 
 TAKEN = r"u?int\w*_t|U?INT\w*|(PTRDIFF|SIG_ATOMIC|SIZE|WCHAR|WINT)_\w+|\w+_table"
 TAKEN += "|weight|weights|gap|gaps|count|counts|biases|multipliers|shifts|zeros|dense|sparse|scaled|byte"
@@ -193,7 +194,11 @@ def c_int8(function: QuantizedFunction, name: str) -> str:
         declared.append("    (void)v;")
     if not re.search(r"\bx\b", body):
         declared.append("    (void)x;")
-    out = [*_comment(writer, tables), "#include <stdint.h>", ""]
+    sizes = {"int8_t": 1, "uint8_t": 1, "uint16_t": 2, "uint32_t": 4, "int32_t": 4}
+    n_bytes = sum(sizes[of] * len(numbers) for of, numbers in tables.values())
+    first = f"inputs: {function.n_inputs}, outputs: {len(function.outputs)}, weights: {function.n_weights}"
+    first += f", constants: {n_bytes} bytes"
+    out = [*comment(first, _about(function)), "#include <stdint.h>", ""]
     if "scaled(" in body:
         out += ["#if -1 >> 1 != -1", '#error "expected shifts to the right that keep the sign"', "#endif", ""]
     for each, (of, numbers) in tables.items():
@@ -205,22 +210,29 @@ def c_int8(function: QuantizedFunction, name: str) -> str:
     return "\n".join([*out, f"{declaration};", "", declaration, "{", *declared, body, "}", ""])
 
 
-def _comment(writer: Writer, tables: dict[str, tuple[str, list[int]]]) -> list[str]:
+def _about(function: QuantizedFunction) -> list[str]:
     """What the function reads and writes."""
-    function, zero, scale = writer.function, writer.function.input_zero, writer.function.input_scale
-    sizes = {"int8_t": 1, "uint8_t": 1, "uint16_t": 2, "uint32_t": 4, "int32_t": 4}
-    n_bytes = sum(sizes[of] * len(numbers) for of, numbers in tables.values())
-    least, most = (f"{(byte - zero) * scale:.4g}" for byte in (0, BYTE_MAX))
-    return [
-        f"/* inputs: {function.n_inputs}, outputs: {len(function.outputs)}, weights: {function.n_weights},"
-        f" constants: {n_bytes} bytes",
-        "",
-        f"   x[i] is input i as a byte: round(input / {scale:.9g}){f' + {zero}' if zero else ''}, clipped to 0..255,"
-        f" for inputs from {least} to {most}.",
-        f"   y[i] is output i: y[i] * {function.output_scale:.9g} in real numbers. A classifier chooses the largest.",
-        "   Whatever x is, no sum exceeds 32 bits.",
-        "*/",
-    ]
+    units, zero, scale = function.units, function.input_zero, function.input_scale
+    plus = f" + {zero}" if zero else ""
+    least, most = ((byte - zero) * scale for byte in (0, BYTE_MAX))
+    divisor = units.divisor if units else 1.0
+    if units and divisor is None:
+        lines = [f"x[i] is input i as a byte: round((input - mean) / step){plus}, clipped to 0..255:"]
+        for i, (mean, std) in enumerate(zip(units.mean.tolist(), units.std.tolist(), strict=True)):
+            name = f", {quoted(units.inputs[i])}" if i in units.inputs else ""
+            ends = f"from {mean + least * std:.4g} to {mean + most * std:.4g}"
+            lines.append(f"x[{i}]: mean {mean:.9g}, step {scale * std:.9g}, {ends}{name}")
+    else:
+        by = divisor or 1.0
+        step = f"{scale * by:.9g}"
+        what = f"input i as a byte: round(input / {step}){plus}, clipped to 0..255, for inputs"
+        what = "input i, a whole number" if (step, plus) == ("1", "") else what
+        lines = [f"x[i] is {what} from {least * by:.4g} to {most * by:.4g}."]
+        lines += numbered("x", units.inputs) if units else []
+    lines += [""] if units else []
+    lines.append(f"y[i] is output i: y[i] * {function.output_scale:.9g} in real numbers.")
+    lines += units.answers if units else ["A classifier chooses the largest."]
+    return [*lines, "Whatever x is, no sum exceeds 32 bits."]
 
 
 def _groups(pairs: list[tuple[Block, Rescaling]]) -> list[list[Cell]]:

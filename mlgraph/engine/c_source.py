@@ -12,6 +12,7 @@ from mlgraph._support.checks import shown
 from mlgraph.compiler.instructions import KINDS, Instruction
 from mlgraph.compiler.plan import Plan
 from mlgraph.engine.reference import arguments_of, neuron
+from mlgraph.engine.units import Units, comment, numbered
 from mlgraph.graph import ops
 
 KEYWORDS = """
@@ -33,7 +34,7 @@ roundeven rsqrt setpayload setpayloadsig sinpi tanpi totalorder totalordermag uf
 OTHERS = """
 lgammaf_r lgammal_r iscanonical iseqsig issignaling issubnormal iszero float_t double_t isfinite isnormal
 signbit fpclassify isgreater isgreaterequal isless islessequal islessgreater isunordered math_errhandling
-signgam NAN INFINITY asm linux unix main place columns sources lists weights biases
+signgam NAN INFINITY asm linux unix main place columns means deviations sources lists weights biases
 """
 TAKEN = {*KEYWORDS.split(), *(name + kind for name in MATHEMATICS.split() for kind in ("", "f", "l")), *OTHERS.split()}
 """Names that the language, math.h (of C23, POSIX and GNU) or the tables of a file use; `FUNCTIONS` has more."""
@@ -209,19 +210,23 @@ def checked_name(name: str) -> str:
     return name
 
 
-def c_source(plan: Plan, parameters: Float32, outputs: Int32, name: str) -> str:
+def c_source(plan: Plan, parameters: Float32, outputs: Int32, name: str, units: Units | None = None) -> str:
     """See `Function.to_c`; `outputs` are slots."""
     writer, columns = Writer(plan, parameters), plan.input_column
     n, gaps = len(columns), bool(np.any(columns != np.arange(len(columns))))
-    out = [
-        f"/* inputs: {plan.n_columns}, outputs: {len(outputs)}, weights: {writer.n_weights} */",
-        "#include <math.h>",
-        "",
-    ]
+    x = "x[columns[i]]" if gaps else "x[i]"
+    first = f"inputs: {plan.n_columns}, outputs: {len(outputs)}, weights: {writer.n_weights}"
+    out = [*comment(first, _about(units) if units else []), "#include <math.h>", ""]
     if writer.sources:
         out += [f"typedef unsigned {'short' if plan.n_slots <= 2**16 else 'int'} place; /* of a value in v */", ""]
     if gaps:
         out += table("int columns[]", map(str, columns.tolist()))
+    if units and n and units.divisor is None:
+        out += table("double means[]", map(repr, units.mean[columns].tolist()))
+        out += table("double deviations[]", map(repr, units.std[columns].tolist()))
+        x = f"(float)(({x} - means[i]) / deviations[i])"
+    elif units and units.divisor != 1:
+        x = f"{x} / {units.divisor:g}"
     if writer.sources:
         out += table("place sources[]", map(str, writer.sources))
     if writer.lists:
@@ -234,10 +239,17 @@ def c_source(plan: Plan, parameters: Float32, outputs: Int32, name: str) -> str:
             out += [f"static {text}", ""]
     function = f"void {name}(const float *x, float *y)"
     out += [f"{function};", "", function, "{", f"    float v[{plan.n_slots}];"]
-    read = "    for (int i = 0; i < {}; i++)\n        v[i] = x[{}];".format(n, "columns[i]" if gaps else "i")
+    read = f"    for (int i = 0; i < {n}; i++)\n        v[i] = {x};"
     out += [read if n else "    (void)x;", *(f"    {statement}" for statement in writer.statements)]
     out += [*(f"    y[{i}] = v[{slot}];" for i, slot in enumerate(outputs.tolist())), "}", ""]
     return "\n".join(out)
+
+
+def _about(units: Units) -> list[str]:
+    """What the function reads and writes."""
+    numbers = "numbers from 0 to 255" if units.divisor == 255 else "the numbers of the data"
+    lines = [f"x has {numbers}{':' if units.inputs else '.'}", *numbered("x", units.inputs)]
+    return [*lines, "", *units.answers] if units.answers else lines
 
 
 def literals(numbers: Float32) -> list[str]:

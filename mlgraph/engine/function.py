@@ -26,6 +26,7 @@ from mlgraph.graph.views import Neuron, Node, NodesLike, name_of, names_of
 
 if TYPE_CHECKING:
     from mlgraph.engine.quantized import QuantizedFunction
+    from mlgraph.engine.units import Units
 
 MOST_NUMBERS = 10
 """Maximum size of an array whose numbers the repr of `Gradients` shows."""
@@ -217,6 +218,8 @@ class Function:
         At least one.
     inputs : sequence of Node, or array of their ids, optional
         As for `Graph.compile`.
+    units : Units, optional
+        Of the data that `quantize` and what `to_c` writes read; by default these are the inputs.
 
     Raises
     ------
@@ -238,12 +241,15 @@ class Function:
     array([[12.]], dtype=float32)
     """
 
-    def __init__(self, graph: Graph, outputs: NodesLike, inputs: NodesLike | None = None) -> None:
+    def __init__(
+        self, graph: Graph, outputs: NodesLike, inputs: NodesLike | None = None, *, units: Units | None = None
+    ) -> None:
         self.graph = checked_graph(graph)
         self.output_ids = ids_of(graph, "outputs", outputs, 1)
         self._nodes = [graph[i] for i in self.output_ids]
         self._inputs = None if inputs is None else ids_of_different(graph, "inputs", inputs)
         self._given = None if self._inputs is None else [graph[i] for i in self._inputs]
+        self._units = units
         self._engines: dict[bool, Engine] = {}
         self._places: tuple[Engine, Places] | None = None
         self.engine(False)
@@ -398,11 +404,12 @@ class Function:
         """
         from mlgraph.engine.quantized import QuantizedFunction, numbers
 
-        examples = numbers("calibrate", calibrate, self.n_inputs)
+        units = self._units
+        examples = units.read(calibrate, "calibrate") if units else numbers("calibrate", calibrate, self.n_inputs)
         examples.check_trainable()
         with self.graph.lock:
             plan = self.engine(False).plan
-            return QuantizedFunction(plan, self.graph, plan.slot[self.output_ids].tolist(), examples)
+            return QuantizedFunction(plan, self.graph, plan.slot[self.output_ids].tolist(), examples, units)
 
     def to_c(self, name: str = "function", *, dtype: str = "float32", calibrate: npt.ArrayLike | None = None) -> str:
         """Write the function as C99, for use without Python: ``void name(const float *x, float *y)``, for one example.
@@ -464,7 +471,7 @@ class Function:
             raise ValueError('calibrate: only dtype="int8" takes examples')
         with self.graph.lock:
             plan = self.engine(False).plan
-            return c_source(plan, self.graph.parameters, plan.slot[self.output_ids], name)
+            return c_source(plan, self.graph.parameters, plan.slot[self.output_ids], name, self._units)
 
     def _places_for(self, engine: Engine) -> Places:
         # Places change only when the graph is compiled.

@@ -27,6 +27,7 @@ from mlgraph.compiler.instructions import KINDS, OF_NEURONS
 from mlgraph.compiler.plan import Plan
 from mlgraph.engine.examples import Examples
 from mlgraph.engine.reference import arguments_of, neuron
+from mlgraph.engine.units import Units
 from mlgraph.graph import ops
 from mlgraph.graph.graph import Graph
 from mlgraph.graph.views import name_of
@@ -121,7 +122,7 @@ class Table(NamedTuple):
 
 
 class QuantizedFunction:
-    """A function in integers, made by `Function.quantize`; the C that `to_c` writes gives the same bits.
+    """A function in integers, made by `quantize` of a model or function; the C that `to_c` writes gives the same bits.
 
     Attributes
     ----------
@@ -132,7 +133,10 @@ class QuantizedFunction:
         An integer y of the outputs stands for the number ``y * output_scale``.
     """
 
-    def __init__(self, plan: Plan, graph: Graph, outputs: list[int], calibrate: Examples) -> None:
+    def __init__(
+        self, plan: Plan, graph: Graph, outputs: list[int], calibrate: Examples, units: Units | None = None
+    ) -> None:
+        self.units = units
         self.n_inputs, self.columns, self.n_slots = plan.n_columns, plan.input_column, plan.n_slots
         self.outputs = outputs
 
@@ -192,7 +196,7 @@ class QuantizedFunction:
         Parameters
         ----------
         x : array_like, shape (batch, inputs)
-            As for the function that was quantized.
+            As for the function or the model that was quantized.
 
         Returns
         -------
@@ -222,7 +226,7 @@ class QuantizedFunction:
         TypeError, ValueError
             As for a call; also for NaN.
         """
-        array = numbers("x", x, self.n_inputs).array
+        array = (self.units.read(x, "x") if self.units else numbers("x", x, self.n_inputs)).array
         if np.isnan(array).any():
             raise ValueError(f"x: expected numbers, got nan in example {np.argwhere(np.isnan(array))[0][0]}")
         with np.errstate(over="ignore"):
@@ -298,7 +302,8 @@ def numbers(what: str, x: npt.ArrayLike, n_inputs: int) -> Examples:
     if array.dtype == np.uint8 and array.max(initial=0) > 1:
         raise ValueError(
             f"{what}: expected the numbers that the function reads, got bytes; pass {what} / 255 if a model was fitted "
-            f"on bytes, or {what}.astype(float) if its inputs are from 0 to 255"
+            f"on bytes, whose own `quantize` takes them as they are, or {what}.astype(float) if the inputs are from 0 "
+            "to 255"
         )
     return Examples(array.astype(np.float32) if array.dtype == np.uint8 else array, n_inputs, what)
 

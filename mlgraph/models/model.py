@@ -49,6 +49,7 @@ from mlgraph.models.scaling import Scaling, as_data, checked_columns, checked_sc
 if TYPE_CHECKING:
     from typing_extensions import Self  # that of typing is of Python 3.11
 
+    from mlgraph.engine.quantized import QuantizedFunction
     from mlgraph.pictures.drawing import Drawing
     from mlgraph.sparsity.schedules import Schedule
     from mlgraph.studio.studio import Studio
@@ -1160,6 +1161,92 @@ class Model(Freezable, Declared):
         from mlgraph.models.model_file import content, write
 
         write(path, content(self))
+
+    def quantize(self, calibrate: npt.ArrayLike) -> QuantizedFunction:
+        """The outputs in 8-bit integers, as ``to_c(dtype="int8")`` writes them: how accurate will they be?
+
+        Parameters
+        ----------
+        calibrate : array_like, shape (examples, inputs)
+            Typical data, as `fit` takes them, a few hundred examples or more. The ranges of their values decide on the
+            scales; what later exceeds a range is clipped.
+
+        Returns
+        -------
+        QuantizedFunction
+            A function of the same kind of data, with `to_c`. It has the present parameters and does not follow the
+            model.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As for `Function.quantize`.
+
+        Examples
+        --------
+        >>> net = mlgraph.Network(2, seed=0)
+        >>> layer = net.add_layer(3, "softmax")
+        >>> x = np.random.default_rng(0).normal(50, 10, size=(300, 2))
+        >>> y = (x[:, 0] > 50).astype(int) + (x[:, 1] > 50)
+        >>> history = net.fit(x, y, epochs=20, standardize=True)
+        >>> q = net.quantize(x)
+        >>> bool(np.mean(q(x).argmax(axis=1) == net.predict(x)) > 0.98)
+        True
+        """
+        from mlgraph.models.units import function_of
+
+        data: Any = as_data(calibrate, "calibrate")
+        return function_of(self, data).quantize(data)
+
+    def to_c(self, name: str = "network", *, dtype: str = "float32", calibrate: npt.ArrayLike | None = None) -> str:
+        """Write the outputs as a function in C99, for use without Python: ``void name(const float *x, float *y)``.
+
+        The function reads one example, in the units of the data that `fit` took, and scales it as the model does. It
+        gives the numbers of `forward`: of a classifier, the class with the largest score is the answer. A comment at
+        the top names columns and classes. `Function.to_c` writes other nodes, such as `probabilities`.
+
+        Parameters
+        ----------
+        name : str
+            Name of the function in C.
+        dtype : {"float32", "int8"}
+            With "int8", the function computes in integers and reads bytes: ``void name(const uint8_t *x, int32_t *y)``.
+            The comment says how numbers become bytes.
+        calibrate : array_like, shape (examples, inputs)
+            With "int8", as for `quantize`.
+
+        Returns
+        -------
+        str
+            A complete file; see `Function.to_c` and `QuantizedFunction.to_c`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As for `Function.to_c`.
+
+        Examples
+        --------
+        >>> net = mlgraph.Network(1, seed=0)
+        >>> layer = net.add_layer(1)
+        >>> net.scaling, net.columns = ([20.0], [5.0]), ["degrees"]
+        >>> text = net.to_c("power")
+        >>> print(text[: text.index("static")])
+        /* inputs: 1, outputs: 1, weights: 1
+        <BLANKLINE>
+           x has the numbers of the data:
+           x[0]: "degrees"
+        */
+        #include <math.h>
+        <BLANKLINE>
+        typedef unsigned short place; /* of a value in v */
+        <BLANKLINE>
+        <BLANKLINE>
+        """
+        from mlgraph.models.units import function_of
+
+        data: Any = None if calibrate is None else as_data(calibrate, "calibrate")
+        return function_of(self, data).to_c(name, dtype=dtype, calibrate=data)
 
     def _values(self, x: npt.ArrayLike, nodes: list[int], n_threads: int | None) -> Float32:
         return execute(self, read_to_predict(self, x, nodes), nodes, values=nodes, n_threads=n_threads)[1]

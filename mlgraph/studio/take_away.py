@@ -11,7 +11,6 @@ import numpy as np
 from mlgraph.graph.views import Neuron
 from mlgraph.models.classes import n_classes_of
 from mlgraph.models.model import Model
-from mlgraph.models.scaling import Standardization
 from mlgraph.studio import session_file
 from mlgraph.studio.data import Data
 from mlgraph.studio.session import Session
@@ -28,10 +27,7 @@ FILES = {
 def file(session: Session, name: str) -> bytes:
     """The content of one of `FILES`."""
     if name == "model.c":
-        with session.lock:
-            model, data = network(session), session.data
-        comment = how_to_use(model, data).replace("*/", "* /")
-        return f"/* {comment} */\n{model.graph.compile(model.outputs).to_c('network')}".encode()
+        return network(session).to_c().encode()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / name
         if name == "session.npz":
@@ -79,19 +75,3 @@ def _name_nodes(model: Model, data: Data) -> None:
             for node, name in zip(nodes, names, strict=True):
                 if node.id not in model.graph.names:
                     node.name = str(name)
-
-
-def how_to_use(model: Model, data: Data) -> str:
-    """What the inputs and outputs of the C function are."""
-    scaling = model.scaling
-    if isinstance(scaling, Standardization):
-        mean, std = (", ".join(f"{v:.9g}" for v in column) for column in (scaling.mean, scaling.std))
-        inputs = f"(x - mean) / std for each column x, where mean = {{{mean}}} and std = {{{std}}}"
-    else:
-        inputs = "the bytes of the data, divided by 255" if scaling == "bytes" else "the numbers of the data"
-    outputs = "the numbers to predict"
-    if data.classes is not None:
-        outputs = f"a score for each class, of which the highest is the answer: {', '.join(data.classes)}"
-        if len(model.outputs) == 1:
-            outputs = f"a score that is above 0 for {data.classes[-1]}"
-    return f"Inputs: {inputs}.\n   Outputs: {outputs}."

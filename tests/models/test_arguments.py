@@ -132,6 +132,10 @@ def calls(w):
         "Model.fit to targets": partial(w.model.fit, x=X, y=TARGETS, epochs=1),
         "Model.prune": partial(w.net.prune, sparsity=0.5, by="saliency", **scored),
         "Model.prune neurons": partial(w.net.prune, neurons=0.25, by="magnitude", seed=3),
+        "Model.quantize": partial(lambda calibrate: w.net.quantize(calibrate).to_c(), calibrate=X),
+        "Model.to_c": partial(
+            lambda name, calibrate: w.net.to_c(name, dtype="int8", calibrate=calibrate), name="digits", calibrate=X
+        ),
         "Model.save": partial(w.net.save, path=w.folder / "new.npz"),
         "Network": partial(Network, n_inputs=3, seed=3),
         "Network.add_layer": partial(

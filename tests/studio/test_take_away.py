@@ -1,6 +1,7 @@
 """What is taken away answers in the labels and units of the data."""
 
 import argparse
+import re
 
 import numpy as np
 import pytest
@@ -91,10 +92,9 @@ def test_other_data_begin_with_the_usual_options_and_names_of_their_own():
 def test_c_says_what_its_inputs_and_outputs_are():
     session = session_of(np.where(X[:, 0] > 5, "a */ int", "b"))
     text = take_away.file(session, "model.c").decode()
-    comment, _, code = text.partition("*/")
-    assert "(x - mean) / std" in comment and "the highest is the answer: a * / int, b" in comment
-    assert f"{session.model.scaling.mean[0]:.9g}" in comment
-    assert code.strip() == session.model.graph.compile(session.model.outputs).to_c("network").strip()
+    named = re.findall(r"^   (.\[\d\]: .*)", text, re.MULTILINE)
+    assert named == ['x[0]: "a"', 'x[1]: "b"', 'x[2]: "c"', 'y[0]: "a * / int"', 'y[1]: "b"']
+    assert text == take_away.network(session).to_c()
     session.close()
 
 
