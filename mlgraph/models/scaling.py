@@ -41,11 +41,16 @@ def as_data(x: npt.ArrayLike | Data, what: str = "x") -> Data:
         return Data(what, real_array(what, x))
     if isinstance(x, Data):
         return x
+    columns, array = names_of_columns(x), real_array(what, x)
+    return Data(what, array, columns if columns and array.ndim == 2 and array.shape[1] == len(columns) else None)
+
+
+def names_of_columns(x: Any) -> tuple[str, ...] | None:
+    """The names of a frame's columns, if they are different strings."""
     names = getattr(x, "columns", None)  # of pandas and polars
     columns = () if names is None or callable(names) else tuple(names)
     named = columns and len(set(columns)) == len(columns) and all(isinstance(name, str) for name in columns)
-    array = real_array(what, x)
-    return Data(what, array, columns if named and array.ndim == 2 and array.shape[1] == len(columns) else None)
+    return columns if named else None
 
 
 def ordered(data: Data, columns: tuple[str, ...] | None) -> Data:

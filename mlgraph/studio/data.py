@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from mlgraph._support.checks import FLOAT32_MAX, StrOrBytesPath, one_of, shown
 from mlgraph.datasets import load_mnist
+from mlgraph.models.scaling import Data as Unscaled, names_of_columns, ordered
 
 MOST_BYTES = 256 * 2**20
 """Largest size of a file that is read, and of the arrays in it."""
@@ -59,6 +60,8 @@ class Data:
         Arrays of shape (outputs,), if targets were standardized: deviation * y + mean is in the data's units.
     built_in : str, or None
         The name by which `built_in` makes them again.
+    named : bool
+        Whether `columns` are names that came with the data.
     """
 
     name: str
@@ -73,6 +76,14 @@ class Data:
     target: str | None = None
     units: tuple[npt.NDArray[Any], npt.NDArray[Any]] | None = None
     built_in: str | None = None
+    named: bool = False
+
+    def in_order(self, columns: tuple[str, ...] | None) -> Data:
+        """The same data with the columns in this order, if both have names; a ValueError if the names differ."""
+        if not self.named or columns is None:
+            return self
+        x, test_x = (ordered(Unscaled("x", part, tuple(self.columns)), columns) for part in (self.x, self.test_x))
+        return replace(self, x=x.array, test_x=test_x.array, columns=list(x.columns or ()))
 
     def in_units(self) -> Data:
         """The same data with targets as they were given."""
@@ -109,8 +120,8 @@ def arrays(
     classes: list[str] | None = None,
 ) -> Data:
     """Arrays as `Model.fit` takes them; without a test set, every fifth example is held out."""
-    columns = columns or [str(c) for c in getattr(x, "columns", [])]
-    shape = np.shape(x)
+    named = columns or names_of_columns(x)
+    columns, shape = list(named or ()), np.shape(x)
     x = _examples("x", x)
     y = _targets("y", y, len(x))
     if len(x) < 2:
@@ -119,10 +130,15 @@ def arrays(
         order, n = np.random.default_rng(0).permutation(len(x)), max(1, len(x) // TEST_SHARE)
         x, y, test_x, test_y = x[order[n:]], y[order[n:]], x[order[:n]], y[order[:n]]
     else:
-        test_x = _examples("the x of the test", test[0])
+        test_x, test_names = _examples("the x of the test", test[0]), names_of_columns(test[0])
         test_y = _targets("the y of the test", test[1], len(test_x))
         if test_x.shape[1] != x.shape[1]:
             raise DataProblem(f"the examples have {x.shape[1]} columns, those of the test {test_x.shape[1]}")
+        if columns and test_names:
+            if set(columns) != set(test_names):
+                other = next(name for name in test_names if name not in columns)
+                raise DataProblem(f"the x of the test has a column {shown(other)}, which x does not have")
+            test_x = test_x[:, [test_names.index(name) for name in columns]]
         if not len(test_x):
             raise DataProblem("the test has no examples")
         if test_y.shape[1:] != y.shape[1:] or (test_y.dtype.kind == "U") != (y.dtype.kind == "U"):
@@ -152,7 +168,7 @@ def arrays(
     if not columns:
         columns = [f"x{i}" for i in range(x.shape[1])]
     standardize = x.dtype != np.uint8 and image is None
-    return Data(name, x, y, test_x, test_y, columns, classes, image, standardize)
+    return Data(name, x, y, test_x, test_y, columns, classes, image, standardize, named=bool(named))
 
 
 def _examples(what: str, given: Any) -> npt.NDArray[Any]:
@@ -243,7 +259,7 @@ def built_in(name: str) -> Data:
 def points(x: npt.NDArray[Any], y: npt.NDArray[Any], name: str) -> Data:
     """Points of the plane, near the origin, in two classes."""
     data = arrays(x.astype(np.float32), y, name=name, columns=["x", "y"], classes=["blue", "orange"])
-    return replace(data, standardize=False)
+    return replace(data, standardize=False, named=False)
 
 
 # --- files ----------------------------------------------------------------------------------------

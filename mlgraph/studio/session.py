@@ -97,8 +97,12 @@ class Session:
     def replace(self, model: Model, data: Data, initial: Model | None = None) -> None:
         """Begin with another network and other data; `reset` returns to `initial`, by default a copy of it."""
         # Before anything changes, an error if they do not fit each other.
-        for one in (model,) if initial is None else (model, initial):
+        data, models = data.in_order(model.columns), (model,) if initial is None else (model, initial)
+        for one in models:
             one.evaluate(data.test_x[:SAMPLE], data.test_y[:SAMPLE])
+        for one in models:
+            if data.named and one.columns is None:  # as the first `fit` on a frame
+                one.columns = data.columns
         initial = copy.deepcopy(model) if initial is None else initial
         with self.lock:
             self.require_open()

@@ -69,6 +69,7 @@ def save(session: Session, path: StrOrBytesPath) -> None:
                 "built_in": data.built_in,
                 "name": data.name,
                 "columns": data.columns,
+                "named": data.named,
                 "classes": data.classes,
                 "image": data.image,
                 "standardize": data.standardize,
@@ -189,4 +190,5 @@ def _data(given: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]) -> Data:
         standardize=given["standardize"] is True,
         target=None if given["target"] is None else str(given["target"]),
         units=units,
+        named=given.get("named") is True,
     )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import tempfile
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +50,7 @@ def network(session: Session) -> Model:
     with session.lock:
         data, classes = session.data, session.classes
         with session.model.graph.lock:
-            model = copy.deepcopy(session.model)
+            model = deepcopy(session.model)
     if classes is not None and n_classes_of(model.loss, len(model.outputs)) == len(classes):
         model.classes = classes
     _name_nodes(model, data)
@@ -68,7 +68,7 @@ def network(session: Session) -> Model:
 
 def _name_nodes(model: Model, data: Data) -> None:
     """Names inputs by the columns and outputs by the classes, unless they have names; pixels get none."""
-    columns = data.columns if data.image is None else []
+    columns = data.columns if data.image is None and model.columns is None else []
     classes = data.classes or []
     for nodes, names in ((model.graph.inputs, columns), (model.outputs, classes)):
         if len(nodes) == len(names):

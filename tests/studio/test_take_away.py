@@ -4,11 +4,12 @@ import argparse
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 from studios import client_of
 
 import mlgraph
-from mlgraph.studio import build, data, take_away
+from mlgraph.studio import build, data, session_file, take_away
 from mlgraph.studio.__main__ import _session
 from mlgraph.studio.run import OPTIONS
 from mlgraph.studio.session import Session
@@ -114,5 +115,39 @@ def test_inputs_and_outputs_bear_the_names_of_the_data(tmp_path):
     assert [node.name for node in taken.graph.inputs] == ["a", "b", "c"]
     assert [node.name for node in taken.outputs] == ["cat", "my own"]
     assert ">cat identity<" in take_away.file(session, "network.svg").decode()
-    assert session.model.graph.inputs[0].name != "a"  # the running network is left as it is
+    assert session.model.outputs[0].name != "cat"  # the running network is left as it is
     session.close()
+
+
+def test_columns_are_read_by_name():
+    names, frame = ["a", "b", "c"], pd.DataFrame(X, columns=["a", "b", "c"])
+    kinds = np.where(X[:, 0] > 5, "large", "small")
+    net = mlgraph.Network(3, seed=0)
+    net.add_layer(2, "softmax")
+    net.fit(frame, kinds, epochs=20, standardize=True)
+    loss = net.evaluate(frame, kinds)["loss"]
+    other = frame[["c", "a", "b"]]
+    session = Session(net, data.arrays(other, kinds, (frame[["b", "c", "a"]], kinds)))
+    assert session.test()["loss"] == pytest.approx(loss) and session.data.columns == names
+    session.close()
+    with pytest.raises(ValueError, match=r"^x: expected the columns that the model was fitted with .* without b, c"):
+        Session(net, data.arrays(frame[["a"]].assign(d=1, e=2), kinds))
+    with pytest.raises(data.DataProblem, match=r"^the x of the test has a column 'd', which x does not have"):
+        data.arrays(frame, kinds, (frame.rename(columns={"b": "d"}), kinds))
+
+
+def test_a_network_that_learnt_a_table_reads_frames_by_name(tmp_path):
+    kinds = np.where(X[:, 0] > 5, "large", "small")
+    session = session_of(kinds)
+    taken, frame = take_away.network(session), pd.DataFrame(X, columns=["a", "b", "c"])
+    assert taken.columns == ("a", "b", "c")
+    np.testing.assert_array_equal(taken.predict(frame[["b", "c", "a"]]), taken.predict(X))
+    session_file.save(session, tmp_path / "session.npz")
+    session.close()
+    saved = session_file.read(tmp_path / "session.npz")
+    assert saved.data.named and saved.model.columns == ("a", "b", "c")
+    # Points of the plane and arrays have no names.
+    for one in (data.toy("xor"), data.arrays(X, kinds)):
+        session = Session(build.network(one, [2]), one)
+        assert take_away.network(session).columns is None
+        session.close()
