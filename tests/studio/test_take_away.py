@@ -149,5 +149,9 @@ def test_a_network_that_learnt_a_table_reads_frames_by_name(tmp_path):
     # Points of the plane and arrays have no names.
     for one in (data.toy("xor"), data.arrays(X, kinds)):
         session = Session(build.network(one, [2]), one)
+        session_file.save(session, tmp_path / "session.npz")
+        session.close()
+        saved = session_file.read(tmp_path / "session.npz")
+        session = Session(saved.model, saved.data)
         assert take_away.network(session).columns is None
         session.close()
