@@ -109,7 +109,10 @@ def _beside_layers(graph: Graph, inputs: list[int], columns: list[list[int]], ed
 
 
 def _columns(session: Session) -> list[list[int]]:
-    """Nodes but inputs by level. A cut neuron stays where it was in the beginning, or joins those after its sources."""
+    """Nodes but inputs by level. A cut neuron stays where it was in the beginning, or joins those after its sources.
+
+    Neurons of the beginning that nothing reads are left out; new ones are not, since a page may connect them.
+    """
     model = session.model
     graph, level = model.graph, _levels(model)
     last, alive = max(level.values()), graph.alive()
@@ -117,7 +120,10 @@ def _columns(session: Session) -> list[list[int]]:
     cut = [i for i in topological(graph, graph.topology())[1].tolist() if graph._code[i] >= NEURON and not alive[i]]
     before = _levels(session.initial) if cut else {}
     for node in cut:
-        after = 1 + max((at.get(s, 0) for s in graph._source_list(node).tolist()), default=0)
+        sources = graph._source_list(node).tolist()
+        if sources and node not in before and node < len(session.initial.graph):
+            continue
+        after = 1 + max((at.get(s, 0) for s in sources), default=0)
         at[node] = min(before.get(node, after), last - 0.5)  # before the last outputs, though they may have moved up
     columns: dict[float, list[int]] = {}
     for node, number in sorted(at.items()):  # so that a neuron keeps its place when it is cut

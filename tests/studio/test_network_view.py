@@ -95,11 +95,13 @@ def test_cut_neurons_of_a_graph_without_layers_stay_where_they_were(dag, cut):
 def test_neurons_that_were_cut_before_or_added_since_come_after_their_sources(dag):
     session, ids = dag
     graph = session.model.graph
-    new = [graph.add_neuron([graph[source]], "tanh").id for source in (0, ids["m1"])]
+    unread = graph.add_neuron([graph[ids["h0"]]], "tanh").id
     graph[ids["m0"]].prune()
     session = Session(session.model, session.data)
+    new = [graph.add_neuron([graph[source]], "tanh").id for source in (0, ids["m1"])]
     columns = views.network(session)["columns"]
-    assert sorted(i for column in columns for i in column) == sorted([*ids.values(), *new])
+    assert sorted(i for column in columns for i in column) == sorted([*ids.values(), *new])  # without `unread`
+    assert not graph[unread].alive
     assert {ids["m0"], new[0]} < set(columns[0]) and new[1] in columns[2] and columns[-1] == [ids["out"]]
     session.close()
 
