@@ -71,7 +71,11 @@ class Network(Model):
     _ends: list[int]
 
     @spelled(
-        **dict.fromkeys(("input_dim", "input_shape", "input_size", "in_features"), "n_inputs"), random_state="seed"
+        **dict.fromkeys(("input_dim", "input_shape", "input_size", "in_features"), "n_inputs"),
+        **dict.fromkeys(("layers", "hidden", "hidden_layer_sizes", "activation", "dropout"), "added with add_layer"),
+        **dict.fromkeys(("learning_rate", "optimizer", "epochs", "batch_size"), "an argument of fit"),
+        loss='an argument of the last layer, as in add_layer(1, loss="mse")',
+        random_state="seed",
     )
     def __init__(self, n_inputs: int, *, seed: int | None = None) -> None:
         n_inputs = whole("n_inputs", n_inputs)

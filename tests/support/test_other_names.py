@@ -38,6 +38,8 @@ def net():
         (lambda net: mlgraph.Population([net]).fit(X, Y, lr=9), TypeError, "^fit: .* 'lr'; here it is learning_rate$"),
         (lambda net: net.add_layer(2, use_bias=False), TypeError, "add_layer: .* 'use_bias'; here it is bias"),
         (lambda net: mlgraph.Network(input_dim=3), TypeError, "Network: .* 'input_dim'; here it is n_inputs"),
+        (lambda net: mlgraph.Network(3, loss="mse"), TypeError, "'loss'; here it is an argument of the last layer"),
+        (lambda net: mlgraph.Network(3, hidden=[4]), TypeError, "'hidden'; here it is added with add_layer"),
         (lambda net: mlgraph.EarlyStopping(restore_best_weights=True), TypeError, "here it is restore_best$"),
         (lambda net: mlgraph.EarlyStopping("val_loss"), ValueError, "'val_loss'; did you mean validation_loss"),
         (lambda net: mlgraph.EarlyStopping("val_accuracy"), ValueError, "here it is validation_accuracy"),
