@@ -16,6 +16,7 @@ from mlgraph.graph.topology import topological
 from mlgraph.graph.views import Neuron, Node, name_of
 from mlgraph.models.model import Model
 from mlgraph.models.network import Network
+from mlgraph.models.scaling import Standardization
 from mlgraph.pictures.portrait import neuron_portraits
 from mlgraph.studio.data import Data
 from mlgraph.studio.session import SAMPLE, Session, finite, json_ready
@@ -328,7 +329,8 @@ def example(session: Session, given: Any) -> dict[str, Any]:
     -------
     dict
         values : by id. adjoints : derivative of the loss by id, and `input_adjoints` with respect to
-        each input. answer : the class, or numbers. probabilities : one for each class, or None.
+        each input. answer : the class, or numbers. probabilities : one for each class, or None. x : the
+        numbers of the example. scaled : the same in standard deviations, if the model standardizes them.
     """
     with session.looking():
         data = session.data
@@ -357,6 +359,8 @@ def example(session: Session, given: Any) -> dict[str, Any]:
         if data.image:
             found["pixels"] = pixels(session, row[0])
         found["x"] = json_ready(row[0]) if row.shape[1] <= MOST_PIXELS else None
+        if isinstance(model.scaling, Standardization):
+            found["scaled"] = json_ready(model.trace(row, nodes=model.graph.inputs).values[0])
         return found
 
 

@@ -281,3 +281,29 @@ def test_a_saved_session_is_dropped_and_goes_on(opened, mnist, tmp_path):
     page.set_input_files("#panel-data input[type=file]", tmp_path / "session.npz")
     until(lambda: number(page, "n-edges") == 784 * 8 + 80)
     assert session.run.epochs == 1 and session.data.name == "MNIST"
+
+
+def test_an_example_of_a_table_is_typed_and_its_columns_speak(opened):
+    rng = np.random.default_rng(0)
+    ages, pays = rng.integers(18, 80, 300).tolist(), rng.integers(10_000_000, 16_000_000, 300).tolist()
+    rows = "".join(f"{a},{b},{'yes' if a < 40 else 'no'}\n" for a, b in zip(ages, pays, strict=True))
+    table = f"age,income,buys\n{rows}"
+    found = data.from_file(table.encode(), "t.csv")
+    session = Session(build.network(found, [8]), found)
+    session.run.play(epochs=200)
+    assert session.run.wait_until_paused()
+    page = opened(session)
+    at(page, "tab-example").click()
+    age, income = (page.get_by_role("spinbutton", name=name, exact=True) for name in ("age", "income"))
+    # The fields begin with an example, to all its digits: the others stay when one of them is typed.
+    first = found.test_x[0]
+    until(lambda: income.input_value() == f"{first[1]:.0f}")
+    assert age.input_value() == f"{first[0]:.0f}"
+    for typed, said in (("20", "yes"), ("70", "no")):
+        age.fill(typed)
+        until(lambda said=said: at(page, "prediction").inner_text() == said)
+        assert income.input_value() == f"{first[1]:.0f}"
+    page.get_by_label("why").select_option("yes")
+    until(lambda: "More of these columns speaks against yes" in page.locator("#panel-example").inner_text())
+    against = page.get_by_text("More of these columns speaks against yes").locator("+ div")
+    assert against.inner_text().split()[0] == "age"

@@ -160,6 +160,10 @@ def test_every_address_answers_in_strict_json(client):
     for given in ({"index": 3}, {"x": [0] * data.x.shape[1]}):
         example = client.post("example", **given)
         assert len(example["values"]) > 0 and example["answer"] is not None
+        assert ("scaled" in example) == isinstance(model.scaling, tuple)
+        if "scaled" in example:
+            scaled = (np.array(example["x"]) - model.scaling.mean) / model.scaling.std
+            np.testing.assert_allclose(example["scaled"], scaled, rtol=1e-5)
     if data.classes:
         assert client.post("example", index=0, label=data.classes[0])["adjoints"]
     live = next(n for n in neurons_of(model) if n.alive and n not in model.outputs)

@@ -7,6 +7,9 @@ import { percent } from "./run.js";
 const SIZE = 224; // of the canvas to draw on, in CSS pixels
 const PAGE = 12; // thumbnails at a time
 
+// The fewest digits that give the same float32: if one field is edited, the others must still be the example's.
+const exact = (v) => String([7, 8, 9].map((digits) => Number(v.toPrecision(digits)))
+  .find((w) => Math.fround(w) === Math.fround(v)));
 const short = (v) => (v === null || v === undefined ? "–" : Number(v.toPrecision(3)).toString());
 
 // Strokes on a canvas become an image as MNIST's are: the ink fits into 20 x 20, its centre of mass is the middle.
@@ -109,18 +112,22 @@ export function begin(root) {
           h("p", { class: "note", style: "flex: 1; min-width: 120px" },
             `More ink on blue, less on red would make it say ${label}.`)));
       }
-      // The adjoint of the loss: where it is negative, more of the neuron makes the answer more likely.
-      const hidden = Object.entries(found.adjoints).filter(([node, v]) => v && names[node]
-        && !outputs.has(Number(node)))
-        .sort((a, b) => Math.abs(b[1]) - Math.abs(a[1])).slice(0, 8);
-      for (const [what, sign] of [["for", -1], ["against", 1]]) {
-        const some = hidden.filter(([, v]) => v * sign > 0);
-        if (some.length) parts.push(h("p", { class: "note" },
-          `More of these neurons speaks ${what} ${label}, the first most:`),
-          h("div", { class: "row" }, ...some.map(([node, v]) =>
-            h("button", { title: `derivative of the loss: ${short(v)}`,
-            onclick: () => select({ node: Number(node) }) }, nameOfNode(Number(node))))));
-      }
+      // The adjoint of the loss: where it is negative, more of the value makes the answer more likely.
+      const sides = (kind, adjoints, element) => {
+        const some = adjoints.filter(([, v]) => v).sort((a, b) => Math.abs(b[1]) - Math.abs(a[1])).slice(0, 8);
+        for (const [what, sign] of [["for", -1], ["against", 1]]) {
+          const of = some.filter(([, v]) => v * sign > 0);
+          if (of.length) parts.push(h("p", { class: "note" },
+            `More of these ${kind} speaks ${what} ${label}, the first most:`),
+            h("div", { class: "row" }, ...of.map(([key, v]) => element(key, `derivative of the loss: ${short(v)}`))));
+        }
+      };
+      // By the scaled columns: in standard deviations, which compare, rather than in units of their own.
+      if (data.columns && !data.image) sides("columns", data.columns.map((name, i) => [name, found.input_adjoints[i]]),
+        (name, title) => h("span", { class: "example", title }, name));
+      sides("neurons", Object.entries(found.adjoints).filter(([node]) => names[node] && !outputs.has(Number(node))),
+        (node, title) => h("button", { title, onclick: () => select({ node: Number(node) }) },
+          nameOfNode(Number(node))));
     }
     const neuron = store.selected;
     if (layers.length && neuron) parts.push(patcher(found, neuron));
@@ -229,7 +236,7 @@ export function begin(root) {
       }
     }
     on("shown-row", (row) =>
-      fields.forEach((field, i) => { if (document.activeElement !== field) field.value = short(row[i]); }));
+      fields.forEach((field, i) => { if (document.activeElement !== field) field.value = exact(row[i]); }));
     return h("details", { open: columns.length <= 12 }, h("summary", {}, "Type the numbers"),
       h("div", { class: "numbers" }, ...columns.map((name, i) =>
         h("label", { class: "field" }, h("span", {}, name), fields[i]))));
@@ -261,6 +268,10 @@ export function begin(root) {
       return;
     }
     const { image, classes } = store.state.data;
+    if (!given && !image && found.examples.length) { // fields of a table begin with typical numbers
+      given = { index: found.examples[0].index };
+      ask();
+    }
     const only = h("label", { class: "field" },
       h("input", { type: "checkbox", checked: wrong,
         onchange: (event) => { wrong = event.target.checked; first = 0; page(); } }), "wrong answers only");

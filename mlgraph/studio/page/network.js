@@ -702,7 +702,7 @@ function drawPoints(node, { range }) {
 function drawInput() {
   const { input } = world;
   if (!isSeen(input)) return;
-  const shown = (i) => (example?.pixels ?? example?.x)?.[i];
+  const shown = (i) => (example?.pixels ?? example?.scaled ?? example?.x)?.[i]; // columns of one size compare
   if (input.kind === "image") drawFrame(input);
   else if (input.kind === "plane" && input.atlas) {
     drawTiles(ctx, input, input.nodes, view.k);
