@@ -60,6 +60,7 @@ N_CHECKS = {"1.6": (67, 60), "1.9": (68, 61)}
 def test_all_checks_of_scikit_learn_pass(kind, options):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.filterwarnings("ignore", "the numbers in column")
         results = check_estimator(kind(**options), expected_failed_checks=EXPECTED_FAILURES, on_skip=None)
     by_status = {}
     for result in results:

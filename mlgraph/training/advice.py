@@ -24,6 +24,14 @@ GROWTH = 10
 WIDE = 10
 """Root mean square from which the numbers of a column count as large; of standardized columns it is 1."""
 
+TOO_WIDE = 50
+"""Root mean square of a column above which the first run of a model gives a warning.
+
+Ages are about that large, and a small network learns them worse than standardized ones, with Adam, too.
+"""
+
+STANDARDIZE = "fit a new network with standardize=True, or put scikit-learn's StandardScaler before it"
+
 LOWER_RATE = "a lower learning rate may help"
 
 BOUNDS = {
@@ -36,6 +44,12 @@ BOUNDS = {
     "tanh": (-1, 1),
 }
 """Lowest and highest output of the activations that do not reach all numbers."""
+
+
+def warn_of_columns(examples: Examples) -> None:
+    """Warn of columns with large numbers that are not standardized."""
+    if TOO_WIDE < examples.largest < np.inf and (columns := wide_columns(examples, TOO_WIDE)):
+        _warn(f"the numbers in {columns} are large, which slows learning; {STANDARDIZE}")
 
 
 def warn_of_targets(model: Model, objective: Objective, what: str = "y") -> None:
@@ -87,26 +101,29 @@ def _loss_of_a_guess(objective: Objective) -> float:
 
 def scale_to_blame(examples: Examples, objective: Objective) -> str:
     """Which columns or targets have large numbers, and what to do about them; "" if none has."""
-    size = root_mean_square(examples.floats)
-    order = np.argsort(-size)[: np.count_nonzero(size > WIDE)]
-    if len(order):
-        about = {i: [*filter(None, [examples.name_of(i)]), f"about {size[i]:.3g}"] for i in order[:3].tolist()}
-        columns = ", ".join(f"{i} ({', '.join(about[i])})" for i in about) + ", ..." * (len(order) > 3)
-        plural = "s" * (len(order) > 1)
-        where = f"column{plural} {columns} of {examples.what}"
-        return f"the numbers in {where} are large: fit a new network with standardize=True"
+    if columns := wide_columns(examples, WIDE):
+        return f"the numbers in {columns} are large: {STANDARDIZE}"
     size = root_mean_square(objective.target)
     if (size > WIDE).any():
         return f"the targets are large (about {size.max():.3g}): divide them by that"
     return ""
 
 
+def wide_columns(examples: Examples, least: float) -> str:
+    """The columns whose root mean square is above a limit, the largest first; "" if there is none."""
+    size = root_mean_square(examples.floats)
+    order = np.argsort(-size)[: np.count_nonzero(size > least)]
+    about = {i: [*filter(None, [examples.name_of(i)]), f"about {size[i]:.3g}"] for i in order[:3].tolist()}
+    columns = ", ".join(f"{i} ({', '.join(about[i])})" for i in about) + ", ..." * (len(order) > 3)
+    return f"column{'s' * (len(order) > 1)} {columns} of {examples.what}" if about else ""
+
+
 def root_mean_square(x: Float32 | None) -> Float64:
     """Of each column; empty if there is no column."""
     if x is None or not x.size:
         return np.zeros(0)
-    size: Float64 = np.sqrt(np.mean(np.square(x, dtype=np.float64), axis=0))
-    return size
+    squares: Float64 = np.einsum("ij,ij->j", x, x, dtype=np.float64)  # without a copy of all data in float64
+    return np.sqrt(squares / len(x))
 
 
 def _warn(text: str) -> None:

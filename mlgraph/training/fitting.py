@@ -20,6 +20,7 @@ from mlgraph.models.metrics import Metrics
 from mlgraph.models.running import as_arrays, read_with_targets, scaling_for, warn_of_bytes
 from mlgraph.models.scaling import UNSCALED, Data, Scaling, Standardization, ordered, standardization
 from mlgraph.sparsity.schedules import Schedule
+from mlgraph.training.advice import warn_of_columns
 from mlgraph.training.callbacks import Callback, checked_callbacks
 from mlgraph.training.loop import Progress
 from mlgraph.training.nonfinite import POLICIES
@@ -133,6 +134,9 @@ def prepared(
 
     # Read the data.
     warned = warn_of_bytes(raw)
+    # A loss that is a node reads targets as columns.
+    if not warned and model.scaling is None and model.loss != "node":
+        warn_of_columns(raw)
     examples = raw.in_bytes(n_threads)
     examples.check_trainable()
     held_out: tuple[Examples, Objective, Any] | None = None

@@ -425,6 +425,7 @@ def test_errors_of_training_call_inputs_by_the_columns():
 
 
 @pytest.mark.parametrize("standardize", [False, True])
+@pytest.mark.filterwarnings("ignore:the numbers in column")
 def test_errors_about_data_name_the_column(standardize):
     net, bad = table_network(), TABLE.copy()
     bad[7, 1] = np.nan
@@ -437,6 +438,7 @@ def test_errors_about_data_name_the_column(standardize):
         net.fit(TABLE, CLASSES, validation_data=(bad, CLASSES), standardize=standardize)
 
 
+@pytest.mark.filterwarnings("ignore:the numbers in column")
 def test_advice_about_large_numbers_names_the_columns():
     line = mlgraph.Network(3, seed=0)
     line.add_layer(1)

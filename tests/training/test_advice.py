@@ -62,7 +62,7 @@ def test_labels_for_outputs_without_softmax():
             WIDE,
             (3, "softmax"),
             LABELS,
-            r"columns 3 \(about .*\), 1 \(about .*\) of x are large: fit a new network with standardize=True",
+            r"columns 3 \(about .*\), 1 \(about .*\) of x are large: fit a new network with standardize=True, or put",
         ),
         (X, (1,), 1000 * X[:, 0], r"the targets are large \(about .*\): divide them"),
         (3 * X, (1,), 3 * X[:, 0], "a lower learning rate may help"),
@@ -75,6 +75,7 @@ def test_a_run_that_diverges_says_so_and_what_to_do(x, last, y, cause):
             found = told(lambda net=net, rate=learning_rate: net.fit(x, y, epochs=3, batch_size=20, learning_rate=rate))
         except mlgraph.NonFiniteError as error:
             found = [str(error)]
+        found = [text for text in found if "which slows learning" not in text]
         if found:
             break
     (text,) = found
@@ -100,6 +101,37 @@ def test_a_loss_that_is_negative_does_not_diverge_by_rising_towards_zero():
     assert not told(lambda: model.fit(np.ones((4, 1)), epochs=2, learning_rate=-0.0))
 
 
+@pytest.mark.filterwarnings("ignore:the numbers in column")
 def test_a_nonfinite_error_names_the_columns():
     with pytest.raises(mlgraph.NonFiniteError, match=r"column 3 \(about .*\) of x are large"):
         network((1,)).fit(X * [1, 1, 1, 1e6], X[:, 0], learning_rate=1.0, optimizer="sgd", epochs=10, batch_size=128)
+
+
+SLOW = r"^the numbers in column 3 \(about [\de+.]+\) of x are large, which slows learning; fit a new network with st"
+
+
+def test_large_columns_are_told_before_the_first_run():
+    net = network((3, "softmax"))
+    with pytest.warns(UserWarning, match=SLOW) as found:
+        net.fit(WIDE, LABELS, epochs=1)
+    assert found[0].filename == __file__ and len(found) == 1
+    assert not told(lambda: net.fit(WIDE, LABELS, epochs=1))  # it can no longer be changed
+    assert not told(lambda: network((3, "softmax")).fit(WIDE, LABELS, epochs=1, standardize=True))
+    assert not told(lambda: network((3, "softmax")).fit(X * [1, 30, 1, 40], LABELS, epochs=1))
+    chosen = network((3, "softmax"))
+    chosen.scaling = "unscaled"
+    assert not told(lambda: chosen.fit(WIDE, LABELS, epochs=1))
+
+
+def test_numbers_that_look_like_bytes_are_told_once():
+    x = RNG.integers(0, 256, (60, 4)).astype(float)
+    (text,) = told(lambda: network((3, "softmax")).fit(x, LABELS, epochs=1))
+    assert "divide" in text and "255" in text
+
+
+def test_targets_among_the_columns_are_no_large_inputs():
+    g = mlgraph.Graph(seed=0)
+    x, y = g.add_inputs(2)
+    output = g.add_neuron([x])
+    model = mlgraph.Model(g, [output], loss=(output - y) ** 2)
+    assert not told(lambda: model.fit(X[:, :2] * [1, 100], epochs=1, learning_rate=1e-9))

@@ -149,6 +149,7 @@ MESSAGES = {
 
 
 @pytest.mark.parametrize("message", MESSAGES)
+@pytest.mark.filterwarnings("ignore:the numbers in column")
 def test_message_names_node_example_and_numbers(message):
     assert message in MESSAGES[message]()
 
@@ -167,6 +168,7 @@ def test_data_that_become_nonfinite_during_a_run_are_named():
     assert is_finite(model)
 
 
+@pytest.mark.filterwarnings("ignore:the numbers in column")
 def test_first_example_in_shuffled_order_and_first_node_are_named(sweep):
     net, x, order = network("identity"), FLOATS.copy(), epoch_order(0, N, 4).tolist()
     x[[20, 130, 77], 3] = 3e38

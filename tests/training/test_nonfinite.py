@@ -169,6 +169,7 @@ def test_skip_trains_as_if_bad_examples_were_absent(sweep, options):
 
 
 @pytest.mark.parametrize("labels", [True, False])
+@pytest.mark.filterwarnings("ignore:the numbers in column")
 def test_batch_with_all_examples_skipped(labels):
     net = network() if labels else one_neuron(lambda n: n, np.full(12, 10.0))
     data, events = [np.full((6, 12), 3e38, np.float32), Y[:6]][: 1 + labels], []

@@ -190,6 +190,7 @@ def test_validation_may_have_weights():
     assert {name: getattr(history, f"validation_{name}")[-1] for name in found} == found
 
 
+@pytest.mark.filterwarnings("ignore:the numbers in column")
 def test_a_validation_split_takes_the_weights_along():
     """What is held out is evaluated with its weights; the rest is trained with its own."""
     net, marked = layered([6, 5, 3]), np.where(COUNTS > 0, 1.0, 1e-6)
