@@ -701,8 +701,8 @@ class Model(Freezable, Declared):
 
         Parameters
         ----------
-        x : array_like, shape (inputs,), optional
-            One example: every node shows its value. Without the targets of a loss that is a node,
+        x : array_like, shape (inputs,) or (1, inputs), optional
+            One example, or a frame of one: every node shows its value. Without the targets of a loss that is a node,
             the loss is not drawn.
         y : array_like, optional
             Its label or targets, as for `trace`. Every node that the loss depends on shows the

@@ -32,6 +32,7 @@ from mlgraph.graph.topology import ancestors, topological
 from mlgraph.graph.views import KIND_NAMES, Neuron, Node, name_of
 from mlgraph.models.classes import label_array
 from mlgraph.models.running import engine_of
+from mlgraph.models.scaling import as_data, ordered
 from mlgraph.pictures.softmaxes import find_softmaxes
 from mlgraph.pictures.svg import ADJOINT, COLOURS, VALUE, Box, Link, printable, to_svg
 
@@ -370,7 +371,9 @@ class Drawing:
 def draw_model(model: Model, x: npt.ArrayLike | None, y: npt.ArrayLike | None, limit: int | None) -> Drawing:
     """Draw a model; `Model.draw` documents the parameters."""
     graph = model.graph
-    x = None if x is None else real_array("x", x)  # first: the conversion may edit the graph
+    if x is not None:
+        x = ordered(as_data(x), model.columns).array  # first: the conversion may edit the graph
+        x = x[0] if x.shape[:1] == (1,) and x.ndim == 2 else x
     y = y if y is None or are_none(y) else label_array(y, "y")
     drawn = [graph[i] for i in dict.fromkeys(model.probability_ids or model.sinks)]
     values: dict[int, float] = {}

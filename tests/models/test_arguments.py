@@ -167,7 +167,7 @@ def wrong_values(w, good):
     arrays = ["abc", b"abc", {}, len, [[1.0], [1.0, 2.0]], [[None]], [[2**70] * 6] * 16, w.x]
     if isinstance(good, np.ndarray):
         longer = np.append(good, good, axis=-1)[..., : good.shape[-1] + 1]
-        arrays += [good[None], good[..., 1:], longer, np.ma.masked_array(good, good == good)]
+        arrays += [np.stack([good, good]), good[..., 1:], longer, np.ma.masked_array(good, good == good)]
         arrays += [good.astype(dtype) for dtype in (str, object, complex, "M8[s]")]
     table = {
         "n seed ulps": integers,

@@ -3,6 +3,7 @@
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 from drawn import SVG, boxes, edges, elements, groups, network, random_neurons
 from graphs import readme_of_micrograd
@@ -155,7 +156,7 @@ SUM = mlgraph.Model(LOSS_NODE, A + B, loss=(A + B - TARGET) ** 2)
     ("attempt", "message"),
     [
         (lambda: SOFTMAX.draw(None, 1), "y: needs an example x"),
-        (lambda: SOFTMAX.draw([[1, 2]]), r"x: expected one example of shape \(2,\)"),
+        (lambda: SOFTMAX.draw([[1, 2], [3, 4]]), r"x: expected one example of shape \(2,\)"),
         (lambda: SOFTMAX.draw([1, 2], 2), "y: expected labels from 0 to 1, got 2 to 2"),
         (lambda: SOFTMAX.draw([1, 2], [1]), r"y: expected the label or the targets of one example, .* got \(1,\)$"),
         (lambda: SUM.draw([1, 2], [3, 4]), r"x and y: expected 3 numbers of one example, got shapes \(2,\) and \(2,\)"),
@@ -264,3 +265,15 @@ def test_save_writes_the_format_of_the_suffix(tmp_path, name):
     drawing.save(tmp_path / name)
     assert (tmp_path / name).read_text() == (drawing.to_svg() if name.endswith("svg") else drawing.to_dot())
     assert [file.name for file in tmp_path.iterdir()] == [name]
+
+
+def test_an_example_may_be_a_frame_of_one_row_which_is_read_by_name():
+    frame = pd.DataFrame(np.random.default_rng(0).normal(5, 1, (30, 3)), columns=["a", "b", "c"])
+    net = mlgraph.Network(3, seed=0)
+    net.add_layer(1)
+    net.fit(frame, frame["a"], epochs=1, standardize=True)
+    expected = net.draw(frame.to_numpy()[4]).to_dot()
+    for one in (frame.to_numpy()[4:5], frame[4:5], frame[["c", "a", "b"]][4:5]):
+        assert net.draw(one).to_dot() == expected
+    with pytest.raises(ValueError, match=r"^x: expected one example of shape \(3,\), got \(2, 3\)"):
+        net.draw(frame[4:6])
