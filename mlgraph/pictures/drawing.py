@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable, Mapping
 from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -31,13 +31,11 @@ from mlgraph.graph.ops import CONSTANT, INPUT, NEURON, PARAMETER, WEIGHT
 from mlgraph.graph.topology import ancestors, topological
 from mlgraph.graph.views import KIND_NAMES, Neuron, Node, name_of
 from mlgraph.models.classes import label_array
+from mlgraph.models.model import Model
 from mlgraph.models.running import engine_of
 from mlgraph.models.scaling import as_data, ordered
 from mlgraph.pictures.softmaxes import find_softmaxes
 from mlgraph.pictures.svg import ADJOINT, COLOURS, VALUE, Box, Link, printable, to_svg
-
-if TYPE_CHECKING:
-    from mlgraph.models.model import Model
 
 MOST_BOXES = 60
 """Default limit of boxes: about as many as a person can read."""
@@ -238,7 +236,7 @@ class Drawing:
         for numbers, mark, colour in ((self._values, "", VALUE), (self._adjoints, "∂ ", ADJOINT)):
             known = np.array([numbers[i] for i in members if i in numbers])
             if are_listed and not mark:
-                names = self._graph.names
+                names = _classes(self._graph) | self._graph.names
                 lines += [
                     (f"{names.get(i, k)}: {numbers[i]:.5g}" if i in numbers else names[i], colour)
                     for k, i in enumerate(members)
@@ -467,6 +465,14 @@ def _by_id(graph: Graph, what: str, given: Mapping[Any, float] | None) -> dict[i
     if not isinstance(given, Mapping) or not all(isinstance(number, Real) for number in given.values()):
         raise TypeError(f"{what}: expected a mapping from nodes or ids to numbers, got {shown(given)}")
     return {id_of(graph, node, what): number for node, number in given.items()}
+
+
+def _classes(graph: Graph) -> dict[int, str]:
+    """The classes of the models of a graph, by the nodes that are their probabilities."""
+    models = [model for model in graph.models if isinstance(model, Model)]
+    labelled = [model for model in models if model.classes and len(model.classes) == len(model.probability_ids)]
+    pairs = (zip(model.probability_ids, model.classes or (), strict=True) for model in labelled)
+    return {node: str(label) for each in pairs for node, label in each}
 
 
 def _example(graph: Graph, x: npt.ArrayLike) -> npt.NDArray[Any]:

@@ -277,3 +277,12 @@ def test_an_example_may_be_a_frame_of_one_row_which_is_read_by_name():
         assert net.draw(one).to_dot() == expected
     with pytest.raises(ValueError, match=r"^x: expected one example of shape \(3,\), got \(2, 3\)"):
         net.draw(frame[4:6])
+
+
+def test_probabilities_bear_the_names_of_the_classes():
+    x, labels = np.random.default_rng(0).normal(size=(30, 2)), np.array(["cat", "dog", "owl"] * 10)
+    net = network(2, 3)
+    net.fit(x, labels, epochs=1)
+    assert boxes(net.draw())[-1] == ["softmax", "cat", "dog", "owl"]
+    shown = [f"{name}: {p:.5g}" for name, p in zip(net.classes, net.predict_proba(x[:1])[0], strict=True)]
+    assert boxes(net.draw(x[0]))[-1] == ["softmax", *shown]
