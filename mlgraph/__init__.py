@@ -5,7 +5,8 @@ Graph
     operators + - * / **, `abs` and the functions below. `Graph.compile` returns a `Function`.
 Function
     Evaluates nodes for a batch, with exact derivatives. `Function.to_c` translates it to C, and
-    `Function.quantize` to 8-bit integers, a `QuantizedFunction`.
+    `Function.quantize` to 8-bit integers, a `QuantizedFunction`. `Model.to_c` and `Model.quantize`
+    do so for what a model predicts.
 Node, Neuron, Edge
     Views of the parts of a graph: read, change and remove them.
 Model
