@@ -35,9 +35,8 @@ class Units(NamedTuple):
 
     @property
     def divisor(self) -> float | None:
-        """The one number by which all columns are divided, and nothing else happens to them; None for others."""
-        one = self.std[0] if len(self.std) else 1.0
-        return float(one) if (self.std == one).all() and not self.mean.any() else None
+        """255 or 1 if all columns are only divided by that, as bytes and unscaled numbers are; None for others."""
+        return next((n for n in (1.0, 255.0) if not self.mean.any() and (self.std == n).all()), None)
 
 
 def quoted(name: str) -> str:

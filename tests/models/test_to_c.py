@@ -65,6 +65,14 @@ def test_only_columns_that_are_read_are_scaled(build):
     np.testing.assert_allclose(build(net)(x), net.forward(x.astype(np.float32)), rtol=1e-4, atol=1e-5)
 
 
+def test_a_deviation_is_written_to_its_last_digit(build):
+    net = mlgraph.Network(1, seed=0)
+    net.add_layer(1)
+    net.scaling = [0.0], [1.234567890123]
+    x = RNG.normal(size=(200, 1)).astype(np.float32)
+    np.testing.assert_allclose(build(net)(x), net.forward(x), rtol=3e-7)
+
+
 def test_bytes_are_divided_by_255(build):
     x = RNG.integers(0, 256, (300, 5)).astype(np.uint8)
     net = mlgraph.Network(5, seed=0)
