@@ -25,6 +25,7 @@ TARGETS = {  # the function, and outcomes that are frequent
 }
 
 
+@pytest.mark.filterwarnings("ignore:the numbers in column", "ignore:fit. the run diverged")
 @pytest.mark.parametrize("default_cases", [5, pytest.param(100, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("target", TARGETS)
 def test_fuzz(target, default_cases, tmp_path, monkeypatch, pytestconfig):

@@ -134,6 +134,7 @@ def test_interrupted_reallocation_leaves_no_dangling_address():
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:the numbers in column")
 def test_interrupted_nonfinite_step_changes_nothing():
     def fresh():
         net = mlgraph.Network(4, seed=0)

@@ -194,6 +194,7 @@ KINDS = {
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:the numbers in column")
 def test_random_faults_are_named(request):
     """`--faults 1000` tries as many; nothing may have changed."""
     for seed in range(request.config.getoption("faults")):

@@ -94,6 +94,7 @@ def test_single_overflow_is_found(sweep, example, where, weight, data):
 @pytest.mark.slow
 @with_each_optimizer
 @pytest.mark.parametrize("policy", ["raise", "skip"])
+@pytest.mark.filterwarnings("ignore:the numbers in column")
 def test_parameters_stay_finite_for_numbers_of_any_size(options, policy):
     """Data, weights, targets and rates of all magnitudes."""
     rng, ends = np.random.default_rng(3), set()
