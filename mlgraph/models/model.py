@@ -1054,8 +1054,9 @@ class Model(Freezable, Declared):
             is used. The model must be as it was when the run began, made with the same seed, or be
             loaded from the checkpoint. On the same kind of processor, the result is bitwise equal to
             that of an uninterrupted run, except for `History.epoch_seconds`. A checkpoint includes a
-            callback's edits of the graph, but not what `undo` takes back. To train further after
-            the end, load the model and start another run.
+            callback's edits of the graph and its `state_dict`, but not what `undo` takes back. After the
+            end of the run, `fit` warns and trains nothing; the model and the history are those of the end.
+            To train further, load the model and start another run.
         n_threads : int, optional
             By default as many as the process may use and the work is worth. Results are bitwise
             equal for any number.
@@ -1086,9 +1087,10 @@ class Model(Freezable, Declared):
         Warns
         -----
         UserWarning
-            If unscaled data are whole numbers from 0 to 255. If the outputs cannot reach the targets, or labels are
-            learnt without softmax. If the mean loss of the last epoch is more than ten times that of
-            the first step; the text names columns or targets that are too large.
+            If the run to resume has already ended. If unscaled data are whole numbers from 0 to 255. If the
+            outputs cannot reach the targets, or labels are learnt without softmax. If the mean loss of
+            the last epoch is more than ten times that of the first step; the text names columns or
+            targets that are too large.
         RuntimeWarning
             If a checkpoint cannot be written, or if it is damaged and the previous one is used. If
             standard output cannot be written.

@@ -15,6 +15,7 @@ from mlgraph.models.metrics import METRICS
 from mlgraph.training.loop import Progress
 
 if TYPE_CHECKING:
+    from mlgraph.graph.graph import Graph
     from mlgraph.models.model import Model
 
 MONITORED = ("validation_loss", "validation_accuracy", "epoch_loss", "epoch_accuracy")
@@ -45,7 +46,11 @@ class Callback:
     """
 
     def on_train_begin(self, model: Model) -> None:
-        """Called when all arguments of `fit` have been checked, before the first step."""
+        """Called when all arguments of `fit` have been checked, before the first step.
+
+        Also called when a run is resumed, before `load_state_dict`: `model.history` then has entries, and the
+        model has what callbacks had edited before.
+        """
 
     def on_step_end(self, progress: Progress) -> None:
         """Called after each step; `progress` is of kind "steps"."""
@@ -56,13 +61,45 @@ class Callback:
     def on_train_end(self, model: Model) -> None:
         """Called after the last step, also if a callback has ended the run, but not after an error or Ctrl-C."""
 
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint carries of this callback, for `load_state_dict` in the process that resumes the run.
+
+        Override both to keep a state. It is asked for at the begin of a run with a checkpoint, between two steps
+        whenever the checkpoint is written, and after `on_train_end`.
+
+        Returns
+        -------
+        dict with string keys
+            Of None, booleans, numbers, strings, arrays of booleans or numbers, and lists, tuples and dicts of
+            these.
+
+        Examples
+        --------
+        >>> class Lottery(mlgraph.Callback):
+        ...     def __init__(self):
+        ...         self.random, self.drawn = np.random.default_rng(0), []
+        ...     def on_epoch_end(self, progress):
+        ...         self.drawn.append(int(self.random.integers(49)))
+        ...     def state_dict(self):
+        ...         return {"random": self.random.bit_generator.state, "drawn": self.drawn}
+        ...     def load_state_dict(self, state):
+        ...         self.random.bit_generator.state, self.drawn = state["random"], state["drawn"]
+        """
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Called after `on_train_begin` when a run is resumed, with what `state_dict` returned then.
+
+        Of a run that had finished, it is the only call.
+        """
+
 
 class EarlyStopping(Callback):
     """End a run when its results no longer improve, and take the parameters of the best epoch.
 
     An edit of the graph during the run, for example by a schedule that prunes, begins the count
-    anew: networks of different numbers of edges are not compared. A resumed run counts from where
-    it is resumed. A checkpoint holds the last epoch, not the best one.
+    anew: networks of different numbers of edges are not compared. A checkpoint carries the count and
+    the best parameters. During the run, the model in it is that of the last step.
 
     Parameters
     ----------
@@ -101,6 +138,7 @@ class EarlyStopping(Callback):
     best_epoch: int | None
     _best: float
     _edits: int
+    _graph: Graph | None
     _parameters: Float32 | None
 
     @spelled(restore_best_weights="restore_best")
@@ -126,11 +164,13 @@ class EarlyStopping(Callback):
         self.patience = whole("patience", patience)
         self.min_delta = real("min_delta", min_delta, "a number from 0 on", 0.0, np.inf)
         self.restore_best = truth("restore_best", restore_best)
+        self._graph = None
         self._forget()
 
     def on_train_begin(self, model: Model) -> None:
         """Forget the run before."""
         self._forget()
+        self._graph = model.graph
 
     def on_epoch_end(self, progress: Progress) -> None:
         """Compare the epoch with the best one."""
@@ -149,7 +189,28 @@ class EarlyStopping(Callback):
         """Restore the best parameters."""
         if self._parameters is not None and model.graph.edits == self._edits:
             model.graph.set_parameters(self._parameters)
-        self._parameters = None
+        self._parameters = self._graph = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best epoch, its result and its parameters."""
+        return {
+            "best_epoch": self.best_epoch,
+            "best": self._best,
+            "edited": self._graph is None or self._graph.edits != self._edits,
+            "parameters": self._parameters,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on counting from there."""
+        self.best_epoch, self._best, self._parameters = state["best_epoch"], state["best"], state["parameters"]
+        graph, given = self._graph, self._parameters
+        fits = graph is not None and (given is None or given.shape == (graph.n_parameters,))
+        self._edits = graph.edits if graph is not None and fits and not state["edited"] else -1
+
+    def __repr__(self) -> str:
+        options = ("patience", "min_delta", "mode", "restore_best")
+        given = ", ".join(f"{name}={getattr(self, name)!r}" for name in options)
+        return f"{type(self).__name__}({self.monitor!r}, {given})"
 
     def _forget(self) -> None:
         self.best_epoch = None
@@ -171,6 +232,8 @@ def checked_callbacks(
             raise TypeError(f"callbacks: expected callbacks or functions, got {got}")
         if isinstance(each, Callback):
             _check_hooks(each)
+        if has_state(each) and getattr(type(each), "load_state_dict", LOAD) is LOAD:
+            raise TypeError(f"callbacks: {type(each).__name__} has state_dict but no load_state_dict, which it needs")
         if isinstance(each, EarlyStopping) and each.monitor.startswith("validation") and not validated:
             raise ValueError(
                 f"callbacks: EarlyStopping watches {each.monitor}, which needs validation_data or validation_split"
@@ -179,6 +242,14 @@ def checked_callbacks(
         if watched not in MONITORED and (name := watched.removeprefix(VALIDATION)) not in metrics:
             raise ValueError(f"callbacks: EarlyStopping watches {watched}, which needs {name} among the metrics of fit")
     return list(given)
+
+
+LOAD = Callback.load_state_dict
+
+
+def has_state(callback: Any) -> bool:
+    """Whether a checkpoint carries this callback: it has a `state_dict` of its own."""
+    return getattr(type(callback), "state_dict", Callback.state_dict) is not Callback.state_dict
 
 
 _BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)

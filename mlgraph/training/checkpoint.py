@@ -3,7 +3,7 @@
 A checkpoint is a model file with more in it: the optimizer's state, the history, the position in
 the run, the arguments of `fit`, and digests of the data and of the model. `mlgraph.load` reads it
 as a model. Writing is atomic, and keeps the checkpoint before in a second file. The part that
-belongs to the run has its own format version.
+belongs to the run has its own format version. A run that has finished leaves a checkpoint that says so.
 """
 
 from __future__ import annotations
@@ -34,9 +34,10 @@ from mlgraph.graph.topology import gather
 from mlgraph.models.history import History
 from mlgraph.models.model import Model
 from mlgraph.models.model_file import ModelFileError, header_of, read, require, save
+from mlgraph.training.callback_state import identity, packed, unpacked
 from mlgraph.training.loop import RunState
 
-FORMAT = 8
+FORMAT = 9
 """Version of the part that a checkpoint adds to a model file."""
 
 HISTORY = {name: str(column.dtype) for name, column in vars(History()).items()}
@@ -44,6 +45,7 @@ HISTORY = {name: str(column.dtype) for name, column in vars(History()).items()}
 ARRAYS = {"first": "float32", "second": "float32", **{f"history_{name}": dtype for name, dtype in HISTORY.items()}}
 # The columns of the metrics, one after the other; their names are among the arguments.
 ARRAYS["metrics"] = "float64"
+ARRAYS["states"] = "uint8"  # of callbacks
 
 
 class CheckpointError(ValueError):
@@ -69,8 +71,15 @@ class Checkpoint:
         Arguments of the run. They must include `epochs` and `optimizer`.
     data : mapping from str to arrays
         Data of the run, by the names that errors use. `validation data` may be empty.
+    callbacks : sequence
+        The callbacks that have a state.
     seed : int
         The seed of the run. `resume` may set it.
+
+    Attributes
+    ----------
+    finished : bool
+        Whether the run has ended and `on_train_end` has been called.
     """
 
     def __init__(
@@ -82,6 +91,7 @@ class Checkpoint:
         state: RunState,
         arguments: Mapping[str, Any],
         data: Mapping[str, Sequence[npt.NDArray[Any] | None]],
+        callbacks: Sequence[Any],
         seed: int,
     ) -> None:
         self.path = Path(checks.path("checkpoint", path))
@@ -91,16 +101,19 @@ class Checkpoint:
             destination(part_of(target))  # the longest name of all
         except OSError as error:
             raise ValueError(f"checkpoint: cannot write {shown(str(error.filename))}: {error.strerror}") from None
-        self._every, self._model, self._n, self._state = every, model, n, state
-        self._arguments = json.loads(json.dumps(arguments))
+        self._every, self._model, self._n, self.state = every, model, n, state
+        self._callbacks = callbacks
+        self._states: list[dict[str, Any]] = []  # of the callbacks, in the file that is resumed
+        self._arguments = json.loads(json.dumps({**arguments, "callbacks": [identity(each) for each in callbacks]}))
         self.seed = seed
+        self.finished = False
         self._any_seed = False  # whether a checkpoint with any seed may be resumed
         self._digests = {name: _digest(arrays) for name, arrays in data.items()}
         # Digests of the models that this run began with or was resumed with.
         self._began_with = [_model_digest(model)]
         self._validated = bool(data.get("validation data"))
         self._written = time.monotonic()
-        self._position = (-1, -1)  # epoch and step in the file
+        self._position = (-1, -1, False, False)  # epoch, step, ended and finished in the file
         self._undamaged = True  # whether the file at the path, if any, can be read
         # No interrupt between a step and its record in the history. `fit` holds it around this `with` block.
         self.interrupts = Waiting([signal.SIGINT], impatient=True)
@@ -142,15 +155,14 @@ class Checkpoint:
                 raise CheckpointError(f"checkpoint: {path} belongs to another run: {found}")
             if damage:
                 warnings.warn(f"checkpoint: {damage}; resuming from {path}", RuntimeWarning, stacklevel=level_outside())
-            model, state, needs, began_with, self.seed = found
+            model, state, needs, began_with, self.seed, self._states, self.finished = found
             self._began_with = began_with + [self._began_with[0]] * (self._began_with[0] not in began_with)
             self._undamaged = path == self.path
-            self._position = (state.epoch, state.step)
-            with (
-                uninterrupted()
-            ):  # a part of these changes would leave the graph of one model with the layers of another
+            self._position = (state.epoch, state.step, state.ended, self.finished)
+            # A part of these changes would leave the graph of one model with the layers of another.
+            with uninterrupted():
                 self._model.become(model)
-                vars(self._state).update(vars(state))
+                vars(self.state).update(vars(state))
                 for one in self._model.graph.models:
                     one.needed_before = needs.get(tuple(one.sinks), one.needed_before)
             return True
@@ -160,15 +172,15 @@ class Checkpoint:
 
     def _parse(
         self, model: Model, header: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]
-    ) -> str | tuple[Model, RunState, dict[tuple[int, ...], Bool], list[str], int]:
+    ) -> str | tuple[Model, RunState, dict[tuple[int, ...], Bool], list[str], int, list[dict[str, Any]], bool]:
         """Check the content of a file.
 
         Returns
         -------
-        str, or (Model, RunState, dict, list of str, int)
+        str, or (Model, RunState, dict, list of str, int, list of dict, bool)
             For another run, the difference. Otherwise the model, the position, the nodes that each
-            model of the graph had needed, the digests of the models that the run began with, and its
-            seed.
+            model of the graph had needed, the digests of the models that the run began with, its
+            seed, the states of the callbacks, and whether it has finished.
         """
         what: Any = header.get("checkpoint")
         require(
@@ -188,7 +200,9 @@ class Checkpoint:
         require(same, "checkpoint: its model has other inputs, layers, outputs or loss than the one to train")
         state = self._parse_state(what, arrays)
         read_state(model, what["arguments"]["optimizer"], state.taken + state.step - state.began, arrays)
-        return model, state, _needs(what.get("needs", []), len(model.graph)), what["models"], what["arguments"]["seed"]
+        needs = _needs(what.get("needs", []), len(model.graph))
+        states = unpacked(what.get("states"), arrays["states"], len(self._callbacks))
+        return model, state, needs, what["models"], what["arguments"]["seed"], states, what["finished"]
 
     def _difference(self, model: Model, what: Any) -> str:
         """How the run in a file differs from this one; an empty string if it does not."""
@@ -226,6 +240,8 @@ class Checkpoint:
         require(counts, f"checkpoint: epoch, step, taken: expected counts, got {epoch!r}, {step!r}, {taken!r}")
         timed = isinstance(seconds, float) and 0 <= seconds < np.inf
         require(timed, f"checkpoint: seconds: expected a finite float from 0 on, got {seconds!r}")
+        ended, finished = what.get("ended"), what.get("finished")
+        require(type(ended) is type(finished) is bool, "checkpoint: ended, finished: expected true or false")
         began = what.get("began")
         require(type(began) is int and -(2**62) < began <= 0, f"checkpoint: began: expected 0 or less, got {began!r}")
         history = History(**{name: arrays[f"history_{name}"].copy() for name in HISTORY})
@@ -242,7 +258,14 @@ class Checkpoint:
         seen = int(history.batch_examples[-1]) - epoch * n if step else 0
         good = (epoch < epochs and seen in range(step > 0, n + 1)) or (epoch, step) == (epochs, 0)
         require(good, f"checkpoint: a run of {epochs} epochs has no step {step + 1} of epoch {epoch + 1}")
-        return RunState(history, epoch, step, taken, seconds, began)
+        require(ended or epoch == epochs or not finished, "checkpoint: finished: expected false before the end")
+        return RunState(history, epoch, step, taken, seconds, began, ended=ended)
+
+    def restore_callbacks(self) -> None:
+        """Give the callbacks the states in the file that was resumed, if any; a TypeError if no file can hold one."""
+        for each, state in zip(self._callbacks, self._states, strict=bool(self._states)):
+            each.load_state_dict(state)
+        packed(self._callbacks)
 
     # --- writing ----------------------------------------------------------------------------------
 
@@ -254,8 +277,8 @@ class Checkpoint:
 
     def write(self) -> None:
         """Write the checkpoint, unless the file is up to date; warn if writing fails."""
-        state = self._state
-        position = (state.epoch, state.step)
+        state = self.state
+        position = (state.epoch, state.step, state.ended, self.finished)
         if self._position == position:
             return
         what = {
@@ -268,13 +291,17 @@ class Checkpoint:
             "taken": state.taken,
             "seconds": state.seconds,
             "began": state.began,
+            "ended": state.ended,
+            "finished": self.finished,
         }
         arrays: dict[str, npt.NDArray[Any]] = {name: np.zeros(0, dtype) for name, dtype in ARRAYS.items()}
+        what["states"], arrays["states"] = packed(self._callbacks)
         history = state.history
         arrays.update({f"history_{name}": history[name] for name in HISTORY})
         columns = [history[f"validation_{name}"] for name in history.metrics]
         arrays["metrics"] = np.concatenate(columns) if columns else arrays["metrics"]
-        previous = self.previous if self._undamaged else None  # a damaged file must not replace the good one before it
+        # A damaged file must not replace the good one before it, nor the end of a run that before its end.
+        previous = self.previous if self._undamaged and self._position[:3] != position[:3] else None
         try:
             with self._model.graph.lock:
                 models = self._model.graph.models
@@ -298,7 +325,7 @@ class Checkpoint:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
-        if kind is None or (interrupted and self._state.consistent and not self.interrupts.was_urged):
+        if kind is None or (interrupted and self.state.consistent and not self.interrupts.was_urged):
             self.write()
 
 

@@ -149,6 +149,8 @@ class RunState:
     consistent : bool
         False from the start of a step or of an epoch's end until everything that follows from it is
         recorded.
+    ended : bool
+        Whether a callback or the schedule has ended the run.
     """
 
     history: History
@@ -158,6 +160,7 @@ class RunState:
     seconds: float = 0.0
     began: int = 0
     consistent: bool = True
+    ended: bool = False
 
 
 class _Stretch:
@@ -321,7 +324,8 @@ def train(
         seen = int(history.batch_examples[-1])
         progress = Progress(kind, epoch, epochs, seen, epochs * n, float(loss), float(accuracy), history, model)
         object.__setattr__(progress, "_change", change)
-        return call(progress)
+        state.ended = not call(progress)
+        return not state.ended
 
     def begun(stretch: _Stretch) -> tuple[Steps, Learning]:
         learning, options.changed = options.learning, False
@@ -336,7 +340,7 @@ def train(
         stretch.record(count, seconds)
         model.graph.storage.optimizer = options.learning.optimizer, state.taken + state.step - state.began
 
-    while state.epoch < epochs:
+    while state.epoch < epochs and not state.ended:
         n_epochs = 1
         if per_example and not epochs_apart:
             affordable = min(int(PIECE_SECONDS / per_example), MAX_PLACES) // n
@@ -355,6 +359,7 @@ def train(
                     try:
                         last = at + sparse(number, (np.append(steps.first[at:], n) + state.epoch * n) / (epochs * n))
                     except StopIteration:
+                        state.ended = True
                         return
                     state.seconds += time.perf_counter() - begin
                     begin = time.perf_counter()

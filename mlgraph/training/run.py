@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph._support.array_types import Float64
-from mlgraph._support.checks import StrOrBytesPath
+from mlgraph._support.checks import StrOrBytesPath, level_outside, shown
 from mlgraph.engine.examples import Examples
 from mlgraph.engine.losses import Objective
 from mlgraph.engine.steps import Course, Learning, Rates
@@ -27,7 +28,7 @@ from mlgraph.models.running import engine_of, evaluate, execute, outputs_of
 from mlgraph.models.scaling import Scaling
 from mlgraph.sparsity.schedules import Schedule, ScheduleRunner
 from mlgraph.training.advice import warn_of_divergence, warn_of_targets
-from mlgraph.training.callbacks import Callback, call, wants_each_step
+from mlgraph.training.callbacks import Callback, call, has_state, wants_each_step
 from mlgraph.training.loop import Progress, RunState, train
 from mlgraph.training.nonfinite import Guard
 from mlgraph.training.options import Options, begin_state, require_kept, takes_few
@@ -133,15 +134,21 @@ class Run:
                 model.history = state.history
                 model._scaling, model._columns = given.scaling, model.columns or given.columns
                 model._classes = given.classes
+            if keeper and keeper.finished:
+                keeper.restore_callbacks()
+                _warn_of_finished(keeper, given.course.epochs)
+                return
             settings = given.momentum, 0.999, 1e-8
             few = takes_few(given.course.batch_size, len(examples))
             learning = Learning(self._objective, given.optimizer, settings, seed, few, given.n_threads, given.clip_norm)
             options = Options(given.course, learning, wants_each_step(given.callbacks))
             if keeper:
                 options.fixed = "a run with a checkpoint keeps its options, with which it would be resumed"
-            for each in given.callbacks:
-                if isinstance(each, Callback):
-                    each.on_train_begin(model)
+            hooked = [each for each in given.callbacks if isinstance(each, Callback)]
+            for each in hooked:
+                each.on_train_begin(model)
+            if keeper:
+                keeper.restore_callbacks()
             report = Report(state.history, given.course.epochs) if given.verbose else None
             with keeper.interrupts if keeper else nullcontext(), keeper or nullcontext(), report or nullcontext():
                 train(
@@ -150,7 +157,7 @@ class Run:
                     options,
                     guard=Guard(model, given.on_nonfinite, examples, learning),
                     validate=self._validate if self._validation else None,
-                    call=partial(call, given.callbacks) if given.callbacks else None,
+                    call=partial(self._call, state) if given.callbacks else None,
                     model=model,
                     state=state,
                     between=keeper.between_steps if keeper else between,
@@ -158,9 +165,20 @@ class Run:
                     n_edges=lambda: model.n_edges,
                     sparse=self._scheduled,
                 )
-            for each in given.callbacks:
-                if isinstance(each, Callback):
-                    each.on_train_end(model)
+                if keeper:
+                    keeper.finished = not hooked
+            for each in hooked:
+                each.on_train_end(model)
+            if keeper:
+                keeper.finished = True
+                keeper.write()
+
+    def _call(self, state: RunState, progress: Progress) -> bool:
+        """Call the callbacks; an error or an interrupt within leaves no checkpoint of half of a callback's state."""
+        state.consistent = not any(has_state(each) for each in self._arguments.callbacks)
+        goes_on = call(self._arguments.callbacks, progress)
+        state.consistent = True
+        return goes_on
 
     def warn(self) -> None:
         """After `train`, warn if the run has diverged."""
@@ -186,7 +204,9 @@ class Run:
             "data": _recorded(examples, self._objective) + named,
             "validation data": _recorded(*given.validation[:2]) if given.validation else [],
         }
-        return Checkpoint(path, given.checkpoint_every, self._model, len(examples), state, arguments, data, seed)
+        carried = [each for each in given.callbacks if has_state(each)]
+        every = given.checkpoint_every
+        return Checkpoint(path, every, self._model, len(examples), state, arguments, data, carried, seed)
 
     def _validate(self) -> dict[str, float]:
         model, given = self._model, self._arguments
@@ -198,6 +218,15 @@ class Run:
                 return scores
             outputs = outputs_of(model, examples, given.n_threads)
         return scores | given.metrics.of(objective, outputs, given.validation[2], model.classes)
+
+
+def _warn_of_finished(keeper: Checkpoint, epochs: int) -> None:
+    warnings.warn(
+        f"checkpoint: the run of {shown(str(keeper.path))} has already ended, after {keeper.state.epoch} of {epochs} "
+        "epochs; the model is as it was then, and nothing was trained. To train further, begin a run without resume",
+        UserWarning,
+        stacklevel=level_outside(),
+    )
 
 
 def _recorded_rates(rates: Rates, sampled_rates: Float64) -> tuple[float, float] | str:

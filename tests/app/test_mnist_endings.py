@@ -162,6 +162,7 @@ def test_a_progress_bar_that_cannot_be_closed_loses_nothing(run, monkeypatch, er
 # --- checkpoints ----------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("always:checkpoint. the run of")
 @pytest.mark.parametrize(("kind", "epoch"), [("steps", 0), ("epoch", 2)])
 def test_a_resumed_run_ends_like_a_whole_one(run, monkeypatch, kind, epoch):
     words = ["--epochs", 4, "--dropout", 0.5, "--batch-size", "9:4", "--no-plot"]
@@ -180,6 +181,7 @@ def test_a_resumed_run_ends_like_a_whole_one(run, monkeypatch, kind, epoch):
     loaded = mlgraph.load("mnist-run/checkpoint.npz").graph.parameters
     assert loaded.tobytes() == mlgraph.load("whole/model.npz").graph.parameters.tobytes()
     again = run(*words, "--resume")  # at the end there is nothing left to do
+    assert "has already ended, after 4 of 4 epochs" in again.err
     assert again.status == 0 and "epoch " not in again.out and record_of("mnist-run") == record_of("whole")
 
 
@@ -238,11 +240,14 @@ def test_a_run_that_fails_keeps_its_last_good_epoch(run, monkeypatch):
     assert record["results"]["test_loss"] == record["history"]["validation_loss"][-1]
 
 
+@pytest.mark.filterwarnings("always:checkpoint. the run of")
 def test_an_earlier_run_in_the_folder_is_noted(run):
     words = ["--epochs", 1, "--no-plot", "--checkpoint-every", 0]
     note = "moved the files of an earlier run in mnist-run to mnist-run.previous\n"
     assert [run(*words).err, run(*words).err] == ["", note]
-    assert run(*words, "--resume").err == run(*words, "--quiet").err == ""
+    again = run(*words, "--resume")
+    assert again.status == 0 and "has already ended, after 1 of 1 epochs" in again.err
+    assert run(*words, "--quiet").err == ""
 
 
 def test_checkpoints_of_other_runs_are_refused(run):

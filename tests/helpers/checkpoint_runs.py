@@ -45,6 +45,11 @@ def fragile():
     return net
 
 
+def stopping():
+    """A callback that takes the first epoch for the best, since the loss falls, and ends the run after the second."""
+    return mlgraph.EarlyStopping("epoch_loss", mode="max", patience=1)
+
+
 MOMENTUM, ADAM = {"momentum": 0.9}, {"momentum": 0.9, "optimizer": "adam"}
 RUNS = {
     # name: (model, targets, options)
@@ -56,12 +61,16 @@ RUNS = {
     "frozen layer": (lambda: network(frozen=True), LABELS, MOMENTUM | {"learning_rate": lambda p: 0.2 * p * (1 - p)}),
     "pruned": (network, LABELS, MOMENTUM | {"sparsify": mlgraph.GradualPruning(0.8, updates=20)}),
     "regrown": (lambda: network(dropout=0.5), LABELS, ADAM | {"sparsify": mlgraph.RigL(0.7, updates=20)}),
+    "early stopping": (lambda: network(dropout=0.5), LABELS, MOMENTUM | {"stop": stopping}),
     "any graph": (any_model, TARGETS, MOMENTUM | {"learning_rate": 0.003, "batch_size": (64, 100), "shuffle": False}),
     "any graph, adam": (any_model, TARGETS, ADAM | {"learning_rate": 0.001}),
 }
 
 
-def fit(model, y=LABELS, x=X, **options):
+def fit(model, y=LABELS, x=X, *, stop=None, **options):
+    """Train; `stop` makes a callback that is called before the others."""
+    if stop:
+        options["callbacks"] = [stop(), *(options.get("callbacks") or [])]
     given = {
         "epochs": 3,
         "batch_size": 64,

@@ -308,11 +308,12 @@ def test_a_resumed_run_scales_as_before(tmp_path):
 
     def stop(progress):
         if progress.kind == "epoch":
-            raise StopIteration
+            raise KeyboardInterrupt
 
     whole = run(lambda progress: None)
     (tmp_path / "run.npz").unlink()
-    run(stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(stop)
     resumed = run(lambda progress: None, TABLE, resume=True)  # the checkpoint knows the names of the columns
     assert bits(resumed) == bits(whole) and resumed.columns == ("a", "b", "c")
     np.testing.assert_array_equal(resumed.scaling, whole.scaling)

@@ -23,7 +23,7 @@ def fast(*names):
     return [name if name in names else pytest.param(name, marks=pytest.mark.slow) for name in RUNS]
 
 
-@pytest.mark.parametrize("name", fast("sgd", "adam, dropped edges"))
+@pytest.mark.parametrize("name", fast("sgd", "adam, dropped edges", "early stopping"))
 def test_runs_stopped_repeatedly_end_with_same_bits(path, name):
     make, y, options = RUNS[name]
     chance = random.Random(7)
@@ -36,6 +36,7 @@ def test_runs_stopped_repeatedly_end_with_same_bits(path, name):
         except Stop:
             pass
     assert lives > 3 and bits(model) == whole(name)
+    assert (len(model.history.epoch_loss) < 3) == (name == "early stopping")
     assert (model.history.batch_skipped.sum() > 0) == (name == "skipped examples")
     assert (len(model.history.nonfinite_cut) > 5) == (name in ("skipped examples", "disconnected neurons"))
 
@@ -99,16 +100,23 @@ def test_killed_processes_resume_to_same_bits(name, tmp_path, request):
                 file.unlink()
 
 
-@pytest.mark.parametrize("calls", [1, 24, 25])  # the last are those at the end of an epoch
-def test_run_ended_by_callback_resumes(path, calls):
-    fit(network(), checkpoint=path, checkpoint_every=1e6, callbacks=[stop_at(calls, StopIteration)])
-    assert bits(resumed(path)) == whole()
+ENDED = "^checkpoint: the run of .* has already ended, after {} of 3 epochs; the model is as it was then"
 
 
-def test_resume_without_a_file_starts_and_after_the_end_changes_nothing(path):
+@pytest.mark.parametrize(("calls", "epochs"), [(1, 0), (21, 0), (22, 1), (23, 1)])
+def test_run_that_a_callback_ended_is_not_trained_further(path, calls, epochs):
+    net = network()
+    fit(net, checkpoint=path, checkpoint_every=1e6, callbacks=[stop_at(calls, StopIteration)])
+    with pytest.warns(UserWarning, match=ENDED.format(epochs)):
+        assert bits(resumed(path)) == bits(net)
+
+
+def test_resume_without_a_file_starts_and_after_the_end_says_so_and_changes_nothing(path):
     assert bits(resumed(path)) == whole() and os.listdir(path.parent) == [path.name]
     before = path.read_bytes()
-    assert bits(resumed(path, callbacks=[stop_at(1)])) == whole() and path.read_bytes() == before
+    with pytest.warns(UserWarning, match=ENDED.format(3)) as told:
+        assert bits(resumed(path, callbacks=[stop_at(1)])) == whole() and path.read_bytes() == before
+    assert told[0].filename == fit.__code__.co_filename
 
 
 def test_without_resume_the_old_checkpoint_becomes_the_previous_one(path):

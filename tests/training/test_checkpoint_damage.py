@@ -88,7 +88,7 @@ NEEDS = "checkpoint: needs: expected pairs of outputs and of ranges of nodes up 
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("format", 1, "checkpoint: format: expected 8, got 1; another version of mlgraph wrote it"),
+        ("format", 1, "checkpoint: format: expected 9, got 1; another version of mlgraph wrote it"),
         ("format", None, "a model, but not a checkpoint: its header has no entry for one"),
         ("arguments", [], "checkpoint: arguments or digests are missing"),
         ("models", [3], "checkpoint: models: expected a list of digests"),
@@ -99,6 +99,11 @@ NEEDS = "checkpoint: needs: expected pairs of outputs and of ranges of nodes up 
         ("began", None, "checkpoint: began: expected 0 or less, got None"),
         ("began", 1, "checkpoint: began: expected 0 or less, got 1"),
         ("seconds", float("inf"), "checkpoint: seconds: expected a finite float from 0 on, got inf"),
+        ("ended", 1, "checkpoint: ended, finished: expected true or false"),
+        ("finished", None, "checkpoint: ended, finished: expected true or false"),
+        ("finished", True, "checkpoint: finished: expected false before the end"),
+        ("states", None, "checkpoint: states: expected those of 0 callbacks"),
+        ("states", [{"dict": {}}], "checkpoint: states: expected those of 0 callbacks"),
         ("needs", [[[1], [0, 2, 3]]], NEEDS),
         ("needs", [[[1], [0, 10**9]]], NEEDS),
     ],
