@@ -221,10 +221,9 @@ def _pow(m: Maker, d: Term, y: int, x: list[int], wanted: list[bool]) -> list[Te
         if base.node is None and base.factor > 0:
             of_exponent = m.times(d, m.times(Term(_rounded(math.log(base.factor))), Term(1.0, y)))
         else:
-            slope = m.op("mul", y, m.op("log", a))
-            # At a = 0 < b it is 0, written as 0 a because a may be NaN.
-            at_zero = m.op("where", b, m.op("mul", 0.0, a), slope)
-            of_exponent = m.times(d, _where(m, m.op("abs", a), slope, at_zero))
+            # At a = 0 < b it is y log(1) = 0. Outside of the logarithm, the choice would have NaN as its derivative.
+            is_zero = m.op("where", m.op("abs", a), 0.0, b)
+            of_exponent = m.times(d, Term(1.0, m.op("mul", y, m.op("log", m.op("where", is_zero, 1.0, a)))))
     return [of_base, of_exponent]
 
 

@@ -71,8 +71,9 @@ def grad(node: Node, wrt: Node | Edge | Iterable[Node | Edge], *, of: str = "val
 
     Notes
     -----
-    Conventions are those of `Function.vjp`, such as 0 for relu at 0. Nodes that `node` depends on
-    may lose edges later, but not gain any, and their activations are fixed.
+    Conventions are those of `Function.vjp`, such as 0 for relu at 0; docs/graphs.md compares them with
+    JAX. Nodes that `node` depends on may lose edges later, but not gain any, and their activations
+    are fixed.
 
     A neuron of which a derivative reads weights is computed edge by edge wherever the derivative is
     needed. This takes about 1 kB for each edge and 32 examples, so it suits networks of some
