@@ -55,6 +55,9 @@ MOST_SCALARS = 2**24
 MOST_FOLDED = 4096
 """Most numbers that Concat and Gather may read while reading: they compute shapes."""
 
+MANY = 2**31 - 1
+"""The largest number in ONNX's table of operators: of opsets, and of inputs where any number may be."""
+
 BATCH = -1
 """What stands for the number of examples in the shape of a tensor."""
 
@@ -193,8 +196,13 @@ def _metadata(proto: Any) -> dict[str, Any]:
 
 
 def _named(node: Any) -> str:
-    """A node as an error names it."""
-    return f"node {node.name or next(iter(node.output), '')} ({node.op_type})"
+    """A node that the output needs, as an error names it."""
+    return f"node {node.name or next(filter(None, node.output))} ({node.op_type})"
+
+
+def _domain(of: Any) -> str:
+    """The domain of an operator, or of a set of them."""
+    return "" if of.domain == "ai.onnx" else str(of.domain)
 
 
 def _attributes(onnx: Any, node: Any) -> dict[str, Any]:
@@ -214,7 +222,7 @@ class _Reader:
         self.makers = {name: node for node in self.graph.node for name in node.output}
         self.output = _the_one("output", [value.name for value in self.graph.output])
         nodes = self._needed()
-        self._check(nodes)
+        self._check()
         self.uses = Counter([self.output, *(name for node in nodes for name in node.input)])
         self.blocks: list[_Block] = []
         self.block_at: dict[int, _Block] = {}
@@ -238,20 +246,39 @@ class _Reader:
         return self.mean, self.std
 
     def _needed(self) -> list[Any]:
-        """The nodes that the output needs; a Silu or Gelu that was written out is one node."""
+        """The nodes that the output needs, all known; a Silu or Gelu that was written out is one node."""
         needed, nodes = {self.output}, []
+        opsets = {_domain(opset): min(max(opset.version, 0), MANY) for opset in self.proto.opset_import}
         for node in reversed(self.graph.node):
             if needed.intersection(node.output):
+                self._require_known(node, opsets.get(_domain(node), 1))
                 node = self._pattern(node) or node
                 nodes.append(node)
-                needed.update(node.input)
+                needed.update(filter(None, node.input))
         return nodes[::-1]
 
-    def _check(self, nodes: Sequence[Any]) -> None:
-        """A ValueError unless all nodes are known, and the model is well formed."""
-        for node in nodes:
-            if node.op_type not in _READERS or node.domain not in ("", "ai.onnx", "ai.onnx.ml"):
-                raise ValueError(f"{_named(node)}: expected one of {', '.join(sorted(_READERS))}")
+    def _require_known(self, node: Any, opset: int) -> None:
+        """A ValueError unless a node is of an operator that can be read, with the inputs and outputs that it has."""
+        if node.op_type not in _READERS or _domain(node) not in ("", "ai.onnx.ml"):
+            raise ValueError(f"{_named(node)}: expected one of {', '.join(sorted(_READERS))}")
+        try:
+            schema = self.onnx.defs.get_schema(node.op_type, opset, _domain(node))
+        except self.onnx.defs.SchemaError:
+            raise ValueError(f"{_named(node)}: opset {opset}, that of the model, does not have it") from None
+        optional = schema.FormalParameterOption.Optional
+        for what, names, formal, least, most in (
+            ("input", node.input, schema.inputs, schema.min_input, schema.max_input),
+            ("output", node.output, schema.outputs, schema.min_output, schema.max_output),
+        ):
+            if not least <= len(names) <= most:
+                wanted = f"{least}" if least == most else f"{least} or more" if most == MANY else f"{least} to {most}"
+                raise ValueError(f"{_named(node)}: expected {wanted} {what}{'s' * (wanted != '1')}, got {len(names)}")
+            for i, name in enumerate(names):
+                if not name and formal[min(i, len(formal) - 1)].option != optional:
+                    raise ValueError(f"{_named(node)}: {what} {i + 1} of {len(names)} has no name, but is not optional")
+
+    def _check(self) -> None:
+        """A ValueError unless the model is well formed."""
         if self.graph.sparse_initializer:
             raise ValueError("model: expected dense initializers, got a sparse one")
         try:
@@ -304,7 +331,9 @@ class _Reader:
     def _reads(self, step: str, name: str) -> list[str]:
         """What the node that makes a value reads, if it is such a node; else nothing."""
         node = self.makers.get(name)
-        return list(node.input) if node is not None and node.op_type == step else []
+        if node is None or (node.op_type, _domain(node)) != (step, ""):
+            return []
+        return list(node.input)
 
     def _is(self, number: float, name: str) -> bool:
         """Whether a value is this number, within rounding."""
@@ -318,9 +347,12 @@ class _Reader:
 
     def _array(self, tensor: Any) -> Array:
         try:
-            return np.asarray(self.onnx.numpy_helper.to_array(tensor))
+            array = np.asarray(self.onnx.numpy_helper.to_array(tensor))
         except Exception as error:  # of several types
             raise ValueError(f"model: the array {tensor.name} is damaged: {error}") from None
+        if array.dtype.kind in "OSUc":
+            raise ValueError(f"model: expected numbers in the array {tensor.name}, got strings or complex numbers")
+        return array
 
     def _read_input(self, nodes: Sequence[Any]) -> None:
         """Begin with the scalars of the one input."""
@@ -566,7 +598,8 @@ class _Reader:
 
     def _expand(self, node: Any, attributes: dict[str, Any], values: list[Any]) -> _Columns:
         array, shape = values
-        if not isinstance(array, np.ndarray) or not isinstance(shape, np.ndarray) or shape.tolist()[:1] != [BATCH]:
+        fixed = isinstance(array, np.ndarray) and isinstance(shape, np.ndarray) and shape.ndim == 1
+        if not fixed or shape.tolist()[:1] != [BATCH]:
             raise ValueError("expected a fixed array, expanded to the number of examples")
         n = int(shape[1]) if len(shape) == 2 else 0
         if n != array.size:
@@ -584,7 +617,8 @@ class _Reader:
         if node.op_type == "Cast" and attributes.get("to") not in (types.FLOAT, types.DOUBLE):
             name = types.DataType.Name(attributes["to"])
             raise ValueError(f"expected a Cast to floats of 32 or 64 bits, got {name}, which rounds in other ways")
-        if node.op_type == "Dropout" and len(values) > 2 and (values[2] is None or np.any(values[2])):
+        training = values[2] if node.op_type == "Dropout" and len(values) > 2 else None
+        if training is not None and (not isinstance(training, np.ndarray) or training.any()):
             raise ValueError("expected training_mode=False")
         return values[0]
 

@@ -10,6 +10,7 @@ from onnx_judges import X, close, network
 
 import mlgraph
 from mlgraph import exchange
+from mlgraph.exchange import onnx_reader
 
 onnx = pytest.importorskip("onnx")
 from onnx import helper, numpy_helper  # noqa: E402
@@ -414,7 +415,29 @@ def linear(*nodes, **arrays):
         (lambda: proto_with(lambda p: p.graph.ClearField("output")), "expected one output, got none"),
         (lambda: proto_with(lambda p: p.graph.ClearField("initializer")), "model: .*w0"),
         (lambda: proto_with(lambda p: p.graph.node.reverse()), "model: Nodes in a graph must be topologically sorted"),
-        (lambda: proto_with(lambda p: p.graph.node[0].input.pop()), "model: .*MatMul"),
+        (lambda: proto_with(lambda p: p.graph.node[0].input.pop()), r"node m0 \(MatMul\): expected 2 inputs, got 1"),
+        (linear(("Where", "a0", "y", {})), r"node y \(Where\): expected 3 inputs, got 1"),
+        (linear(("Where", "", "y", {})), r"node y \(Where\): expected 3 inputs, got 0"),
+        (linear(("Gemm", "a0 w1 b1 b1", "y", {})), r"node y \(Gemm\): expected 2 to 3 inputs, got 4"),
+        (linear(("Sum", "", "y", {})), r"node y \(Sum\): expected 1 or more inputs, got 0"),
+        (lambda: proto_with(lambda p: p.graph.node[1].output.append("z")), r"\(Add\): expected 1 output, got 2"),
+        (
+            lambda: proto_with(lambda p: p.graph.node[1].input.__setitem__(1, "")),
+            r"node a0 \(Add\): input 2 of 2 has no name, but is not optional",
+        ),
+        (
+            lambda: proto_of(*FIRST, ("Where", "a0", "y", {}), opset=7, **A),
+            r"node y \(Where\): opset 7, that of the model, does not have it",
+        ),
+        (
+            lambda: proto_with(lambda p: setattr(p.graph.node[2], "domain", "com.example")),
+            r"node h \(Relu\): expected one of Abs",
+        ),
+        (
+            linear(("Greater", "a0 t", "g", {}), ("Where", "g a0 a0", "y", {}), t=np.array(["a"], object)),
+            "model: expected numbers in the array t, got strings",
+        ),
+        (linear(("Expand", "b0 t", "y", {}), t=np.array(3)), r"\(Expand\): expected a fixed array, expanded"),
         (lambda: proto_with(lambda p: p.graph.ClearField("node")), "model: expected a model of ONNX, got one without"),
         (lambda: onnx.ModelProto(), "model: expected a model of ONNX, got one without nodes"),
         (
@@ -435,6 +458,121 @@ def linear(*nodes, **arrays):
 def test_models_without_a_counterpart_are_refused_by_name(make, message):
     with pytest.raises(ValueError, match=message):
         exchange.from_onnx(make(), loss="mse")
+
+
+EXAMPLES = {  # of operators that do not read just the columns a0: inputs and attributes
+    **dict.fromkeys(("Add", "Div", "Max", "Min", "Mul", "Pow", "Sub", "Sum"), ("a0 four", {})),
+    "Cast": ("a0", {"to": 1}),
+    "Concat": ("a0 a0", {"axis": 1}),
+    "Constant": ("", {"value_floats": [1.0, 2.0, 3.0, 4.0]}),
+    "Dropout": ("a0 half no", {}),
+    "Expand": ("four shape", {}),
+    "Gather": ("a0 index", {"axis": 1}),
+    "Gemm": ("a0 w1 b1", {}),
+    "Greater": ("a0 zero", {}),
+    "LeakyRelu": ("a0", {"alpha": 0.01}),
+    "MatMul": ("a0 w1", {}),
+    **dict.fromkeys(("ReduceLogSumExp", "ReduceMax", "ReduceProd", "ReduceSum"), ("a0 one", {})),
+    "Reshape": ("a0 wide", {}),
+    "Scaler": ("x", {"offset": [0.0] * 5, "scale": [2.0] * 5}),
+    "Slice": ("four none one none one", {}),
+    "Squeeze": ("row none", {}),
+    "Transpose": ("four", {}),
+    "Unsqueeze": ("four none", {}),
+    "Where": ("g a0 four", {}),
+}
+ARRAYS = {
+    "four": np.ones(4, "f"),
+    "row": np.ones((1, 4), "f"),
+    "half": np.float32(0.5),
+    "no": np.array(False),
+    "zero": np.float32(0),
+    "none": np.array([0]),
+    "one": np.array([1]),
+    "index": np.array([1, 3]),
+    "wide": np.array([-1, 2, 2]),
+}
+
+
+def example(operator):
+    """A model whose node t is of this operator, and that node; the output reads it."""
+    inputs, attributes = EXAMPLES.get(operator, ("a0", {}))
+    before = [*FIRST, ("Greater", "a0 zero", "g", {}), ("Shape", "a0", "shape", {})]
+    after = {"Greater": ("Where", "t a0 a0", "y", {})}.get(operator, ("Identity", "t", "y", {}))
+    nodes = [*before, (operator, inputs, "t", attributes), after]
+    proto = proto_of(*nodes, opset=24 if operator == "Swish" else 20, **A, **B, **ARRAYS)
+    return proto, proto.graph.node[len(before)]
+
+
+def refusal(proto):
+    """The message of the ValueError, the only error there may be; empty without one."""
+    try:
+        exchange.from_onnx(proto)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+OPERATORS = sorted(name for name in onnx_reader._READERS if name != "Swish" or onnx.defs.onnx_opset_version() >= 24)
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_inputs_that_an_operator_has_not_are_refused_by_name(operator):
+    """Each input is dropped, one is added, and each loses its name."""
+    proto, node = example(operator)
+    schema = onnx.defs.get_schema(operator, 3 if node.domain else 20 + 4 * (operator == "Swish"), node.domain)
+    inputs, here = list(node.input), f"node t ({operator}): "
+    assert not refusal(proto).startswith((here + "input", here + f"expected {schema.min_input}"))
+    changed = [inputs[:i] + inputs[i + 1 :] for i in range(len(inputs))] + [[]]
+    changed += [[*inputs, extra] for extra in ("a0", "four", "one", "shape", "g", "")]
+    changed += [[*inputs[:i], "", *inputs[i + 1 :]] for i in range(len(inputs))]
+    for names in changed:
+        node.input[:] = names
+        message = refusal(proto)
+        required = names if schema.max_input > 5 else names[: schema.min_input]
+        if not schema.min_input <= len(names) <= schema.max_input:
+            assert message.startswith(here + "expected ") and message.endswith(f"got {len(names)}")
+        elif "" in required:
+            assert message == f"{here}input {names.index('') + 1} of {len(names)} has no name, but is not optional"
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("outputs", [[], [""], ["t", "u"], ["t", ""], ["", "t"], ["t", "u", "v"]])
+def test_outputs_that_an_operator_has_not_are_refused_by_name(operator, outputs):
+    proto, node = example(operator)
+    node.output[:] = outputs
+    if "t" not in outputs:
+        assert refusal(proto).startswith("model: ")  # nothing makes t
+    elif len(outputs) > (2 if operator == "Dropout" else 1):
+        expected = "1 to 2 outputs" if operator == "Dropout" else "1 output"
+        assert refusal(proto) == f"node t ({operator}): expected {expected}, got {len(outputs)}"
+    elif not outputs[0]:
+        assert "output 1 of 2 has no name, but is not optional" in refusal(proto)
+
+
+@pytest.mark.parametrize("version", [-(2**40), -1, 0, 99, 2**31, 2**40])
+def test_any_opset_of_scalers_ends_in_no_other_error(version):
+    proto, _ = example("Scaler")
+    proto.opset_import[1].version = version
+    refusal(proto)
+
+
+def test_operators_of_other_domains_are_not_taken_for_those_of_onnx():
+    proto = proto_of(*FIRST, *SILU, *last("h"), **A, **B)
+    assert exchange.from_onnx(proto).layers[0].activation == "silu"
+    proto.graph.node[2].domain = "com.example"
+    proto.opset_import.append(helper.make_opsetid("com.example", 1))
+    with pytest.raises(ValueError, match=r"node s \(Sigmoid\): expected one of"):
+        exchange.from_onnx(proto)
+
+
+def test_nodes_that_nothing_needs_may_have_outputs_without_a_name():
+    proto = proto_of(*FIRST, ("Dropout", "a0", "d", {}), ("Unknown", "a0", "u", {}), *last("d"), **A, **B)
+    proto.graph.node[2].input.extend(["", ""])
+    proto.graph.node[3].output[:] = ["u", ""]
+    proto.graph.node[3].domain = "com.example"
+    proto.opset_import.append(helper.make_opsetid("com.example", 1))
+    close(exchange.from_onnx(proto).forward(X), (X @ A["w0"] + A["b0"]) @ B["w1"] + B["b1"])
 
 
 def test_damaged_files(tmp_path):
