@@ -54,8 +54,9 @@ def draw_training(
 ) -> Figure:
     """Draw the course of a training run: its accuracy, or its loss if there is no accuracy.
 
-    The upper panel shows the accuracy of every batch as a thin line, its running mean, and the test
-    accuracy after each epoch. If epochs have fewer than 100 batches, the mean of each epoch replaces
+    The upper panel shows the accuracy of every batch as a thin line, its running mean, and the validation
+    accuracy after each epoch, with a ring around the best. Epochs in which the network had more edges than at
+    the end do not count as the best. If epochs have fewer than 100 batches, the mean of each epoch replaces
     the running mean from the fifth epoch on. Its scale is stretched towards 100 %, so that both the first batches
     and the last epochs are legible. The scale of losses is logarithmic if all are positive and the
     largest is more than three times the smallest. The lower panel shows the learning rate, the
@@ -314,10 +315,12 @@ class _Picture:
 
         (self._batches,) = upper.plot([], [], color="tab:blue", alpha=0.35, lw=0.5, label="each training batch")
         (self._mean,) = upper.plot([], [], color="tab:blue", lw=1.2, label="training, running mean")
-        (self._test,) = upper.plot(
-            [], [], "o-", color="tab:red", lw=1.8, ms=5, clip_on=False, label="test, after each epoch"
+        (self._validation,) = upper.plot(
+            [], [], "o-", color="tab:red", lw=1.8, ms=5, clip_on=False, label="validation, after each epoch"
         )
-        self._test.set_in_layout(False)  # without data it would be laid out at the corner of the picture
+        (self._best,) = upper.plot([], [], "o", color="tab:red", ms=11, mfc="none", mew=1.5, clip_on=False)
+        for line in (self._validation, self._best):
+            line.set_in_layout(False)  # without data it would be laid out at the corner of the picture
         if of_loss:  # a falling curve has room above its end, a rising one below
             self._last = _add_note(upper, (0, 14), va="bottom", color="tab:red", weight="bold")
         else:
@@ -338,7 +341,8 @@ class _Picture:
         left.set_axis_off()
         (self._edges,) = left.plot([], [], ":", color="0.3", lw=1.5)
         self._n_edges = _add_note(left, (-3, 3), va="bottom", color="0.3", fontsize="small")
-        self.artists = [self._batches, self._mean, self._test, self._last, *self._schedules, self._edges, self._n_edges]
+        self.artists = [self._batches, self._mean, self._validation, self._best, self._last, *self._schedules]
+        self.artists += [self._edges, self._n_edges]
 
     @property
     def surroundings(self) -> list[object]:
@@ -360,9 +364,9 @@ class _Picture:
 
         epochs = seen / epoch_size
         if self._of_loss:
-            batches, test = history.batch_loss, history.validation_loss
+            batches, validation = history.batch_loss, history.validation_loss
         else:
-            batches, test = 100 * history.batch_accuracy, 100 * history.validation_accuracy
+            batches, validation = 100 * history.batch_accuracy, 100 * history.validation_accuracy
         self._batches.set_data(*_outline(epochs, batches, self._columns))
         means = history.epoch_loss if self._of_loss else 100 * history.epoch_accuracy
         if len(means) >= ENOUGH_EPOCHS and len(seen) * epoch_size < FEW_BATCHES * seen[-1]:
@@ -370,15 +374,10 @@ class _Picture:
         else:
             ends, mean = _running_mean(seen, history.batch_size, batches, window=min(epoch_size, seen[-1]) / 10)
             self._set_mean(ends / epoch_size, mean, "training, running mean")
-        if len(test):
-            tested = epoch_ends[: len(test)] / epoch_size
-            self._test.set_data(tested, test)
-            if len(test) > MOST_DOTS:
-                self._test.set(marker="", linewidth=0.8)
-            self._last.xy = tested[-1], test[-1]
-            self._last.set_text(f"{test[-1]:.4g}" if self._of_loss else f"{test[-1]:.2f} %")
+        if len(validation):
+            self._update_validation(epoch_ends[: len(validation)] / epoch_size, validation, history.epoch_edges)
         if self._of_loss:
-            upper, losses = self._axes[0], np.append(batches, test)
+            upper, losses = self._axes[0], np.append(batches, validation)
             losses = losses[np.isfinite(losses)]
             # A logarithmic axis over a narrow range has hardly any ticks.
             is_wide = len(losses) > 0 and 0 < NARROW * losses.min() < losses.max()
@@ -402,6 +401,23 @@ class _Picture:
             self._n_edges.set_text(f"{edges[-1]:,} edges")
         if self._n_epochs is None:
             self._axes[0].set_xlim(0, epochs[-1])
+
+    def _update_validation(self, ends: Numbers, values: Numbers, edges: Numbers) -> None:
+        """Draw what was reached after each epoch; say the last, and the best if it is another."""
+        self._validation.set_data(ends, values)
+        if len(values) > MOST_DOTS:
+            self._validation.set(marker="", linewidth=0.8)
+        shown_as = "{:.4g}".format if self._of_loss else "{:.2f} %".format
+        text = shown_as(values[-1])
+        worse = values if self._of_loss else -values
+        if len(edges):  # a History of a user's own may have no such column
+            worse = np.where(edges[: len(values)] <= edges[: len(values)][-1], worse, np.nan)
+        if not np.isnan(worse).all():
+            best = int(np.nanargmin(worse))
+            self._best.set_data(ends[best : best + 1], values[best : best + 1])
+            text += f" (best {shown_as(values[best])}, epoch {best + 1})" if values[best] != values[-1] else ""
+        self._last.xy = ends[-1], values[-1]
+        self._last.set_text(text)
 
 
 def _add_note(axes: Any, offset: tuple[int, int], **style: Any) -> Any:

@@ -49,7 +49,7 @@ def test_accuracies_are_drawn_with_learning_rate_and_batch_size():
     figure = draw_training(h, title="a title")
     drawn = lines(figure)
     np.testing.assert_allclose(drawn["each training batch"], [h.batch_examples / 495, 100 * h.batch_accuracy])
-    np.testing.assert_allclose(drawn["test, after each epoch"], [[1, 2, 3], [90, 91, 92]])
+    np.testing.assert_allclose(drawn["validation, after each epoch"], [[1, 2, 3], [90, 91, 92]])
     x, mean = drawn["training, running mean"]
     np.testing.assert_allclose(x[[0, -1]], [0.1, 3])
     assert mean[0] == pytest.approx(100 * np.average(h.batch_accuracy[:5], weights=[10, 10, 10, 10, 9.5]))
@@ -65,6 +65,24 @@ def test_accuracies_are_drawn_with_learning_rate_and_batch_size():
     assert len(rates.lines[0].get_ydata()) == 3 * 49
 
 
+def test_the_best_epoch_is_marked_unless_the_network_was_denser_then():
+    h = history()
+    h.validation_accuracy[:] = 0.95, 0.97, 0.96
+    for edges, best, text in (
+        ([8, 8, 8], (2, 97), "96.00 % (best 97.00 %, epoch 2)"),
+        ([], (2, 97), "96.00 % (best 97.00 %, epoch 2)"),
+        ([9, 9, 8], (3, 96), "96.00 %"),
+    ):
+        h.epoch_edges = np.array(edges, np.int64)
+        axes = draw_training(h).axes[0]
+        assert text in [one.get_text() for one in axes.texts]
+        (ring,) = (line for line in axes.lines if line.get_markerfacecolor() == "none")
+        np.testing.assert_allclose(np.array(ring.get_data()).ravel(), best)
+    h.batch_accuracy[:], h.validation_loss[:] = np.nan, (0.3, np.nan, 0.4)
+    h.epoch_edges = np.full(3, 8)
+    assert "0.4 (best 0.3, epoch 1)" in [one.get_text() for one in draw_training(h).axes[0].texts]
+
+
 @pytest.mark.parametrize(("lowest", "scale"), [(0.01, "log"), (-1.0, "linear")])
 def test_losses_are_drawn_where_there_are_no_accuracies(lowest, scale):
     h = history()
@@ -74,7 +92,7 @@ def test_losses_are_drawn_where_there_are_no_accuracies(lowest, scale):
     figure = draw_training(h)
     drawn, loss = lines(figure), figure.axes[0]
     np.testing.assert_array_equal(drawn["each training batch"][1], h.batch_loss)
-    np.testing.assert_array_equal(drawn["test, after each epoch"][1], h.validation_loss)
+    np.testing.assert_array_equal(drawn["validation, after each epoch"][1], h.validation_loss)
     assert "0.1" in [text.get_text() for text in loss.texts]
     low, high = loss.get_ylim()
     assert (loss.get_ylabel(), loss.get_yscale()) == ("loss", scale) and low < lowest and high > 20
@@ -338,7 +356,7 @@ def test_updates_are_rare_and_draw_only_lines(windows, monkeypatch):
     pieces = np.array(figure.canvas.buffer_rgba())
     figure.canvas.draw()
     np.testing.assert_array_equal(pieces, np.array(figure.canvas.buffer_rgba()))
-    np.testing.assert_allclose(lines(figure)["test, after each epoch"], [[1, 2], [90, 91]])
+    np.testing.assert_allclose(lines(figure)["validation, after each epoch"], [[1, 2], [90, 91]])
     assert figure.axes[0].get_xlim() == (0, 3)
     windows.clear()
     picture.wait(history())
