@@ -1,9 +1,10 @@
 """How is it computed fast? By these kernels, in the best build that the processor can run.
 
 Read `_sweep.pyx` first: the design list at its head introduces the words used everywhere. Next come
-the data that kernels share (`_vector.pxi`, `_instruction.pxi`, `_program.pxi`), then the schedule (`_queue.pxi`;
-`_tiles.pxi` for phase 1, `_units.pxi` for phase 2), then the kernels: `_dense.pxi`; `_entries.pxi`
-and `_runs.pxi`; `_rows.pxi` and `_quads.pxi`; `_ops.pxd` and `_elementwise.pxi`; `_update.pxi`.
+the data that kernels share (`_vector.pxi`, `_instruction.pxi`, `_program.pxi`), then the schedule
+(`_team.pxi`, `_queue.pxi`; `_tiles.pxi` for phase 1, `_units.pxi` for phase 2), then the kernels:
+`_dense.pxi`; `_entries.pxi` and `_runs.pxi`; `_rows.pxi` and `_quads.pxi`; `_ops.pxd` and
+`_elementwise.pxi`; `_update.pxi`.
 Two modules stand alone: `_topology.pyx`, graph algorithms for plans, edits and pruning, with the
 passes of the compiler (`_grouping.pxi`, `_layout.pxi`, `_neurons.pxi`), and `_interrupts.pyx`, which
 defers signals.
@@ -14,6 +15,7 @@ on, initialisation included, so importing one that the processor lacks crashes w
 """
 
 import os
+import re
 import sys
 from importlib import import_module
 from importlib.util import find_spec
@@ -48,6 +50,15 @@ ISA = os.environ.get("MLGRAPH_ISA") or AVAILABLE[-1]
 if ISA not in AVAILABLE:
     raise _failure(f"MLGRAPH_ISA: expected one of {', '.join(AVAILABLE)} on this processor, got {ISA!r}")
 
+
+def _stack_bytes() -> int:
+    """Size of the stacks of OpenMP's threads, 0 for that of the system. OpenMP ignores what it cannot read, too."""
+    given = [os.environ.get(f"{name}_STACKSIZE", "") for name in ("OMP", "GOMP", "KMP")]
+    found = [re.fullmatch(r"\s*(\d+)\s*([bkmg]?)\s*", size, re.ASCII | re.IGNORECASE) for size in given]
+    sizes = [int(m[1]) << {"b": 0, "m": 20, "g": 30}.get(m[2].lower(), 10) for m in found if m]
+    return max((size for size in sizes if size <= sys.maxsize), default=0)
+
+
 # GCC's OpenMP reads its environment once, when the first module that uses it is imported. By default
 # its threads spin for about 5 milliseconds wherever they wait, before and after a sweep. If another
 # process is busy, spinning takes this time from the very threads that they wait for.
@@ -55,6 +66,7 @@ _SPINS = "GOMP_SPINCOUNT"
 _ours = not {_SPINS, "OMP_WAIT_POLICY"} & os.environ.keys()
 if _ours:
     os.environ[_SPINS] = "5000"  # about 100 microseconds
+STACK_BYTES = _stack_bytes()
 _affinity = os.sched_getaffinity if hasattr(os, "sched_getaffinity") else lambda _: set()
 _before = _affinity(0)
 try:

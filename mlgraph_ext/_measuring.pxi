@@ -31,8 +31,8 @@ def hand_over(int64_t lines, int64_t turns):
     if line == NULL:
         raise MemoryError(f"lines: no memory for {lines} of them")
     begin = perf_counter()
-    for i in prange(2, nogil=True, num_threads=2, schedule="static", chunksize=1):
-        if omp_get_num_threads() == 2:
+    for i in prange(2, nogil=True, num_threads=max(2, team), schedule="static", chunksize=1):
+        if omp_get_num_threads() >= 2:
             hand_over_lines(i, line, lines, turns, <int64_t*>(line + 16 * lines))
         else:
             both &= False

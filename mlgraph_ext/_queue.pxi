@@ -104,7 +104,7 @@ cdef void work(SweepArgs* r, int64_t number) noexcept nogil:
         w.listed[0][i] = w.listed[1][i] = -2
     # OpenMP's barrier comes next and spins without yielding, so a worker waits here until all have left. With fewer threads
     # than workers it must not wait: some workers begin only when this one has returned.
-    if take_part(r, &w) and omp_get_num_threads() == r.n_workers:
+    if take_part(r, &w) and omp_get_num_threads() >= r.n_workers:
         leave(r.gate, w.told, r.told, r.n_workers)
 
 

@@ -32,7 +32,7 @@
 #    `multiply_add`, so that the compiler does not decide what is fused. The bits therefore do not
 #    depend on the number of threads. (Only the sign of a NaN may differ, which IEEE 754, 6.3,
 #    leaves open.)
-# e) Scheduling. A worker is a thread. It has the same share of a phase's items at every step,
+# e) Scheduling. A worker is a thread (_team.pxi). It has the same share of a phase's items at every step,
 #    except that the shares of units rotate where no sums are made ahead. A worker that has finished
 #    its own items takes items of others, after giving them a moment to begin (_queue.pxi). A phase
 #    begins, at a gate, when every earlier item is done; it does not wait until every thread has
@@ -68,6 +68,7 @@ from libc.string cimport memcpy, memset
 from time import perf_counter
 
 include "_vector.pxi"
+include "_team.pxi"
 include "_elementwise.pxi"
 include "_reductions.pxi"
 include "_update.pxi"
@@ -92,22 +93,6 @@ include "_clipping.pxi"
 include "_epochs.pxi"
 include "_measuring.pxi"
 
-cdef extern from *:
-    """
-    #ifdef _OPENMP
-    #include <omp.h>
-    #define MLGRAPH_PARALLEL 1
-    #else
-    #define MLGRAPH_PARALLEL 0
-    #define omp_get_max_threads() 1
-    #define omp_get_num_threads() 1
-    #endif
-    """
-    int MLGRAPH_PARALLEL
-    int omp_get_max_threads() noexcept nogil
-    int omp_get_num_threads() noexcept nogil
-
-PARALLEL = bool(MLGRAPH_PARALLEL)   # whether it was built with OpenMP
 TILE_EXAMPLES = LANES
 PANEL_NEURONS = PANEL
 BYTE_SLOT_FLOATS = BYTE_SLOT        # memory of an input in a tile whose rows read bytes
@@ -118,11 +103,6 @@ PACK_TILES = PACK                   # tiles in a pack
 LIST_TILES = GROUP_TILES            # maximum number of tiles that share a list of entries
 UNIT_COLUMNS = WHOLE_COLUMNS        # columns updated at once in dense blocks that skip zeros
 WHOLE_UNIT = WHOLE                  # `part` of a unit of weights and biases
-
-
-def max_threads():
-    """Number of threads that OpenMP starts by default. threadpoolctl and omp_set_num_threads change it."""
-    return omp_get_max_threads()
 
 
 def are_finite(const float[::1] x, const int64_t[:, ::1] ranges):
@@ -140,12 +120,13 @@ def are_finite(const float[::1] x, const int64_t[:, ::1] ranges):
 
 def as_bytes(const float[:, ::1] x, uint8_t[:, ::1] out, int n_threads):
     """Fill `out` with bytes; return whether every number of `x` is exactly byte / 255."""
-    cdef int64_t i, columns = x.shape[1], others = 0
+    cdef int64_t i, worker, columns = x.shape[1], n = x.shape[0] if columns else 0, others = 0
     if out.shape[0] != x.shape[0] or out.shape[1] != columns:
         raise ValueError(f"out: expected shape {x.shape[0], columns}, got {out.shape[0], out.shape[1]}")
-    for i in prange(x.shape[0] if columns else 0, nogil=True, num_threads=n_threads, schedule="static",
-                    use_threads_if=n_threads > 1):
-        others += row_as_bytes(&x[i, 0], columns, &out[i, 0])
+    for worker in prange(n_threads, nogil=True, num_threads=team, schedule="static", chunksize=1,
+                         use_threads_if=n_threads > 1):
+        for i in range(share_begin(n, n_threads, worker), share_begin(n, n_threads, worker + 1)):
+            others += row_as_bytes(&x[i, 0], columns, &out[i, 0])
     return others == 0
 
 
@@ -154,7 +135,7 @@ def take_columns(const uint8_t[:, ::1] x, const int32_t[::1] columns, uint8_t[:,
 
     The rest of each row of `out` becomes 0.
     """
-    cdef int64_t i, k, n = columns.shape[0], most
+    cdef int64_t i, k, worker, n = columns.shape[0], rows = x.shape[0] if out.shape[1] else 0, most
     cdef const int32_t* column = &columns[0] if n else NULL
     if size not in (1, 4) or out.shape[0] != x.shape[0] or out.shape[1] < n * size:
         raise ValueError(f"size, out: expected 1 or 4, and {x.shape[0]} rows of {n * size} bytes or more, "
@@ -163,21 +144,24 @@ def take_columns(const uint8_t[:, ::1] x, const int32_t[::1] columns, uint8_t[:,
     for k in range(n):
         if not 0 <= columns[k] < most:
             raise ValueError(f"columns: expected 0 to {most - 1}, got {columns[k]}")
-    for i in prange(x.shape[0] if out.shape[1] else 0, nogil=True, num_threads=n_threads, schedule="static",
-                    use_threads_if=n_threads > 1):
-        take_row(&x[i, 0], column, n, size, &out[i, 0], out.shape[1])
+    for worker in prange(n_threads, nogil=True, num_threads=team, schedule="static", chunksize=1,
+                         use_threads_if=n_threads > 1):
+        for i in range(share_begin(rows, n_threads, worker), share_begin(rows, n_threads, worker + 1)):
+            take_row(&x[i, 0], column, n, size, &out[i, 0], out.shape[1])
 
 
 def move(const float[::1] x, const int32_t[::1] origin, float[::1] out, const int32_t[::1] place, int n_threads):
     """Set out[place[i]] = x[origin[i]] for all i. Places must be distinct. Raises ValueError if an index is out of range."""
-    cdef int64_t i, outside = 0
-    if origin.shape[0] != place.shape[0]:
+    cdef int64_t i, worker, n = origin.shape[0], outside = 0
+    if n != place.shape[0]:
         raise ValueError(f"origin, place: expected one length, got {origin.shape[0]} and {place.shape[0]}")
-    for i in prange(origin.shape[0], nogil=True, num_threads=n_threads, schedule="static", use_threads_if=n_threads > 1):
-        if 0 <= origin[i] < x.shape[0] and 0 <= place[i] < out.shape[0]:
-            out[place[i]] = x[origin[i]]
-        else:
-            outside += 1
+    for worker in prange(n_threads, nogil=True, num_threads=team, schedule="static", chunksize=1,
+                         use_threads_if=n_threads > 1):
+        for i in range(share_begin(n, n_threads, worker), share_begin(n, n_threads, worker + 1)):
+            if 0 <= origin[i] < x.shape[0] and 0 <= place[i] < out.shape[0]:
+                out[place[i]] = x[origin[i]]
+            else:
+                outside += 1
     if outside:
         raise ValueError(f"origin, place: expected numbers below {x.shape[0]} and {out.shape[0]}, got {outside} that are not")
 
@@ -392,7 +376,7 @@ def run(
         with nogil:
             work(&r, 0)    # avoids OpenMP's 0.9 us, of 12 us for one example (`bench -k predict`)
     else:
-        for worker in prange(workers, nogil=True, num_threads=workers, schedule="static", chunksize=1):
+        for worker in prange(workers, nogil=True, num_threads=team, schedule="static", chunksize=1):
             work(&r, worker)
     bad = r.gate.stop - 1
     free(r.taken)
@@ -405,7 +389,7 @@ def run(
 
 def run_each(list calls, int n_threads):
     """Make calls that `run` returned as bytes, of different plans, by so many threads; each call is of one thread."""
-    cdef int64_t n = len(calls), i, begun = 0
+    cdef int64_t n = len(calls), i, _worker, begun = 0, next = 0
     cdef SweepArgs* each = <SweepArgs*>zeros(n * sizeof(SweepArgs), 1)
     if each == NULL:
         raise MemoryError("calls: no memory")
@@ -418,8 +402,12 @@ def run_each(list calls, int n_threads):
             if not begin_queue(&each[i]):
                 raise MemoryError("calls: no memory for their queues")
             begun = begun + 1
-        for i in prange(n, nogil=True, num_threads=n_threads, schedule="dynamic", chunksize=1, use_threads_if=n_threads > 1):
-            work(&each[i], 0)
+        for _worker in prange(n_threads, nogil=True, num_threads=team, schedule="static", chunksize=1,
+                              use_threads_if=n_threads > 1):
+            i = next_of(&next)
+            while i < n:
+                work(&each[i], 0)
+                i = next_of(&next)
     finally:
         for i in range(begun):
             free(each[i].taken)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import threading
 import time
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 
@@ -23,6 +25,9 @@ WORK_PER_THREAD = 400_000
 
 WORK_OF_TWO = 200_000
 """Multiply-adds of a step that justify two threads if at least `MANY_STEPS` steps follow each other."""
+
+WAIT_SECONDS = 0.1
+"""How long Ctrl-C may wait while other threads work."""
 
 MANY_STEPS = 100
 """Consecutive steps for which threads stay awake, so that `WORK_OF_TWO` suffices."""
@@ -99,7 +104,7 @@ def checked_threads(n_threads: int | None) -> int | None:
     return None if n_threads is None else whole("n_threads", n_threads, 1, MOST_THREADS)
 
 
-def threads_for(n_threads: int | None, work: float, steps: int = 1) -> int:
+def wanted_threads(n_threads: int | None, work: float, steps: int = 1) -> int:
     """The number of threads for steps of `work` multiply-adds each.
 
     Parameters
@@ -116,68 +121,114 @@ def threads_for(n_threads: int | None, work: float, steps: int = 1) -> int:
     if _forked or (chosen is None and work < WORK_OF_TWO):
         return 1
     if chosen is not None:
-        return startable(chosen)
+        return chosen
     justified = max(int(work // WORK_PER_THREAD), 2 if steps >= MANY_STEPS else 1)
-    return startable(min(default_threads(), justified)) if justified > 1 else 1
+    return min(default_threads(), justified) if justified > 1 else 1
 
 
-class _Started(threading.local):
-    """How many threads have run together with this thread, itself included. libgomp keeps threads for each thread."""
+def threads_for(n_threads: int | None, work: float, steps: int = 1, most: int = MOST_THREADS) -> int:
+    """`wanted_threads`, at most `most`, once they have started; fewer, after a warning, if the system refuses some."""
+    return _started(min(wanted_threads(n_threads, work, steps), most))
 
-    most = 1
-    limit = MOST_THREADS
+
+class _Refused(threading.local):
+    """When to ask again for threads that were refused. OpenMP keeps a team for each thread that calls it."""
+
     until = 0.0
 
 
-_started = _Started()
+_refused = _Refused()
 
 
-def startable(n: int) -> int:
-    """`n`, or the number of threads that the system lets this thread use, after a warning.
-
-    libgomp ends the process if the system refuses it a thread. So as many threads are started, and
-    ended, before it starts its own. Should another program take them in between, or other settings
-    such as OMP_STACKSIZE make libgomp's threads larger, the process still ends.
-    """
-    if n <= _started.most or not mlgraph_ext.sweep.PARALLEL:
+def _started(n: int) -> int:
+    """`n`, or the number of threads that the system lets this thread use."""
+    sweep = mlgraph_ext.sweep
+    if n <= sweep.team_size() or not sweep.PARALLEL:
         return n
-    if n >= _started.limit and time.monotonic() < _started.until:
-        return _started.limit
-    _started.most = 1 + _start_together(n - 1)
-    if _started.most < n:
-        _started.limit, _started.until = _started.most, time.monotonic() + PROBE_AGAIN
-        _warn_of_few_threads(_started.most, n)
-    return _started.most
+    if time.monotonic() < _refused.until:
+        return sweep.team_size()
+    most = sweep.start_team(n, mlgraph_ext.STACK_BYTES)
+    if most < n:
+        _refused.until = time.monotonic() + PROBE_AGAIN
+        _warn_of_few_threads(most, n)
+    return most
 
 
-def _start_together(n: int) -> int:
-    """Start up to `n` threads that wait for each other; the number that could be started, when all have ended."""
-    over, before = threading.Event(), _tasks()
-    threads = [threading.Thread(target=over.wait, daemon=True) for _ in range(n)]
-    count = 0
+def _started_one(work: Callable[[], None]) -> bool:
     try:
-        for thread in threads:
-            thread.start()
-            count += 1
+        _thread.start_new_thread(work, ())
     except (RuntimeError, MemoryError):  # refused
-        pass
-    finally:
-        over.set()
-    for thread in threads[:count]:
-        thread.join()
-    # A joined thread may still count for the limit of the system for a moment.
-    end = time.monotonic() + 1
-    while _tasks() > before and time.monotonic() < end:
-        time.sleep(0.001)
-    return count
+        return False
+    return True
 
 
-def _tasks() -> int:
-    """Threads of this process as the system counts them; 0 where it does not tell."""
+class _Stopped(Exception):
+    """Ends the other calls of `in_threads` because one has failed, or because of Ctrl-C."""
+
+
+def in_threads(call: Callable[[int, Callable[[], None]], None], n: int, n_threads: int) -> None:
+    """Call with each number below `n`, in this thread and, at the same time, in `n_threads - 1` others.
+
+    An error or a signal is raised when all calls have ended. Until then, the second argument of the
+    others raises an error when they call it. If the system refuses threads, there are fewer, after a
+    warning.
+    """
+    # A thread may end at any Python call for lack of memory, and `threading.Thread.start` would wait for ever for one
+    # that ends before it has begun. So nobody waits for a thread that has not counted itself, and what a thread does
+    # outside `call` allocates nothing.
+    lock, ended = threading.Lock(), threading.Lock()
+    rest = list(range(n))[::-1]
+    running, is_over = 0, False
+    failure: BaseException | None = None
+
+    def check() -> None:
+        if is_over:
+            raise _Stopped
+
+    def work() -> None:
+        nonlocal failure, is_over
+        while True:
+            with lock:
+                if is_over or not rest:
+                    return
+                i = rest.pop()
+            try:
+                call(i, check)
+            except BaseException as error:
+                if failure is None:
+                    failure = error
+                is_over = True
+
+    def help_out() -> None:
+        nonlocal running
+        with lock:
+            if is_over:
+                return
+            running += 1
+        try:
+            work()
+        finally:
+            with lock:
+                running -= 1
+                if ended.locked():
+                    ended.release()
+
+    def wait() -> None:
+        while running:
+            ended.acquire(timeout=WAIT_SECONDS)  # a signal does not end it if the system hands it to another thread
+
     try:
-        return len(os.listdir("/proc/self/task"))
-    except OSError:
-        return 0
+        for started in range(1, min(n, n_threads)):
+            if not (mlgraph_ext.sweep.has_room(started) and _started_one(help_out)):
+                _warn_of_few_threads(started, min(n, n_threads))
+                break
+        work()
+        wait()
+    finally:
+        is_over = True
+        wait()
+    if failure is not None:
+        raise failure
 
 
 _told = False

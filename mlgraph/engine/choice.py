@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import mlgraph_ext
 from mlgraph._support.array_types import Int64
-from mlgraph._support.threads import checked_threads, threads_for
+from mlgraph._support.threads import MOST_THREADS, checked_threads, threads_for
 from mlgraph.compiler.instructions import LANES, LIST_TILES
 from mlgraph.compiler.plan import Plan
 from mlgraph.engine.examples import Examples
@@ -77,8 +77,8 @@ def threads_worth(plan: Plan, wish: int | None, size: Int64, most: int, optimize
         checked_threads(wish)
         return 1
     one_sweeps = tiles == 1 and plan.rows_read_data
-    n_threads = threads_for(wish, plan.work * most // (SERIAL if one_sweeps else 1), len(size))
-    return n_threads if optimizer else min(n_threads, tiles)
+    share = MOST_THREADS if optimizer else tiles
+    return threads_for(wish, plan.work * most // (SERIAL if one_sweeps else 1), len(size), share)
 
 
 def skips_zeros(plan: Plan, examples: Examples, most: int, few: bool | None) -> bool:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, MutableSequence, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from functools import partial
-from threading import Event
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import numpy as np
@@ -15,8 +13,7 @@ import numpy.typing as npt
 from mlgraph._support.array_types import Float32, Float64
 from mlgraph._support.attributes import Declared, require_arguments
 from mlgraph._support.checks import StrOrBytesPath, shown
-from mlgraph._support.interrupts import uninterrupted
-from mlgraph._support.threads import checked_threads, default_threads, threads_for
+from mlgraph._support.threads import checked_threads, default_threads, in_threads, wanted_threads
 from mlgraph.engine.engine import Later
 from mlgraph.engine.examples import Examples
 from mlgraph.engine.losses import Objective, as_weights, weighted
@@ -49,9 +46,6 @@ T = TypeVar("T")
 
 OF_ONE_MODEL = "callbacks", "verbose", "checkpoint", "checkpoint_every", "resume"
 """Arguments of `Model.fit` that `Population.fit` does not take."""
-
-WAIT_SECONDS = 0.1
-"""How long Ctrl-C may wait while members train in other threads."""
 
 _FIT = inspect.signature(Model.fit)
 
@@ -331,7 +325,7 @@ class Population(Declared, MutableSequence[Model]):
                 _named(i, require_parameters, model)
                 model.graph.require_not_training(f"fit: member {i}")
         work = sum(run.n_examples * engine_of(model).plan.work for run, model in zip(runs, members, strict=True))
-        at_once = threads_for(n_threads, work / len(runs)) if side_by_side else 1
+        at_once = wanted_threads(n_threads, work / len(runs)) if side_by_side else 1
         if any(model.graph.is_locked_here for model in members):
             at_once = 1  # other threads would wait for ever
         failed: dict[int, NonFiniteError] = {}
@@ -342,7 +336,7 @@ class Population(Declared, MutableSequence[Model]):
             except NonFiniteError as error:
                 failed[i] = error
 
-        _in_threads(train, len(runs), at_once)
+        in_threads(train, len(runs), at_once)
         for i, run in enumerate(runs):
             if i not in failed:
                 run.warn()
@@ -442,41 +436,6 @@ def _shared(members: list[Model], read: Callable[[Model], T], *arrays: Any) -> l
             found[key] = _named(i, read, model)
         results.append(found[key])
     return results
-
-
-class _Stopped(Exception):
-    """Ends the run of a member because another one has failed, or because of Ctrl-C."""
-
-
-def _in_threads(call: Callable[[int, Callable[[], None]], None], n: int, n_threads: int) -> None:
-    """Call with each number below `n`, in so many threads.
-
-    An error or a signal is raised when all calls have ended. Until then, the second argument of the
-    others raises an error when they call it.
-    """
-    if n_threads == 1:
-        for i in range(n):
-            call(i, lambda: None)
-        return
-    is_over = Event()
-
-    def check() -> None:
-        if is_over.is_set():
-            raise _Stopped
-
-    with ThreadPoolExecutor(n_threads, "mlgraph-population") as pool:
-        pending: set[Future[None]] = set()
-        try:
-            with uninterrupted():  # a signal could separate a thread from the list of those to wait for
-                pending.update(pool.submit(call, i, check) for i in range(n))
-            while pending:
-                # Short waits: a signal does not end one if the system hands it to another thread.
-                done, pending = wait(pending, WAIT_SECONDS, FIRST_EXCEPTION)
-                for future in done:
-                    future.result()
-        finally:
-            is_over.set()
-            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _kind(model: Model) -> tuple[int, int, str]:

@@ -298,7 +298,7 @@ def execute_each(
         else:
             while end < len(models) and works[end] <= PIECE_WORK and work + works[end] <= PIECE_WORK * most:
                 end, work = end + 1, work + works[end]
-            _execute_together(range(begin, end), models, call, threads_for(n_threads, work))
+            _execute_together(range(begin, end), models, call, threads_for(n_threads, work, most=end - begin))
         begin = end
 
 
