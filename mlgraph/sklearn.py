@@ -128,7 +128,8 @@ class _GraphEstimator(BaseEstimator):
         Raises
         ------
         TypeError, ValueError, mlgraph.NonFiniteError
-            If a parameter or the data are not as documented; with ``on_nonfinite="raise"``, if a number overflows.
+            If a parameter or the data are not as documented; with ``warm_start=True``, if `y` has other labels, or
+            fewer, than in the first call; with ``on_nonfinite="raise"``, if a number overflows.
 
         Warns
         -----
@@ -269,7 +270,11 @@ class _GraphEstimator(BaseEstimator):
 
     def _targets(self, y: Any, fresh: bool, partial: bool, classes: Any) -> Any:
         """The targets of the network, of shape (n_samples, n_outputs)."""
-        return y.reshape(len(y), -1)
+        targets = y.reshape(len(y), -1)
+        if not fresh and targets.shape[1] != self.n_outputs_:
+            numbers = f"{self.n_outputs_} number{'s' * (self.n_outputs_ > 1)} for each example"
+            raise ValueError(f"y: expected {numbers}, as in the first call, got {targets.shape[1]}")
+        return targets
 
     def _weight(self, y: Any, sample_weight: Float64 | None, partial: bool) -> Float64 | None:
         """Weights of the examples, by those of their classes, too."""
@@ -430,9 +435,18 @@ class GraphClassifier(ClassifierMixin, _GraphEstimator):
             known = partial and not multiclass.type_of_target(y).startswith("multilabel")
             self._label_binarizer = LabelBinarizer().fit(classes if known else y)
             self.classes_ = self._label_binarizer.classes_
-        unknown = np.setdiff1d(multiclass.unique_labels(y), self.classes_)
+        if multiclass.type_of_target(y).startswith("multilabel") != self._is_multilabel:
+            kind = "an indicator of zeros and ones" if self._is_multilabel else "one label"
+            raise ValueError(f"y: expected {kind} for each example, as in the first call")
+        labels = multiclass.unique_labels(y)
+        unknown, missing = np.setdiff1d(labels, self.classes_), np.setdiff1d(self.classes_, labels)
         if len(unknown):
             raise ValueError(f"y: expected labels among {shown(self.classes_)}, got {shown(unknown)}")
+        if len(missing) and not partial:
+            expected = f"expected y to have all labels of the first call, {shown(self.classes_)}"
+            raise ValueError(
+                f"warm_start: {expected}, got none of {shown(missing)}; partial_fit takes data with some of the labels"
+            )
         return self._label_binarizer.transform(y).astype(np.float32)  # integers could be taken for labels
 
     def _network(self, n_inputs: int, n_outputs: int) -> Network:

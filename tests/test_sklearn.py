@@ -264,6 +264,32 @@ def test_a_warm_start_goes_on_from_the_network_and_its_cut_edges():
     assert classifier(warm_start=False).fit(IRIS_X, NAMES).fit(IRIS_X, NAMES).model_ is not first
 
 
+@pytest.mark.parametrize("classes", [[0], [0, 1]], ids=["one class", "two classes"])
+def test_a_warm_start_needs_all_classes_and_partial_fit_only_some(classes):
+    few = np.isin(IRIS_Y, classes)
+    estimator = classifier(warm_start=True, max_iter=2).fit(IRIS_X, NAMES)
+    weights = estimator.model_.layers[0].weights.copy()
+    with pytest.raises(ValueError, match=r"warm_start: expected .*setosa.*got none of .*virginica.*partial_fit"):
+        estimator.fit(IRIS_X[few], NAMES[few])
+    assert (estimator.model_.layers[0].weights == weights).all()
+    estimator.partial_fit(IRIS_X[few], NAMES[few])
+    assert estimator.predict_proba(IRIS_X).shape == (150, 3)
+    estimator.set_params(warm_start=False).fit(IRIS_X[few], NAMES[few])
+    assert len(estimator.classes_) == len(classes)
+
+
+@pytest.mark.parametrize("call", ["fit", "partial_fit"])
+def test_a_later_call_takes_labels_of_the_same_kind_and_as_many_numbers(call):
+    several = np.eye(3, dtype=int)[IRIS_Y]
+    options = {"warm_start": True, "max_iter": 2}
+    for first, then, expected in ((several, IRIS_Y, "an indicator"), (IRIS_Y, several, "one label")):
+        with pytest.raises(ValueError, match=f"y: expected {expected}.*as in the first call"):
+            getattr(classifier(**options).fit(IRIS_X, first), call)(IRIS_X, then)
+    for first, then in ((IRIS_X[:, 0], IRIS_X[:, :2]), (IRIS_X[:, :2], IRIS_X[:, 0])):
+        with pytest.raises(ValueError, match=r"y: expected \d numbers? for each example, as in the first call, got \d"):
+            getattr(regressor(**options).fit(IRIS_X, first), call)(IRIS_X, then)
+
+
 def test_partial_fit_trains_for_an_epoch():
     estimator = classifier()
     for _ in range(60):
