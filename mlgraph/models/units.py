@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import numpy.typing as npt
 
@@ -23,17 +25,18 @@ def function_of(model: Model, calibrate: Data | None = None) -> Function:
     """
     with model.require_outputs():
         scaling = model.scaling or (UNSCALED if calibrate is None else scaling_for(model, calibrate))
-        graph, columns, n = model.graph, model.columns, model.graph.n_inputs
-
-        def read(x: npt.ArrayLike, what: str) -> Examples:
-            data = ordered(as_data(x, what), columns)
-            array = scaled(data, scaling)
-            examples = Examples((array / 255).astype(np.float32) if array.dtype == BYTE else array, n, what)
-            examples.columns = data.columns
-            return examples
-
+        graph, n = model.graph, model.graph.n_inputs
+        read = partial(_read, model.columns, scaling, n)
         names = {i: name for i, node in enumerate(graph.input_ids) if (name := own_name(graph, node)) is not None}
         return Function(graph, model.outputs, units=Units(read, *_mean_and_std(scaling, n), names, _answers(model)))
+
+
+def _read(columns: tuple[str, ...] | None, scaling: Scaling, n: int, x: npt.ArrayLike, what: str) -> Examples:
+    data = ordered(as_data(x, what), columns)
+    array = scaled(data, scaling)
+    examples = Examples((array / 255).astype(np.float32) if array.dtype == BYTE else array, n, what)
+    examples.columns = data.columns
+    return examples
 
 
 def _mean_and_std(scaling: Scaling, n: int) -> tuple[Float64, Float64]:

@@ -44,6 +44,8 @@ STEP_COST = 20
 class Progress:
     """What callbacks of `fit` are told.
 
+    A copy or a pickle has a copy of the model and of the history, and cannot change the run.
+
     Attributes
     ----------
     kind : "steps" or "epoch"
@@ -97,7 +99,7 @@ class Progress:
         Raises
         ------
         TypeError, ValueError
-            If an option is not as documented, or the run has a checkpoint; nothing has changed.
+            If an option is not as documented, the run has a checkpoint, or this is a copy; nothing has changed.
 
         Notes
         -----
@@ -116,7 +118,7 @@ class Progress:
         [0.125, 0.0625, 0.03125]
         """
         if self._change is None:
-            raise ValueError("change: this progress belongs to no run")
+            raise ValueError("change: this progress is a copy; only the one that fit passes to callbacks changes a run")
         self._change(
             learning_rate=learning_rate,
             batch_size=batch_size,
@@ -127,6 +129,9 @@ class Progress:
             clip_norm=clip_norm,
             each_step=each_step,
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_change": None}
 
 
 @dataclass
