@@ -37,11 +37,7 @@ def write_atomically(path: StrOrBytesPath, write: Callable[[IO[bytes]], Any], *,
     remove_parts(target, older_than=3600)
     temporary = part_of(target)
     try:
-        file = open(temporary, "xb")  # noqa: SIM115
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(target)) from None
-    try:
-        with file:
+        with open(temporary, "xb") as file:
             with suppress(FileNotFoundError):
                 # Keep the permissions of the file that is replaced.
                 os.chmod(temporary, stat.S_IMODE(os.stat(target).st_mode))
@@ -52,10 +48,11 @@ def write_atomically(path: StrOrBytesPath, write: Callable[[IO[bytes]], Any], *,
             _keep(target, previous)
         os.replace(temporary, target)
     except BaseException as error:
-        with suppress(OSError):  # already renamed, or the disk is now read-only: raise the first error
+        with suppress(OSError):  # not made, already renamed, or the disk is now read-only: raise the first error
             os.unlink(temporary)
-        if isinstance(error, OSError) and error.errno is not None and error.filename is None:  # e.g. a full disk
-            error.filename = str(target)
+        named = (None, str(temporary))
+        if isinstance(error, OSError) and error.errno and error.filename in named and not error.filename2:
+            error.filename = str(target)  # e.g. a full disk
         raise
     if os.name == "posix":  # other systems cannot open folders
         try:
