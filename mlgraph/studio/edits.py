@@ -41,6 +41,7 @@ def edit(session: Session, given: Any) -> None:
     if not isinstance(given, dict):
         raise TypeError(f"edit: expected an object, got {type(given).__name__}")
     fields = dict(given)
+    numbering = fields.pop("numbering", None)
     kind = EDITS[one_of("edit", fields.pop("edit", None), tuple(EDITS))]
     needs, takes = kind.needs.split(), kind.takes.split()
     missing, unknown = [n for n in needs if n not in fields], [n for n in fields if n not in (*needs, *takes)]
@@ -52,6 +53,8 @@ def edit(session: Session, given: Any) -> None:
         expected = ", ".join([*needs, *(f"[{n}]" for n in takes)]) or "no other fields"
         raise ValueError(f"edit {given['edit']}: expected {expected}; got {', '.join(sorted(fields)) or 'none'}")
     with session.lock:  # so that the nodes it finds are those of the network that it edits
+        if numbering is not None:
+            session.require_numbering(numbering)
         kind.apply(session, **fields)
 
 
@@ -61,6 +64,8 @@ def _number(what: str, value: Any) -> float:
 
 def _cut_neuron(session: Session, node: Any) -> None:
     neuron = session.neuron(node)
+    if not len(neuron.in_edges) and not len(neuron.out_edges):
+        raise ValueError(f"cut-neuron: {neuron!r} is cut already")
     with session.editing(f"cut {neuron!r}"):
         neuron.prune()
 
@@ -202,4 +207,5 @@ EDITS = {
     "redo": Kind(_redo),
 }
 """The kinds of edits. A node is an id, {"layer": 0, "neuron": 7} or {"input": 3}; "node" may also be given as
-"layer" and "neuron" beside "edit"."""
+"layer" and "neuron" beside "edit". Any edit may carry the "numbering" of the answer that told the ids: if they may mean
+other nodes by now, it is refused."""

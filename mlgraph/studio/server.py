@@ -23,7 +23,8 @@ browser sends one, the same. Answers are JSON unless noted; errors are ``{"error
 | ``POST /api/upload?name=iris.csv&target=species`` | a .csv or .npz file as the body |
 | ``GET /api/file/model.npz``, ``model.c``, ``network.svg`` | what to take away |
 
-Requests that change something answer with the new state.
+Requests that change something answer with the new state. Ids and numbers of layers may come with the ``numbering``
+of the answer that told them, as a field or in the query: where they may mean other nodes by now, the answer is 409.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ from mlgraph.studio import build, take_away, views
 from mlgraph.studio.data import MOST_BYTES
 from mlgraph.studio.edits import edit
 from mlgraph.studio.run import OPTIONS
-from mlgraph.studio.session import Session, json_ready
+from mlgraph.studio.session import Session, Stale, json_ready
 
 PAGE = Path(__file__).parent / "page"
 
@@ -129,6 +130,8 @@ def _guarded(
             return await handler(request)
         except Refused as refused:
             return _error(refused.text, refused.status)
+        except Stale as stale:
+            return _error(str(stale), 409)
         except (ValueError, TypeError, IndexError, RuntimeError) as error:
             return _error(str(error), 422)
         except ClientDisconnect:
@@ -193,6 +196,10 @@ def _number(request: Request, name: str, default: int, least: int, most: int) ->
     return value
 
 
+def _numbering(request: Request) -> int | None:
+    return _number(request, "numbering", 0, 0, 2**62) if "numbering" in request.query_params else None
+
+
 class Api:
     """The handlers of the requests in the table above."""
 
@@ -243,17 +250,19 @@ class Api:
         await run_in_threadpool(function, self._session, *args)
         return await self._state()
 
-    async def _look(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Call a function that uses the graph, and may take its time."""
+    async def _look(self, function: Callable[..., Any], *args: Any, numbering: int | None = None) -> Any:
+        """Call a function that uses the graph, and may take its time; the ids in `args` are of this `numbering`."""
         session = self._session
 
         def look() -> Any:
             run = session.run
+            if numbering is not None:
+                session.require_numbering(numbering)
             try:
                 with run.gives_way():
                     return function(session, *args)
             except Exception:
-                if run is not session.run:
+                if run is not session.run or numbering not in (None, session.numbering):
                     raise Refused(409, "another network came meanwhile: ask again") from None
                 raise
 
@@ -278,7 +287,7 @@ class Api:
     async def weights(self, request: Request) -> Response:
         """The weights of a layer."""
         number = _number(request, "layer", 0, 0, 10**6)
-        return _bytes(*await self._look(views.weights, number))
+        return _bytes(*await self._look(views.weights, number, numbering=_numbering(request)))
 
     async def neuron(self, request: Request) -> Response:
         """One neuron."""
@@ -286,7 +295,7 @@ class Api:
             node: Any = _number(request, "node", 0, 0, 2**31)
         else:
             node = {name: _number(request, name, 0, 0, 2**31) for name in ("layer", "neuron")}
-        return _answer(await self._look(views.neuron, node))
+        return _answer(await self._look(views.neuron, node, numbering=_numbering(request)))
 
     async def examples(self, request: Request) -> Response:
         """Test examples."""
@@ -306,7 +315,8 @@ class Api:
         if not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
             raise Refused(400, "nodes: expected ids, separated by commas")
         side = _number(request, "side", 48, 4, 128)
-        return _bytes(*await self._look(views.plane, [int(part) for part in parts], side))
+        ids = [int(part) for part in parts]
+        return _bytes(*await self._look(views.plane, ids, side, numbering=_numbering(request)))
 
     async def points(self, request: Request) -> Response:
         """The points of the plane."""

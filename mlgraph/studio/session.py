@@ -40,6 +40,10 @@ MOST_UNDO = 1000
 BY_OTHERS = "edits by the run or from Python"
 
 
+class Stale(ValueError):
+    """A command about nodes of a network that is no longer there."""
+
+
 class Entry(NamedTuple):
     """An edit that can be taken back; n is the number of edits of the graph in it, `step` when it was made."""
 
@@ -72,11 +76,14 @@ class Session:
     run : Run
     version : int
         It rises with each change of the network by an edit, of the data or of the network as a whole.
+    numbering : int
+        It rises whenever the id of a node may come to mean another node: when another network comes, or
+        when nodes that were added are taken back.
     """
 
     def __init__(self, model: Model, data: Data, options: dict[str, Any] | None = None) -> None:
         self.lock = threading.RLock()
-        self.version = 0
+        self.version = self.numbering = 0
         self.is_closed = False
         self._options = {**OPTIONS, **(options or {})}
         before = model.classes
@@ -169,6 +176,8 @@ class Session:
         if before is not None:
             self.run.set_pace(before.pace)
         self.version += 1
+        self.numbering += 1
+        self._size = len(self.model.graph)
         self._undo: list[Entry] = []
         self._redo: list[Entry] = []
         self._known = self.model.graph.last_edit
@@ -201,6 +210,11 @@ class Session:
                 run = {"until": self.run.epochs + epochs, "of": epochs}
                 self._scheduled = {"what": what, "step": self.run.steps, "before": before, "after": before, "run": run}
                 self.last_edit = self._scheduled
+
+    def require_numbering(self, given: Any) -> None:
+        """Stale if ids that a page has learnt under this `numbering` may mean other nodes by now."""
+        if whole("numbering", given, 0) != self.numbering:
+            raise Stale("the network was replaced, or new nodes were taken back, since this was shown: look again")
 
     def require_open(self) -> None:
         """RuntimeError if the studio has been closed: nothing may begin to train any more."""
@@ -267,7 +281,7 @@ class Session:
             self._edited(what, before, edges, steps)
 
     def _edited(self, what: str, before: dict[str, float], edges: int, steps: int) -> None:
-        self._known = self.model.graph.last_edit
+        self._notice_edit()
         self.version += 1
         after = self.test(fresh=True)
         self.last_edit = {
@@ -322,7 +336,14 @@ class Session:
             if self._undo and self._undo[-1].what == what:
                 n += self._undo.pop().n
             self._add(self._of_graph(what, n)._replace(step=step))
-        self._known = self.model.graph.last_edit
+        self._notice_edit()
+
+    def _notice_edit(self) -> None:
+        graph = self.model.graph
+        self._known = graph.last_edit
+        if len(graph) < self._size:
+            self.numbering += 1
+        self._size = len(graph)
 
     def undo(self) -> None:
         """Take back the last edit."""
@@ -405,6 +426,7 @@ class Session:
             shape = self._shape_of(running=run.status == "running")
             return {
                 "version": self.version,
+                "numbering": self.numbering,
                 "edits": graph.edits,
                 "status": run.status,
                 "step": run.steps,

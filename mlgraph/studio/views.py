@@ -65,6 +65,7 @@ def network(session: Session) -> dict[str, Any]:
         }
         found: dict[str, Any] = {
             "version": session.version,
+            "numbering": session.numbering,
             "inputs": inputs,
             "columns": columns,
             "neurons": neurons,
@@ -195,7 +196,7 @@ def neuron(session: Session, given: Any) -> dict[str, Any]:
         node = session.node(given)
         found = _place(session, node)
         found["alive"] = bool(node.alive)
-        found["version"] = session.version
+        found["version"], found["numbering"] = session.version, session.numbering
         if isinstance(node, Neuron):
             bias = node.bias
             found |= {
@@ -303,10 +304,10 @@ def examples(session: Session, first: int, count: int, wrong: bool = False) -> d
             at = np.flatnonzero(model.predict(data.test_x).ravel() != data.test_y.ravel())
         chosen = at[first : first + count]
         if not len(chosen):
-            return {"of": len(at), "examples": []}
+            return {"of": len(at), "numbering": session.numbering, "examples": []}
         said = model.predict(data.test_x[chosen])
         found = [{**_example(session, int(i)), "says": _answer(session, said[k])} for k, i in enumerate(chosen)]
-        return {"of": len(at), "examples": found}
+        return {"of": len(at), "numbering": session.numbering, "examples": found}
 
 
 def _answer(session: Session, said: Any) -> Any:
@@ -323,7 +324,7 @@ def example(session: Session, given: Any) -> dict[str, Any]:
     ----------
     given : dict
         index (of a test example) or x (a list of numbers); label, to get adjoints; patch, a dict
-        from ids to values.
+        from ids to values; numbering, of the answer that told the index or the ids.
 
     Returns
     -------
@@ -334,6 +335,8 @@ def example(session: Session, given: Any) -> dict[str, Any]:
     """
     with session.looking():
         data = session.data
+        if isinstance(given, dict) and given.get("numbering") is not None:
+            session.require_numbering(given["numbering"])
         row = _row_of(given, data)
         model = _patched(session.model, given.get("patch") or {})
         label = given.get("label")
@@ -366,8 +369,8 @@ def example(session: Session, given: Any) -> dict[str, Any]:
 
 def _row_of(given: Any, data: Data) -> npt.NDArray[Any]:
     """The example that a page asks for, of shape (1, columns)."""
-    if not isinstance(given, dict) or not set(given) <= {"index", "x", "label", "patch"}:
-        raise ValueError("example: expected index or x, and perhaps label and patch")
+    if not isinstance(given, dict) or not set(given) <= {"index", "x", "label", "patch", "numbering"}:
+        raise ValueError("example: expected index or x, and perhaps label, patch and numbering")
     if ("index" in given) == ("x" in given):
         raise ValueError("example: expected either index or x")
     if "index" in given:

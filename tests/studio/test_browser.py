@@ -1,6 +1,7 @@
 """Stories of the studio's page, in a real Chromium: what someone does with it, and what they see."""
 
 import math
+import random
 import shutil
 import time
 
@@ -15,7 +16,7 @@ chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 if chromium is None:
     pytest.skip("no chromium is installed", allow_module_level=True)
 
-from mlgraph.studio import build, data  # noqa: E402
+from mlgraph.studio import build, data, edits  # noqa: E402
 from mlgraph.studio.session import Session  # noqa: E402
 from mlgraph.studio.studio import Studio  # noqa: E402
 
@@ -38,12 +39,12 @@ def opened(browser):
     """Opens a session in a page; a message of the console, or an error, fails the test."""
     studios, complaints = [], []
 
-    def open_session(session):
+    def open_session(session, expects="status of 4"):
         studios.append(Studio(session))
         page = browser.new_page(viewport={"width": 1280, "height": 800})
         # The browser tells each refusal, too.
-        page.on("console", lambda message: "status of 422" in message.text or complaints.append(message.text))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("console", lambda message: expects in message.text or complaints.append(message.text))
+        page.on("pageerror", lambda error: expects in str(error) or complaints.append(str(error)))
         page.goto(studios[-1].url)
         until(lambda: at(page, "n-edges").count() and at(page, "n-edges").inner_text() != "–")
         return page
@@ -307,3 +308,106 @@ def test_an_example_of_a_table_is_typed_and_its_columns_speak(opened):
     until(lambda: "More of these columns speaks against yes" in page.locator("#panel-example").inner_text())
     against = page.get_by_text("More of these columns speaks against yes").locator("+ div")
     assert against.inner_text().split()[0] == "age"
+
+
+RECORDER = """(delays) => {
+  const fetched = window.fetch;
+  window.fetch = async (address, options) => {
+    if (address.startsWith("api/neuron")) {
+      delays.push(delays.shift());
+      await new Promise((done) => setTimeout(done, delays[0]));
+    }
+    return fetched(address, options);
+  };
+  window.pressed = [];
+  let opened = null;
+  document.addEventListener("click", ({ target }) => {
+    opened = target.closest("[data-testid^=neuron-0-]")?.dataset.testid.slice(7) ?? opened;
+    const button = target.closest("[data-testid=cut-neuron], [data-testid=freeze-neuron]");
+    if (button && !button.disabled) window.pressed.push([button.dataset.testid, opened]);
+  }, true);
+}"""
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_what_is_cut_is_what_was_clicked_however_fast(opened, mnist, monkeypatch, seed):
+    """50 clicks on neurons and buttons, most of them before the answers to those before have come."""
+    session, done = Session(build.network(mnist, [32]), mnist), []
+    for name, kind in (("cut-neuron", edits.EDITS["cut-neuron"]), ("freeze", edits.EDITS["freeze"])):
+
+        def apply(session, node, name=name, kind=kind, **fields):
+            kind.apply(session, node=node, **fields)
+            number = session.model.layers[0].ids.index(session.neuron(node).id)
+            done.append([{"freeze": "freeze-neuron"}.get(name, name), f"0-{number}"])
+
+        monkeypatch.setitem(edits.EDITS, name, kind._replace(apply=apply))
+    page, rng = opened(session), random.Random(seed)
+    page.evaluate(RECORDER, [rng.choice([0, 50, 300]) for _ in range(20)])
+
+    def click(selector):
+        middle = page.evaluate(
+            """(selector) => {
+              const found = document.querySelector(selector)?.getBoundingClientRect();
+              return found && [found.x + found.width / 2, found.y + found.height / 2];
+            }""",
+            selector,
+        )
+        if middle:
+            page.mouse.click(*middle)
+
+    at(page, "neuron-0-0").click()
+    at(page, "cut-neuron").wait_for()
+    for _ in range(50):
+        what = rng.choice(["neuron", "neuron", "cut-neuron", "cut-neuron", "freeze-neuron"])
+        click(f"[data-testid=neuron-0-{rng.randrange(32)}]" if what == "neuron" else f"[data-testid={what}]")
+        page.wait_for_timeout(rng.choice([0, 0, 50, 200, 500]))
+    pressed = page.evaluate("window.pressed")
+    until(lambda: len(done) >= len(pressed))
+    assert done == pressed and len(done) >= 5
+    assert at(page, "error").inner_text() == ""
+
+
+def test_data_may_change_while_an_example_is_open(opened):
+    """Whatever was open: fields of other columns, an example that the new data do not have, a patched neuron."""
+    rows = {
+        n: "".join(f"{','.join(str(i * k) for k in range(n))},{'no' if i % 3 else 'yes'}\n" for i in range(90 // n))
+        for n in (6, 2, 4)
+    }
+    sessions = {
+        n: data.from_file((",".join("abcdef"[:n]) + f",y\n{part}").encode(), f"{n}.csv") for n, part in rows.items()
+    }
+    session = Session(build.network(sessions[6], [4]), sessions[6])
+    page = opened(session)
+    at(page, "neuron-0-1").click()
+    at(page, "tab-example").click()
+    page.get_by_role("button", name="test example 2:").click()
+    for n in (2, 4, 6, 2):
+        at(page, "patch").focus()
+        page.keyboard.press("ArrowRight")
+        session.replace(build.network(sessions[n], [4]), sessions[n])
+        until(lambda n=n: page.locator("#panel-example .numbers input").count() == n)
+        fields = page.locator("#panel-example .numbers input").all()
+        first = sessions[n].test_x[0]
+        until(
+            lambda fields=fields, first=first: [field.input_value() for field in fields] == [f"{v:.0f}" for v in first]
+        )
+        fields[0].fill("7")
+        until(lambda: at(page, "prediction").inner_text() in ("yes", "no"))
+    assert at(page, "error").inner_text() == ""
+
+
+@pytest.mark.parametrize(
+    "failing",
+    [
+        "tell('version', null)",  # a listener
+        "complain(new TypeError('null'))",
+        "setTimeout(() => null.toPrecision(3))",
+        "setTimeout(async () => null.toPrecision(3))",
+    ],
+)
+def test_a_mistake_of_the_page_is_said_in_words(opened, failing):
+    page = opened(Session(build.network(data.toy("xor"), [4]), data.toy("xor")), expects="null")
+    page.evaluate(f"async () => {{ const {{ complain, tell }} = await import('/page/api.js'); {failing}; }}")
+    at(page, "error").wait_for()
+    said = at(page, "error").inner_text()
+    assert "made a mistake" in said and "reload" in said and "null" not in said

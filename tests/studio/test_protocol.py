@@ -202,6 +202,51 @@ def test_a_network_that_overflows_is_shown_in_strict_json():
         assert client.json("network")["neurons"][str(failure["node"])]["status"] == "nan"
 
 
+def test_commands_about_nodes_that_may_be_others_by_now_are_refused(image):
+    def replaced(change):
+        shown = [
+            image.json("network"),
+            image.json("neuron", layer=0, neuron=2),
+            image.json("examples"),
+            image.json("state"),
+        ]
+        numbering = shown[0]["numbering"]
+        assert {one["numbering"] for one in shown} == {numbering}
+        node, output = shown[1]["node"], shown[0]["outputs"][0]
+        image.edit("set-bias", node=node, value=0.5, numbering=numbering)  # an edit keeps ids
+        change()
+        before = contents(image.session.model)
+        for given in (
+            {"edit": "cut-neuron", "node": node},
+            {"edit": "cut-edge", "source": node, "target": output},
+            {"edit": "add-edge", "source": 0, "target": output, "weight": 0.1},
+            {"edit": "freeze", "layer": 0, "value": True},
+        ):
+            assert "look again" in image.refused("edit", 409, **given, numbering=numbering)
+        assert image.refused("example", 409, index=0, patch={str(node): 1}, numbering=numbering)
+        for path, query in (("neuron", {"node": node}), ("weights", {"layer": 0}), ("plane", {"nodes": node})):
+            answer = image.request("GET", f"/api/{path}", params={**query, "numbering": numbering})
+            assert answer.status_code == 409 and error_of(answer)
+        assert contents(image.session.model) == before
+        assert image.json("state")["numbering"] > numbering
+
+    def take_back_new_nodes():
+        image.edit("widen", layer=0, n=2)
+        image.edit("undo")
+
+    replaced(take_back_new_nodes)  # their ids will be those of the next new nodes
+    replaced(lambda: image.run("reset"))
+    replaced(lambda: image.run("back"))
+    replaced(lambda: image.post("new", data="keep", hidden=[5]))
+
+
+def test_a_neuron_is_cut_once(image):
+    image.edit("cut-neuron", layer=0, neuron=2)
+    state = image.json("state")
+    assert "<layer 0 neuron 2> is cut already" in image.refused("edit", edit="cut-neuron", layer=0, neuron=2)
+    assert image.json("state")["last_edit"] == state["last_edit"]
+
+
 def test_new_data_and_uploads_begin_again(image):
     version = image.json("state")["version"]
     for name in ("circle", "xor", "spiral", "two groups"):
@@ -244,9 +289,15 @@ FIELDS = {
     "run": ["do", "sparsify", "epochs", "on_nonfinite", "steps", "steps_per_second", "method", "sparsity"],
     "options": ["learning_rate", "batch_size", "optimizer", "momentum", "weight_decay"],
     "new": ["data", "points", "hidden", "activation", "seed"],
-    "example": ["index", "x", "label", "patch"],
+    "example": ["index", "x", "label", "patch", "numbering"],
     "edit": sorted(
-        {"node", "layer", "neuron", *(f for kind in EDITS.values() for f in (kind.needs + " " + kind.takes).split())}
+        {
+            "node",
+            "layer",
+            "neuron",
+            "numbering",
+            *(f for kind in EDITS.values() for f in (kind.needs + " " + kind.takes).split()),
+        }
     ),
 }
 COMMANDS = ["play", "pause", "step", "epoch", "reset", "pace"]

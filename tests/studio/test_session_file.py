@@ -30,6 +30,7 @@ def shown(state):
     """What the page shows of a state, less what belongs to one moment."""
     passing = {
         "version",
+        "numbering",
         "edits",
         "status",
         "undo",

@@ -1,6 +1,7 @@
 // What is learnt, by which network, and what to take away.
 
-import { act, complain, fileAddress, get, h, on, take, upload } from "./api.js";
+import { Told, act, complain, fileAddress, get, h, on, take, upload } from "./api.js";
+import { whole } from "./numbers.js";
 
 const TOYS = ["circle", "xor", "spiral", "two groups"];
 const PRESETS = [["none", []], ["8-8", [8, 8]], ["32", [32]], ["300-100", [300, 100]]];
@@ -32,7 +33,7 @@ export function begin(root) {
   const build = () => {
     const text = hidden.value.trim();
     if (text && !/^\d+([-, ]+\d+)*$/.test(text)) {
-      complain("hidden layers: expected sizes such as 300-100, or nothing");
+      complain(new Told("hidden layers: expected sizes such as 300-100, or nothing"));
       return;
     }
     const sizes = text ? text.split(/[-, ]+/).map(Number) : [];
@@ -102,7 +103,7 @@ export function begin(root) {
     const { data, layers } = state;
     const classes = data.classes ? `${data.classes.length} classes` : "numbers to predict";
     const columns = data.columns && !data.image ? `${data.columns.length} columns, ` : "";
-    const [train, test] = [data.n_train, data.n_test].map((n) => n.toLocaleString("en"));
+    const [train, test] = [data.n_train, data.n_test].map(whole);
     now.textContent = `${data.name}: ${train} training and ${test} test examples, ${columns}${classes}.`
       + (data.target ? ` It learns ${data.target}.` : "");
     if (document.activeElement !== hidden) hidden.value = layers.slice(0, -1).map((layer) => layer.size).join("-");

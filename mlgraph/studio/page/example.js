@@ -1,16 +1,11 @@
 // One example: draw a digit, pick a test example or type numbers; the answer, why, and what a patched neuron changes.
 
-import { complain, get, h, on, post, remember, select, store, tell } from "./api.js";
+import { complain, get, h, on, passes, post, remember, select, store, tell } from "./api.js";
 import { bars, nameOf, picture, thumbnail } from "./neuron.js";
-import { percent } from "./run.js";
+import { listed, percent, short, typed, whole } from "./numbers.js";
 
 const SIZE = 224; // of the canvas to draw on, in CSS pixels
 const PAGE = 12; // thumbnails at a time
-
-// The fewest digits that give the same float32: if one field is edited, the others must still be the example's.
-const exact = (v) => String([7, 8, 9].map((digits) => Number(v.toPrecision(digits)))
-  .find((w) => Math.fround(w) === Math.fround(v)));
-const short = (v) => (v === null || v === undefined ? "–" : Number(v.toPrecision(3)).toString());
 
 // Strokes on a canvas become an image as MNIST's are: the ink fits into 20 x 20, its centre of mass is the middle.
 export function centred(canvas, [height, width]) {
@@ -57,13 +52,17 @@ export function begin(root) {
       return;
     }
     busy = true;
+    const [asked, { numbering }] = [given, store.state];
     try {
-      const body = { ...given, ...(label === null ? {} : { label }) };
+      const body = { ...asked, numbering, ...(label === null ? {} : { label }) };
       const plain = await post("example", body);
-      const patched = patch ? await post("example", { ...given, patch: { [patch.node]: patch.value } }) : null;
-      if (given) show(plain, patched);
+      const patched = patch
+        ? await post("example", { ...asked, numbering, patch: { [patch.node]: patch.value } }) : null;
+      if (numbering !== store.state.numbering || !given) return; // of data that are no longer there
+      if (asked === given && plain.x) fill(plain.x);
+      show(plain, patched);
     } catch (error) {
-      complain(error);
+      if (!passes(error) && asked === given) complain(error);
     } finally {
       await new Promise((done) => setTimeout(done, 80));
       busy = false;
@@ -86,11 +85,10 @@ export function begin(root) {
     const { data, layers } = store.state;
     const shown = patched ?? found;
     tell("example", shown);
-    if (shown.x && !data.image) tell("shown-row", shown.x);
     const parts = [];
-    const text = Array.isArray(shown.answer) ? shown.answer.map(short).join(", ") : String(shown.answer);
-    parts.push(h("p", {}, "The network says ", h("b", { "data-testid": "prediction", class: "said" }, text),
-      patched ? h("span", { class: "note" }, ` with the patch, ${found.answer} without`) : ""));
+    parts.push(h("p", {}, "The network says ",
+      h("b", { "data-testid": "prediction", class: "said" }, listed(shown.answer)),
+      patched ? h("span", { class: "note" }, ` with the patch, ${listed(found.answer)} without`) : ""));
     if (found.probabilities && data.classes && data.classes.length <= 60) {
       const names = shown.probabilities.length === data.classes.length ? data.classes : [data.classes[1] ?? "yes"];
       parts.push(bars(names, shown.probabilities, "probabilities", (p) => `${(100 * p).toFixed(1)} %`));
@@ -225,35 +223,38 @@ export function begin(root) {
         h("button", { "data-testid": "clear", onclick: () => { wipe(); clear(); } }, "Clear"))), wipe];
   }
 
+  // The fields of a row: those that nobody has typed into keep all digits of the example, of which they show four.
   function numbers(columns) {
+    let row = columns.map(() => 0), told = row.map(String);
     const fields = columns.map((name) => h("input", { type: "number", step: "any", value: "0", "aria-label": name,
-      oninput: typed }));
-    function typed() {
-      const x = fields.map((field) => Number(field.value));
-      if (x.every(Number.isFinite)) {
+      oninput: () => {
+        const x = fields.map((field, i) => (field.value === told[i] ? row[i] : Number(field.value || NaN)));
+        if (!x.every(Number.isFinite)) return;
         given = { x };
         ask();
-      }
-    }
-    on("shown-row", (row) =>
-      fields.forEach((field, i) => { if (document.activeElement !== field) field.value = exact(row[i]); }));
-    return h("details", { open: columns.length <= 12 }, h("summary", {}, "Type the numbers"),
+      } }));
+    const fillFields = (x) => {
+      row = x;
+      told = x.map((v) => (Number.isInteger(v) && Math.abs(v) < 1e9 ? String(v) : typed(v)));
+      fields.forEach((field, i) => { if (document.activeElement !== field) field.value = told[i]; });
+    };
+    return [h("details", { open: columns.length <= 12 }, h("summary", {}, "Type the numbers"),
       h("div", { class: "numbers" }, ...columns.map((name, i) =>
-        h("label", { class: "field" }, h("span", {}, name), fields[i]))));
+        h("label", { class: "field" }, h("span", {}, name), fields[i])))), fillFields];
   }
 
-  let wipe = () => {};
+  // Of the data that are learnt now: empties the canvas, and shows a row in the fields.
+  let wipe = () => {}, fill = () => {};
   function build(state) {
     clear();
     first = 0;
     const { image, columns } = state.data;
     source.replaceChildren();
-    wipe = () => {};
-    if (image) {
-      const [part, erase] = drawing(image);
-      wipe = erase;
-      source.append(part);
-    } else if (columns) source.append(numbers(columns));
+    wipe = fill = () => {};
+    let part = "";
+    if (image) [part, wipe] = drawing(image);
+    else if (columns) [part, fill] = numbers(columns);
+    source.append(part);
     page();
     rename();
   }
@@ -264,9 +265,10 @@ export function begin(root) {
     try {
       found = await get("examples", { first, count: PAGE, wrong: wrong ? 1 : 0 });
     } catch (error) {
-      complain(error);
+      if (!passes(error)) complain(error);
       return;
     }
+    if (found.numbering !== store.state.numbering) return; // of data that the page does not know yet, or no more
     const { image, classes } = store.state.data;
     if (!given && !image && found.examples.length) { // fields of a table begin with typical numbers
       given = { index: found.examples[0].index };
@@ -280,26 +282,29 @@ export function begin(root) {
       h("div", { class: "row" },
         h("button", { disabled: first === 0, onclick: () => { first = Math.max(0, first - PAGE); page(); } }, "←"),
         h("span", { class: "number note" },
-          found.of ? `${first + 1} to ${Math.min(first + PAGE, found.of)} of ${found.of.toLocaleString("en")}`
+          found.of ? `${first + 1} to ${Math.min(first + PAGE, found.of)} of ${whole(found.of)}`
           : "none"),
         h("button", { disabled: first + PAGE >= found.of, onclick: () => { first += PAGE; page(); } }, "→"),
         classes && only),
       h("div", { class: image ? "grid" : "row" }, ...found.examples.map((one) => h("button", {
-        class: "example", "aria-label": `test example ${one.index}: ${one.label}, the network says ${one.says}`,
-        title: `${one.label}; the network says ${one.says}`, onclick: () => open(one.index),
-      }, one.pixels ? thumbnail(one.pixels, image) : `${Array.isArray(one.label) ? one.label.map(short) : one.label}`,
+        class: "example",
+        "aria-label": `test example ${one.index}: ${listed(one.label)}, the network says ${listed(one.says)}`,
+        title: `${listed(one.label)}; the network says ${listed(one.says)}`,
+        onclick: () => open({ index: one.index, numbering: found.numbering }),
+      }, one.pixels ? thumbnail(one.pixels, image) : listed(one.label),
         h("span", { class: classes && one.says !== one.label ? "worse caption" : "caption" },
           captionOf(one, classes))))));
   }
 
   // Right: the answer; wrong: the answer and what it should be.
   function captionOf({ says, label: truth, pixels }, classes) {
-    const text = Array.isArray(says) ? says.map(short) : says;
+    const text = listed(says);
     if (!classes || !pixels) return `says ${text}`;
     return says === truth ? text : `${text}, is ${truth}`;
   }
 
-  async function open(index) {
+  async function open({ index, numbering }) {
+    if (numbering !== store.state.numbering) return; // it is one of other data
     wipe();
     given = { index };
     remember("example", index);
@@ -311,13 +316,17 @@ export function begin(root) {
 
   on("open-example", open);
   on("selected", () => { patch = null; });
-  let known = "";
+  let known = "", numbered = null;
   on("version", (state) => {
     const key = JSON.stringify([state.data.name, state.data.n_test, state.data.image, state.data.columns,
       state.data.classes]);
     if (key !== known) build(state);
-    else rename();
-    known = key;
+    else {
+      rename();
+      if (state.numbering !== numbered) page();
+    }
+    if (state.numbering !== numbered) patch = null;
+    [known, numbered] = [key, state.numbering];
     ask();
   });
   on("step", ask);

@@ -1,6 +1,7 @@
 // The network on one canvas: zoom from the whole to one neuron, its edges, values of an example, maps over the plane.
 
-import { complain, edit, get, getBytes, h, on, select, store } from "./api.js";
+import { complain, edit, get, getBytes, h, on, passes, select, store } from "./api.js";
+import { short } from "./numbers.js";
 import { layout, nodeAt, seen } from "./network-layout.js";
 import {
   ManyLines, STATUSES, drawAtlas, drawLines, drawStatus, drawTiles, lines, palette, tileShape,
@@ -95,8 +96,10 @@ async function refresh() {
     await refreshPoints();
     await Promise.all([world.input, ...world.columns].map(refreshColumn));
   } catch (error) {
-    if (!(error instanceof TypeError)) complain(error); // else the studio does not answer, which `poll` says
-    last += 2000;
+    if (!passes(error)) {
+      complain(error);
+      last += 2000;
+    }
   }
   busy = false;
 }
@@ -228,7 +231,7 @@ async function refreshColumn(column) {
   if (column.stamp === stamp || !isSeen(column)) return;
   const here = world;
   if (state.layers.length && column.number >= 0 && column.number < state.layers.length) {
-    const [header, bytes] = await getBytes("weights", { layer: column.number });
+    const [header, bytes] = await getBytes("weights", { layer: column.number, numbering: net.numbering });
     if (world !== here) return;
     column.weights = { ...header, bytes };
     if (!plane) {
@@ -253,7 +256,7 @@ async function refreshMaps(column, here, classes) {
   const scales = [];
   for (let first = 0; first < column.ids.length; first += 400) {
     const nodes = column.ids.slice(first, first + 400);
-    const [header, part] = await getBytes("plane", { nodes: nodes.join(), side });
+    const [header, part] = await getBytes("plane", { nodes: nodes.join(), side, numbering: net.numbering });
     if (world !== here) return;
     bytes.set(part.subarray(0, nodes.length * side * side), first * side * side);
     scales.push(...header.scales);
@@ -439,13 +442,13 @@ function pointerUp(event) {
   draw();
 }
 
-const addEdge = (from, to) => edit("add-edge", { source: from.id, target: to.id, weight: 0.1 });
+const addEdge = (from, to) => edit("add-edge", { source: from.id, target: to.id, weight: 0.1 }, net);
 
 function click(event) {
   if (dragged || event.target.closest(".zoom, .legend") || !world) return;
   const byKey = event.detail === 0 && event.target.dataset.node;
   const node = byKey ? world.at.get(Number(event.target.dataset.node)) : under(at(event));
-  if (node) select(node.place);
+  if (node) select({ ...node.place, name: title(node) });
 }
 
 function hover(node, p) {
@@ -462,14 +465,13 @@ function hover(node, p) {
 }
 
 function about(node) {
-  const number = (value) => Number(value.toPrecision(4));
   const value = example?.values[node.id];
   const pixel = node.input === undefined ? undefined : (example?.x?.[node.input] ?? example?.pixels?.[node.input]);
   const found = [title(node)];
   if (node.status !== "ok") found.push(STATUSES[node.status]);
   if (node.activation) found.push(`activation ${node.activation}`);
-  if (typeof node.bias === "number") found.push(`bias ${number(node.bias)}`);
-  if (typeof (value ?? pixel) === "number") found.push(`value ${number(value ?? pixel)}`);
+  if (typeof node.bias === "number") found.push(`bias ${short(node.bias)}`);
+  if (typeof (value ?? pixel) === "number") found.push(`value ${short(value ?? pixel)}`);
   return found;
 }
 

@@ -1,12 +1,11 @@
 // The selected neuron: its weights, values, votes and what its absence costs; and what may be changed.
 
-import { act, complain, edit, get, h, on, select, store, tell } from "./api.js";
-import { percent } from "./run.js";
+import { Told, complain, edit, get, h, on, passes, select, store, tell } from "./api.js";
+import { listed, percent, short, typed } from "./numbers.js";
 
 const ACTIVATIONS = ["identity", "relu", "leaky_relu", "elu", "gelu", "silu", "softplus", "tanh", "sigmoid"];
 const MOST_EDGES = 40;
 
-const short = (v) => (v === null || v === undefined ? "–" : Number(v.toPrecision(3)).toString());
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 
 // Numbers as an image, blue where positive and red where negative.
@@ -68,36 +67,69 @@ export const nameOf = (place) => place.name;
 export function begin(root) {
   let shown = null, timer = null;
   let busy = false, again = false; // one request at a time; what changed meanwhile asks again
+  let pressed = 0, focus = null; // commands without an answer, and the button that had the focus
+  let skipped = false; // an answer that was not shown, because someone was typing or pressing a button
+
+  // Another neuron was selected: what the panel shows of the one before goes at once, with its buttons.
+  function turn(place) {
+    if (!place) showNothing();
+    else if (shown?.node !== place.node) {
+      shown = null;
+      root.replaceChildren(h("h2", { "data-testid": "neuron-name" }, place.name ?? "A neuron"),
+        h("p", { class: "note" }, "One moment …"));
+    }
+    refresh();
+  }
 
   async function refresh() {
     clearTimeout(timer);
     timer = null;
+    again = true;
+    if (busy) return;
+    busy = true;
+    while (again) {
+      again = false;
+      await look();
+    }
+    busy = false;
+    root.inert = pressed > 0;
+    if (shown && store.state?.status === "running") timer = setTimeout(refresh, 500);
+  }
+
+  async function look() {
     const place = store.selected;
     if (!place || root.hidden || document.hidden) return;
-    if (busy) {
-      again = true;
-      return;
-    }
-    busy = true;
     try {
       const found = await get("neuron", { node: place.node });
-      if (store.selected?.node !== place.node) return;
-      // What is being typed stays, also while the focus is on the button of its form.
-      if (!root.contains(document.activeElement)
-        || !document.activeElement.matches("input, select, form *")) show(found);
+      if (store.selected?.node !== place.node || pressed) return; // another request follows
+      again ||= found.version < store.state.version;
+      skipped = shown !== null && isUsed();
+      if (!skipped && !again) show(found);
     } catch (error) {
-      if (store.selected?.node === place.node) {
-        store.selected = null;
-        complain(error);
-        showNothing();
-      }
-    } finally {
-      busy = false;
+      if (passes(error) || store.selected?.node !== place.node) return;
+      store.selected = null; // it is not in the network any more
+      showNothing();
+      if (error.status !== 422) complain(error);
     }
-    if (again) {
-      again = false;
-      refresh();
-    } else if (store.state?.status === "running") timer = setTimeout(refresh, 500);
+  }
+
+  // What is being typed stays, also while the focus is on the button of its form, and what is being pressed.
+  const isUsed = () => root.matches(":active")
+    || (root.contains(document.activeElement) && document.activeElement.matches("input, select, form *"));
+
+  const used = () => setTimeout(() => skipped && refresh());
+  document.addEventListener("pointerup", used);
+  root.addEventListener("focusout", used);
+
+  // A command about the neuron that the panel shows. The panel takes no other until it shows what this one changed.
+  async function press(name, fields) {
+    focus = document.activeElement?.dataset.testid;
+    document.activeElement?.blur();
+    root.inert = true;
+    pressed += 1;
+    await edit(name, fields, shown);
+    pressed -= 1;
+    refresh();
   }
 
   function showNothing() {
@@ -114,7 +146,7 @@ export function begin(root) {
         event.preventDefault();
         try {
           const place = await get("neuron", { layer: layer.value, neuron: index.value });
-          select({ node: place.node, layer: place.layer, neuron: place.neuron });
+          select({ node: place.node, layer: place.layer, neuron: place.neuron, name: place.name });
         } catch (error) {
           complain(error);
         }
@@ -124,21 +156,25 @@ export function begin(root) {
   }
 
   function show(place) {
-    const focus = root.contains(document.activeElement) ? document.activeElement.dataset.testid : null;
+    const active = root.contains(document.activeElement) ? document.activeElement.dataset.testid : focus;
     const scroll = root.parentElement.scrollTop;
     const opened = shown?.node === place.node
       ? new Map([...root.querySelectorAll("details")].map((one) => [one.dataset.testid, one.open])) : new Map();
     shown = place;
     root.replaceChildren(...[
-      heading(place), controls(place), ofLayer(place), sees(place), values(place), excites(place), votes(place),
-        edges(place), more(place),
+      heading(place), controls(place, press), ofLayer(place, press), sees(place), values(place), excites(place),
+        votes(place), edges(place, press), more(place, press),
     ].flat().filter(Boolean));
     for (const one of root.querySelectorAll("details")) one.open = opened.get(one.dataset.testid) ?? one.open;
-    if (focus) root.querySelector(`[data-testid="${focus}"]`)?.focus();
+    root.inert = false;
+    if (active && [document.body, null].includes(document.activeElement)) {
+      root.querySelector(`[data-testid="${active}"]`)?.focus();
+    }
+    focus = null;
     root.parentElement.scrollTop = scroll;
   }
 
-  on("selected", refresh);
+  on("selected", turn);
   on("version", refresh);
   on("state", (state) => { if (state.status === "running" && shown && !timer && !busy) refresh(); });
   on("step", () => { if (store.state.status !== "running") refresh(); });
@@ -152,18 +188,17 @@ function heading(place) {
     status && h("span", { class: "note" }, ` (${status})`));
 }
 
-function controls(place) {
+function controls(place, press) {
   if (place.kind !== "neuron") {
     return h("p", { class: "note" }, place.kind === "input" ? "An input: its value is the data." : place.formula ?? "");
   }
   const { node } = place;
   if (!place.alive) return h("p", {}, "It is cut: no edge leads through it. Undo returns it.");
-  const bias = h("input", { type: "number", step: "any", value: place.bias === null ? "" : place.bias.toPrecision(5),
-    "data-testid": "bias",
+  const bias = h("input", { type: "number", step: "any", value: typed(place.bias), "data-testid": "bias",
     "aria-label": "bias", onchange: (event) => edit("set-bias",
-      { node, value: event.target.value === "" ? null : Number(event.target.value) }) });
+      { node, value: event.target.value === "" ? null : Number(event.target.value) }, place) });
   const activation = h("select", { "data-testid": "activation", "aria-label": "activation",
-    onchange: (event) => edit("set-activation", { node, value: event.target.value }) },
+    onchange: (event) => edit("set-activation", { node, value: event.target.value }, place) },
     ...[...new Set([...ACTIVATIONS, place.activation])].map((name) =>
       h("option", { selected: name === place.activation }, name)));
   const loss = place.ablation;
@@ -176,17 +211,18 @@ function controls(place) {
     h("div", { class: "row" },
       h("button", { class: "cut", "data-testid": "cut-neuron", disabled: !loss,
         title: loss ? "Cut all its edges" : cost,
-        onclick: () => edit("cut-neuron", { node }) }, "Cut"),
+        onclick: () => press("cut-neuron", { node }) }, "Cut"),
       h("button", { "data-testid": "freeze-neuron", title: place.frozen ? "Let it learn again"
         : "Its weights and bias no longer learn",
-        onclick: () => edit("freeze", { node, value: !place.frozen }) }, place.frozen ? "Thaw" : "Freeze")),
+        onclick: () => press("freeze", { node, value: !place.frozen }) }, place.frozen ? "Thaw" : "Freeze")),
     h("div", { class: "row" }, h("label", { class: "field" }, h("span", {}, "bias"), bias),
       h("label", { class: "field" }, h("span", {}, "activation"), activation)),
   ];
 }
 
 // What may be changed in the whole layer of the neuron.
-function ofLayer({ layer }) {
+function ofLayer(place, press) {
+  const { layer } = place;
   const one = store.state.layers[layer];
   if (!one) return null;
   const last = layer === store.state.layers.length - 1;
@@ -194,19 +230,18 @@ function ofLayer({ layer }) {
   const dropout = h("input", { type: "number", min: "0", max: "0.99", step: "0.05", value: one.dropout ?? 0,
     "data-testid": "layer-dropout",
     "aria-label": `dropout of layer ${layer}`, onchange: (event) =>
-      edit("set-dropout", { layer, value: Number(event.target.value) }) });
+      edit("set-dropout", { layer, value: Number(event.target.value) }, place) });
   return h("details", { "data-testid": "layer-controls" },
     h("summary", {}, `Layer ${layer}: freeze${last ? "" : ", dropout, widen"}`),
     h("div", { class: "row" },
-      h("button", { "data-testid": "freeze-layer", onclick: () => edit("freeze", { layer, value: true }) },
+      h("button", { "data-testid": "freeze-layer", onclick: () => press("freeze", { layer, value: true }) },
         "Freeze all"),
-      h("button", { "data-testid": "thaw-layer", onclick: () => edit("freeze", { layer, value: false }) }, "Thaw all"),
+      h("button", { "data-testid": "thaw-layer", onclick: () => press("freeze", { layer, value: false }) }, "Thaw all"),
       last ? null : h("label", { class: "field" }, h("span", {}, "dropout"), dropout)),
     last ? h("p", { class: "note" }, "The outputs can neither be widened nor dropped.")
       : h("form", { class: "row", onsubmit: (event) => {
         event.preventDefault();
-        document.activeElement.blur();
-        edit("widen", { layer, n: Number(n.value) });
+        press("widen", { layer, n: Number(n.value) });
       } }, h("span", { class: "note" }, "add"), n, h("span", { class: "note" }, "neurons"),
         h("button", { "data-testid": "widen" }, "Widen")));
 }
@@ -245,10 +280,10 @@ function excites(place) {
   return [
     h("h2", {}, "What excites it most"),
     h("div", { class: image ? "grid" : "row" }, ...place.excites.map((one) => h("button", {
-      class: "example", title: `test example ${one.index}, ${one.label}: value ${short(one.value)}`,
-      "aria-label": `test example ${one.index}, ${one.label}, value ${short(one.value)}`,
-      onclick: () => tell("open-example", one.index),
-    }, one.pixels ? thumbnail(one.pixels, image) : `${one.label}: ${short(one.value)}`))),
+      class: "example", title: `test example ${one.index}, ${listed(one.label)}: value ${short(one.value)}`,
+      "aria-label": `test example ${one.index}, ${listed(one.label)}, value ${short(one.value)}`,
+      onclick: () => tell("open-example", { index: one.index, numbering: place.numbering }),
+    }, one.pixels ? thumbnail(one.pixels, image) : `${listed(one.label)}: ${short(one.value)}`))),
   ];
 }
 
@@ -262,7 +297,7 @@ function votes(place) {
   ];
 }
 
-function edges(place) {
+function edges(place, press) {
   const list = (title, found, source) => {
     if (!found?.length) return null;
     const strongest = [...found].sort((a, b) => Math.abs(b.weight ?? 0) - Math.abs(a.weight ?? 0)).slice(0, MOST_EDGES);
@@ -271,16 +306,16 @@ function edges(place) {
       h("table", { class: "edges" }, ...strongest.map((one) => {
         const ends = source ? { source: one.node, target: place.node } : { source: place.node, target: one.node };
         const weight = one.weight === null ? "" : h("input",
-          { type: "number", step: "any", value: one.weight.toPrecision(3),
+          { type: "number", step: "any", value: typed(one.weight),
           "aria-label": `weight of the edge ${source ? "from" : "to"} ${nameOf(one)}`,
-          onchange: (event) => edit("set-weight", { ...ends, value: Number(event.target.value) }) });
+          onchange: (event) => edit("set-weight", { ...ends, value: Number(event.target.value) }, place) });
         return h("tr", {},
           h("td", {}, h("button", { class: "link", onclick: () =>
-            select({ node: one.node, layer: one.layer, neuron: one.neuron }) }, nameOf(one))),
+            select({ node: one.node, layer: one.layer, neuron: one.neuron, name: one.name }) }, nameOf(one))),
           h("td", {}, weight),
           h("td", {}, one.weight === null ? "" : h("button",
             { title: "Cut this edge", "aria-label": `cut the edge ${source ? "from" : "to"} ${nameOf(one)}`,
-            onclick: () => edit("cut-edge", ends) }, "✂")));
+            onclick: () => press("cut-edge", ends) }, "✂")));
       })));
   };
   return [h("h2", {}, "Edges"), list("in", place.in, true), list("out", place.out, false)].filter(Boolean);
@@ -292,18 +327,18 @@ export function reference(text) {
   if (/^\s*i/i.test(text) && numbers.length === 1) return { input: numbers[0] };
   if (numbers.length === 2) return { layer: numbers[0], neuron: numbers[1] };
   if (numbers.length === 1) return numbers[0];
-  throw new Error(`${text || "nothing"}: write 0.3 for neuron 3 of layer 0, or input 5`);
+  throw new Told(`${text || "nothing"}: write 0.3 for neuron 3 of layer 0, or input 5`);
 }
 
-function more(place) {
+function more(place, press) {
   if (place.kind !== "neuron" || !place.alive) return null;
   const from = h("input", { size: "8", placeholder: "input 5", "aria-label": "source of the new edge" });
   const weight = h("input", { type: "number", step: "any", value: "0.1", "aria-label": "weight of the new edge" });
   return [
-    h("form", { class: "row", onsubmit: async (event) => {
+    h("form", { class: "row", onsubmit: (event) => {
       event.preventDefault();
       try {
-        await edit("add-edge", { source: reference(from.value), target: place.node, weight: Number(weight.value) });
+        press("add-edge", { source: reference(from.value), target: place.node, weight: Number(weight.value) });
       } catch (error) {
         complain(error);
       }

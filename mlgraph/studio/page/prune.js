@@ -1,7 +1,7 @@
 // Cutting edges: at once by a slider, or while the network trains on.
 
 import { act, edit, h, on, store } from "./api.js";
-import { percent } from "./run.js";
+import { percent, short, whole } from "./numbers.js";
 
 const METHODS = [
   ["gradual", "Gradual", "Cuts more and more edges, in the order chosen above (Zhu and Gupta 2017)."],
@@ -10,9 +10,6 @@ const METHODS = [
 ];
 const CRITERIA = [["path", "weakest paths"], ["magnitude", "smallest weights"],
   ["saliency", "smallest weight × gradient"], ["random", "at random"]];
-
-const whole = (n) => Math.round(n).toLocaleString("en");
-const short = (v) => (v === null || v === undefined ? "–" : Number(v.toPrecision(3)).toString());
 
 export function begin(root) {
   const slider = h("input", { type: "range", min: "0", max: "99.5", step: "0.5", value: "0", "data-testid": "sparsity",

@@ -1,6 +1,7 @@
 // The bar above: the run, its options, its figures, the last edit, and what went wrong.
 
 import { act, edit, h, on, select, store } from "./api.js";
+import { percent, short, whole } from "./numbers.js";
 
 const RATES = [0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1];
 const BATCHES = [1, 4, 8, 16, 32, 64, 128, 256, 512, 1024];
@@ -16,11 +17,6 @@ const KEYS = [
   ["z", "Z", "undo the last edit", () => edit("undo")],
   ["Z", "Shift + Z", "redo it", () => edit("redo")],
 ];
-
-export const percent = (share) => (share === null || share === undefined ? "–" : `${(100 * share).toFixed(2)} %`);
-const whole = (n) => Math.round(n).toLocaleString("en");
-const short = (n) =>
-  (n === null || n === undefined ? "–" : n >= 100 ? whole(n) : Number(n.toPrecision(3)).toString());
 
 const epochs = h("input", { type: "number", min: "1", max: "10000", value: "1", "data-testid": "epochs",
   "aria-label": "number of epochs", style: "width: 4em" });
@@ -82,8 +78,9 @@ export function begin(root) {
     option("momentum"));
   const [dropout, setDropout] = choice("dropout", "dropout", DROPOUTS.map((v) => [v, `${100 * v} %`]),
     async (value) => {
-    for (let layer = 0; layer < store.state.layers.length - 1; layer++) {
-      if (!(await edit("set-dropout", { layer, value: Number(value) }))) return;
+    const shown = store.state;
+    for (let layer = 0; layer < shown.layers.length - 1; layer++) {
+      if (!(await edit("set-dropout", { layer, value: Number(value) }, shown))) return;
     }
   });
   const [pace, setPace] = choice("pace", "pace", PACES.map(([v, text]) => [v, text]),
@@ -184,7 +181,7 @@ function showEdit(root, { last_edit: last, data }) {
     h("span", { class: "note" }, "Last edit:"), h("span", {}, plain(last.what)),
     h("span", {}, `test ${name} ${text(before[name])} → `, h("b", { class: change }, text(after[name]))),
     h("span", { class: "note" },
-      `${before.n_edges.toLocaleString("en")} → ${after.n_edges.toLocaleString("en")} edges`));
+      `${whole(before.n_edges)} → ${whole(after.n_edges)} edges`));
 }
 
 function showFailure(root, failure) {

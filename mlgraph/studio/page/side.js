@@ -53,9 +53,9 @@ export function begin(root) {
 }
 
 // What the address bar named when the page was opened, if it is still there.
-async function reopen({ data }, show) {
+async function reopen({ data, numbering }, show) {
   const { tab, node, example: index } = remembered;
   if (node && await get("neuron", { node }).catch(() => null)) select({ node: Number(node) });
-  if (Number(index) < data.n_test) tell("open-example", Number(index));
+  if (Number(index) < data.n_test) tell("open-example", { index: Number(index), numbering });
   if (TABS.some(([id]) => id === tab)) show(tab);
 }
