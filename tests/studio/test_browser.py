@@ -411,3 +411,34 @@ def test_a_mistake_of_the_page_is_said_in_words(opened, failing):
     at(page, "error").wait_for()
     said = at(page, "error").inner_text()
     assert "made a mistake" in said and "reload" in said and "null" not in said
+
+
+def test_weights_of_layers_of_any_width_are_drawn(opened):
+    """Tiles of 1 to 5,000 weights, behind inputs and layers of the same number: whole, not too long, and not blank."""
+    page = opened(Session(build.network(data.toy("xor"), [4]), data.toy("xor")))
+    wrong = page.evaluate(
+        """async () => {
+          const { drawAtlas, tileShape } = await import("/page/network-paint.js");
+          const { layout } = await import("/page/network-layout.js");
+          const wrong = [];
+          for (let n = 1; n <= 5000; n++) {
+            const ids = Array.from({ length: n }, (_, i) => i);
+            const column = ids.map((i) => n + i), neurons = Object.fromEntries(column.map((i) => [i, {}]));
+            const state = { data: {}, layers: [{ size: n }] };
+            const world = layout({ inputs: ids, columns: [column], outputs: [], neurons }, state, 1.5);
+            for (const before of [undefined, world.input, world.columns[0]]) {
+              const shape = tileShape(n, null, before), [h, w] = shape;
+              if (!shape.every(Number.isInteger) || h * w < n || (h - 1) * w >= n || h > 5 * w || w > 5 * h) {
+                wrong.push([n, before?.kind, shape]);
+              }
+              if (n % 97 && n > 40) continue;
+              const one = { ids: [0], cols: 1, rows: 1, gap: 0.15 };
+              drawAtlas(one, new Int8Array(n).fill(127), n, shape, new Uint32Array(256).fill(0xff0000ff));
+              const inked = one.atlas.pixels.filter((pixel) => pixel).length;
+              if (inked !== n) wrong.push([n, before?.kind, shape, inked]);
+            }
+          }
+          return wrong.slice(0, 5);
+        }"""
+    )
+    assert not wrong

@@ -72,14 +72,16 @@ export function drawAtlas(column, bytes, length, shape, tables) {
 }
 
 // Height and width of a tile for so many weights: an image's, or, if it is not too long, that of the column of nodes
-// that they read, so that each stands where its node stands; else a rectangle without a rest, if there is one.
+// that they read, so that each stands where its node stands; else a rectangle that they fill, or nearly a square. The
+// last row may have places without a weight.
 export function tileShape(length, image, before) {
-  const fits = ([h, w]) => h * w === length && h <= 4 * w && w <= 4 * h;
   if (image && image[0] * image[1] === length) return image;
-  if (before && fits([before.rows, before.cols])) return [before.rows, before.cols];
-  for (let h = Math.floor(Math.sqrt(length)); h > 0; h--) if (fits([h, length / h])) return [h, length / h];
-  const side = Math.ceil(Math.sqrt(Math.max(1, length)));
-  return [Math.ceil(length / side) || 1, side];
+  const rows = (cols) => Math.max(1, Math.ceil(length / cols));
+  const side = Math.ceil(Math.sqrt(length)) || 1;
+  const widths = Array.from({ length: side }, (_, i) => side + i).filter((cols) => length % cols === 0);
+  const fits = (cols) => cols > 0 && cols <= 4 * rows(cols) && rows(cols) <= 4 * cols;
+  const cols = [before?.cols, ...widths, side].find(fits);
+  return [rows(cols), cols];
 }
 
 // Draws the seen tiles of a column. A grid's gaps are to its tiles as in its atlas, so that a far grid is one image.

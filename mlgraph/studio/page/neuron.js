@@ -140,8 +140,9 @@ export function begin(root) {
       h("h2", {}, "A neuron"),
       h("p", {}, "Click a neuron in the network to look into it: "
         + "what it sees, what excites it, and what is lost without it."),
-      h("p", { class: "note" }, "Its tile shows its weights: a square for each node that it reads, placed as in the "
-        + "column before. For points of the plane it shows the output at each point."),
+      h("p", { class: "note" }, "Its tile shows its weights: a square for each node that it reads, placed as these "
+        + "nodes are if they form an image or a grid, else row by row. For points of the plane it shows the output at "
+        + "each point."),
       h("form", { class: "row", onsubmit: async (event) => {
         event.preventDefault();
         try {
