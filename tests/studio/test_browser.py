@@ -442,3 +442,72 @@ def test_weights_of_layers_of_any_width_are_drawn(opened):
         }"""
     )
     assert not wrong
+
+
+DRAWN = """() => {
+  window.drawn = { texts: [], squares: [] };
+  const { fillText, fillRect, setTransform } = CanvasRenderingContext2D.prototype;
+  const inCurve = (context) => context.canvas.closest("#curve");
+  const width = Object.getOwnPropertyDescriptor(HTMLCanvasElement.prototype, "width");
+  Object.defineProperty(HTMLCanvasElement.prototype, "width", { ...width, set(value) {
+    if (this.closest("#curve")) window.drawn = { texts: [], squares: [] };
+    width.set.call(this, value);
+  } });
+  CanvasRenderingContext2D.prototype.fillText = function (text, x, y) {
+    if (inCurve(this)) window.drawn.texts.push([text, x, y, this.textAlign]);
+    fillText.call(this, text, x, y);
+  };
+  CanvasRenderingContext2D.prototype.fillRect = function (x, y, w, h) {
+    if (inCurve(this) && w === 4) window.drawn.squares.push([x + 2, y + 2, this.fillStyle]);
+    fillRect.call(this, x, y, w, h);
+  };
+}"""
+
+
+@pytest.mark.parametrize(
+    ("classes", "results"),
+    [
+        (True, [0.098, 0.91, 0.95, 0.96, 0.97, 0.975, 0.98, 0.981]),
+        (True, [0.98, 0.97, 0.975, 0.2, 0.96, 0.98, 0.981, 0.98]),
+        (False, [9.5e35, 3e12, 40.0, 0.7, 0.03, 0.02, 0.01, 0.5]),
+        (False, [1.2, 0.9, 0.8, 2.5, 0.7, 0.65, 0.64, 0.63]),
+        (False, [-3.0, -1e6, 0.8, 2.5, 0.7, 0.65, 1e6, 0.63]),
+        (False, [2.0, 1e-7, 0.0, 1e-3, 0.0, 1e-9, 0.5, 1e-4]),
+    ],
+)
+def test_the_axis_of_the_curve_tells_every_result(opened, classes, results):
+    """What one reads from the picture, by the labels of its axis, is the result of each test: none is clamped."""
+    toy = data.toy("xor", 100)
+    if not classes:
+        toy = data.arrays(toy.x, toy.x[:, 0] * toy.x[:, 1])
+    session = Session(build.network(toy, [4]), toy)
+    page = opened(session)
+    page.evaluate(DRAWN)
+    name = "accuracy" if classes else "loss"
+    tests = [{"step": 10 * i, "loss": 1.0, "accuracy": 0.5, name: v} for i, v in enumerate(results, 1)]
+    run = session.run
+    run.curve.extend([0.5] * 80, [0.5] * 80)
+    run.go_on_from(run.curve, tests, 8, 80)
+    until(lambda: len(page.evaluate("window.drawn.squares")) == len(results))
+    drawn = page.evaluate("window.drawn")
+    labels = [
+        (float(text.removesuffix("%").replace(",", "")), y - 4)
+        for text, x, y, align in drawn["texts"]
+        if (text.endswith("%") if classes else align == "right" and x < 60)
+    ]
+    assert len(labels) >= 2
+    texts = [text for text, *_ in drawn["texts"] if any(map(str.isdigit, text))]
+    digits = [sum(map(str.isdigit, text.split("e")[0].replace(",", "").strip("0").lstrip("0."))) for text in texts]
+    assert max(digits) <= 4, texts
+    squares = sorted(drawn["squares"])
+    scale = 100 if classes else 1
+    positive = sorted((v, y) for v, y in labels if v > 0)
+    logarithmic = not classes and min(results) >= 0 and max(results) / min(v for v in results if v > 0) > 30
+    read = math.log10 if logarithmic else float
+    (v0, y0), (v1, y1) = (positive[0], positive[-1]) if logarithmic else (min(labels), max(labels))
+    for (_, y, _), value in zip(squares, results, strict=True):
+        if logarithmic and value == 0:
+            assert any(v == 0 and abs(y - at) < 1.5 for v, at in labels)
+            continue
+        expected = y0 + (y1 - y0) * (read(scale * value) - read(v0)) / (read(v1) - read(v0))
+        assert abs(y - expected) < 1.5, (value, y, expected)

@@ -1,6 +1,7 @@
 // The losses of all steps: a band from the lowest to the highest of each pixel column, their mean, and the tests.
 
-import { get, h, on } from "./api.js";
+import { complain, get, h, on, passes } from "./api.js";
+import { percent, short, whole } from "./numbers.js";
 
 const LEFT = 56, RIGHT = 56, TOP = 24, BOTTOM = 24;
 
@@ -32,8 +33,9 @@ export function begin(root) {
       const [from, to] = range ?? [0, -1];
       shown = await get("curve", { from, to, pixels: Math.min(2000, plot().width) });
       draw();
-    } catch {
-      asked = ""; // the poll of the state tells why
+    } catch (error) {
+      asked = "";
+      if (!passes(error)) complain(error);
     } finally {
       busy = false;
     }
@@ -58,62 +60,52 @@ export function begin(root) {
     const { step, low, mean, high, tests } = shown;
     const from = shown.from, to = Math.max(shown.to, from + 1);
     const x = (s) => LEFT + (width * (s - from)) / (to - from);
-    const finite = (values) => values.filter((v) => v !== null && v > 0);
-    const most = Math.max(...finite(high), 1e-9);
-    const least = Math.max(Math.min(...finite(low)), most / 1e5);
-    const logarithmic = most / least > 30;
-    const bottom = logarithmic ? Math.log10(least) : 0, top = logarithmic ? Math.log10(most) : most;
-    const y = (v) => {
-      const at = logarithmic ? Math.log10(Math.max(v ?? most, least)) : v ?? most;
-      return TOP + height * (1 - (at - bottom) / (top - bottom || 1));
-    };
+    const name = classes ? "accuracy" : "loss";
+    const points = tests.filter((test) => test[name] !== null);
+    const results = points.map((test) => test[name]);
+    const losses = axis([...low, ...high, ...(classes ? [] : results)]); // training and test losses compare
+    const accuracies = classes ? axis(results, 1) : losses;
+    const y = (v) => TOP + height * (1 - losses.at(v)), right = (v) => TOP + height * (1 - accuracies.at(v));
 
     c.strokeStyle = colour("line");
     c.lineWidth = 1;
     c.textAlign = "right";
-    for (const v of ticks(least, most, logarithmic)) {
+    for (const v of losses.ticks) {
       line(c, [[LEFT, y(v)], [LEFT + width, y(v)]]);
-      c.fillText(label(v), LEFT - 6, y(v) + 4);
+      c.fillText(Math.abs(v) < 1e6 ? short(v) : v.toExponential(), LEFT - 6, y(v) + 4);
     }
     c.textAlign = "left";
     c.fillText("training loss", 6, 11);
     c.textAlign = "center";
-    const parts = Math.min(4, to - from);
-    for (let i = 0; i <= parts; i++) {
-      const s = Math.round(from + ((to - from) * i) / parts);
-      c.fillText(`${i === 0 ? "step " : ""}${s.toLocaleString("en")}`, Math.max(30, x(s)), TOP + height + 17);
+    for (const s of steps(from, to, Math.max(1, Math.min(8, width / 90))).filter(Number.isInteger)) {
+      c.fillText(`${s === 0 ? "step " : ""}${whole(s)}`, Math.max(30, x(s)), TOP + height + 17);
     }
 
     c.save();
     c.beginPath();
-    c.rect(LEFT, TOP - 2, width, height + 4);
+    c.rect(LEFT - 2, TOP - 2, width + 4, height + 4);
     c.clip();
     c.globalAlpha = 0.3;
     c.fillStyle = colour("positive");
-    c.beginPath();
-    step.forEach((s, i) => c.lineTo(x(s), y(high[i])));
-    for (let i = step.length - 1; i >= 0; i--) c.lineTo(x(step[i]), y(low[i]));
-    c.fill();
+    const finite = runs(step.map((_, i) => low[i] !== null && mean[i] !== null && high[i] !== null));
+    for (const run of finite) {
+      c.beginPath();
+      for (const i of run) c.lineTo(x(step[i]), y(high[i]));
+      for (const i of run.reverse()) c.lineTo(x(step[i]), y(low[i]));
+      c.fill();
+    }
     c.globalAlpha = 1;
-    c.strokeStyle = colour("positive");
-    line(c, step.map((s, i) => [x(s), y(mean[i])]));
-    if (step.length < 3) { // too few for a line
-      c.fillStyle = colour("positive");
-      step.forEach((s, i) => c.fillRect(x(s) - 2, y(mean[i]) - 2, 4, 4));
+    c.strokeStyle = c.fillStyle = colour("positive");
+    for (const run of finite) {
+      line(c, run.map((i) => [x(step[i]), y(mean[i])]));
+      if (run.length < 3) for (const i of run) c.fillRect(x(step[i]) - 2, y(mean[i]) - 2, 4, 4); // too few for a line
     }
     c.strokeStyle = colour("quiet");
     c.setLineDash([3, 3]);
     for (const s of edits) line(c, [[x(s), TOP], [x(s), TOP + height]]);
     c.setLineDash([]);
 
-    const name = classes ? "accuracy" : "loss";
-    const points = tests.filter((test) => test[name] !== null);
     if (points.length) {
-      // Accuracies near 1 are told apart on an axis that ends where the lowest of the later ones is.
-      const later = points.slice(Math.floor(points.length / 4)).map((test) => test[name]);
-      const lowest = classes ? Math.max(0, Math.min(...later) - 0.02) : 0;
-      const highest = classes ? 1 : Math.max(...later) * 1.1;
-      const right = (v) => TOP + height * (1 - (Math.max(v, lowest) - lowest) / (highest - lowest || 1));
       c.strokeStyle = colour("accent");
       c.lineWidth = 2;
       line(c, points.map((test) => [x(test.step), right(test[name])]));
@@ -122,8 +114,8 @@ export function begin(root) {
       c.restore();
       c.textAlign = "left";
       c.fillStyle = colour("accent");
-      for (const v of [lowest, (lowest + highest) / 2, highest]) {
-        c.fillText(classes ? `${(100 * v).toFixed(1)} %` : label(v), LEFT + width + 5, right(v) + 4);
+      if (classes) {
+        for (const v of accuracies.ticks) c.fillText(`${short(100 * v)} %`, LEFT + width + 5, right(v) + 4);
       }
       c.textAlign = "right";
       c.fillText(classes ? "test accuracy" : "test loss", LEFT + width + RIGHT - 4, 11);
@@ -142,9 +134,10 @@ export function begin(root) {
       line(c, [[pointer, TOP], [pointer, TOP + height]]);
       if (i >= 0) {
         const test = points.filter((one) => one.step <= s).at(-1);
-        const tested = test ? `, test ${classes ? `${(100 * test.accuracy).toFixed(2)} %` : label(test.loss)}` : "";
-        const loss = `${label(mean[i])} (${label(low[i])} to ${label(high[i])})`;
-        const text = `step ${step[i].toLocaleString("en")}: loss ${loss}${tested}`;
+        const tested = test ? `, test ${classes ? percent(test.accuracy) : short(test.loss)}` : "";
+        const band = low[i] === high[i] ? "" : ` (${short(low[i])} to ${short(high[i])})`;
+        const loss = mean[i] === null ? "not finite" : `${short(mean[i])}${band}`;
+        const text = `step ${whole(step[i])}: loss ${loss}${tested}`;
         c.fillStyle = colour("panel");
         const wide = c.measureText(text).width + 12;
         const left = Math.min(pointer + 8, canvas.clientWidth - wide - 4);
@@ -186,11 +179,52 @@ function line(c, points) {
   c.stroke();
 }
 
-function ticks(least, most, logarithmic) {
-  if (!logarithmic) return [0, 0.25, 0.5, 0.75, 1].map((share) => share * most);
+// The indices of `true`, in runs of neighbours.
+function runs(flags) {
   const found = [];
-  for (let e = Math.ceil(Math.log10(least)); e <= Math.log10(most); e++) found.push(10 ** e);
+  flags.forEach((flag, i) => {
+    if (flag && flags[i - 1]) found.at(-1).push(i);
+    else if (flag) found.push([i]);
+  });
   return found;
 }
 
-const label = (v) => (v === null || v === undefined ? "–" : Number(v.toPrecision(3)).toString());
+const BREAK = 0.08; // share of a logarithmic axis between 0 and the lowest positive value
+
+// An axis that holds all values, from its `least` up to `top`, if given: `at` is the height of a value from 0 to 1.
+// It is logarithmic if positive values differ by a factor of 30; zeros are then below a break.
+export function axis(values, top) {
+  const known = values.filter((v) => v !== null);
+  const least = known.reduce((a, b) => Math.min(a, b), top ?? Infinity);
+  const most = top ?? known.reduce((a, b) => Math.max(a, b), -Infinity);
+  if (least > most) return { at: () => 0, ticks: [] };
+  const small = known.reduce((a, b) => (b > 0 ? Math.min(a, b) : a), Infinity);
+  if (top === undefined && least >= 0 && most / small > 30) {
+    const [low, high] = [Math.log10(small), Math.log10(most)];
+    const bottom = least === 0 ? BREAK : 0;
+    const at = (v) => (v > 0 ? bottom + ((1 - bottom) * (Math.log10(v) - low)) / (high - low) : 0);
+    return { at, ticks: [...(bottom ? [0] : []), ...powers(low, high)] };
+  }
+  const room = top === undefined ? 0 : Math.max(0.02, (most - least) * 0.1);
+  const low = top === undefined ? Math.min(0, least) : Math.max(0, least - room), high = Math.max(most, low + 1e-9);
+  return { at: (v) => (v - low) / (high - low), ticks: steps(low, high, 5) };
+}
+
+// Powers of ten from 10 ** low to 10 ** high: not too many, and with 3, 30, ... between them if they are few.
+function powers(low, high) {
+  const every = Math.ceil((high - low) / 6);
+  const found = [];
+  for (let e = Math.floor(low / every) * every; e <= high; e += every) {
+    found.push(10 ** e, ...(high - low < 3 ? [3 * 10 ** e] : []));
+  }
+  return found.filter((v) => Math.log10(v) >= low && Math.log10(v) <= high);
+}
+
+// Round numbers from one to another, about so many apart.
+function steps(low, high, n) {
+  const rough = (high - low) / n, ten = 10 ** Math.floor(Math.log10(rough));
+  const by = [1, 2, 5, 10].map((k) => k * ten).find((size) => size >= rough * 0.999);
+  const found = [];
+  for (let i = Math.ceil(low / by - 1e-9); i * by <= high * (1 + 1e-9); i++) found.push(i * by + 0);
+  return found;
+}
