@@ -972,7 +972,8 @@ class Model(Freezable, Declared):
             each step also computes w = w - rate * weight_decay * w for the weights of edges, not for
             biases and parameter nodes. For SGD without momentum it equals adding weight_decay / 2 *
             w^2 to the loss, as other libraries do; with momentum, their decay corresponds to
-            1 / (1 - momentum) times as much here. It is at most 1 / the highest learning rate.
+            1 / (1 - momentum) times as much here. It is at most 1 / the highest learning rate. A
+            model without edges refuses it, and `l1`, which would change nothing.
         l1 : float
             Move each weight by learning_rate * l1 towards 0 after a step, where it stops: the proximal
             step of l1 * |w| (Parikh and Boyd 2014, Proximal algorithms, section 6.5.2). Weights are
@@ -1286,6 +1287,11 @@ class Model(Freezable, Declared):
         self.needed_before = self.needed_before[:nodes]
         for layer in self._layers:
             layer.ids, layer.source_ids = ([i for i in ids if i < nodes] for ids in (layer.ids, layer.source_ids))
+
+    def require_edges(self, name: str, why: str) -> None:
+        """A ValueError about `name` that says what the model has and `why` this does not do, unless it has edges."""
+        if not self.n_edges:
+            raise ValueError(f"{name}: this model has {self.n_parameters} parameter nodes and no edges; {why}")
 
     def require_outputs(self) -> threading.RLock:
         """The lock of the graph; a ValueError if there are no outputs yet."""

@@ -109,6 +109,11 @@ def inspect(model: Model, x: npt.ArrayLike, y: npt.ArrayLike | None, n_threads: 
     examples.check_any()
     graph, codes = model.graph, model.graph.codes
     ids = np.flatnonzero(codes >= NEURON).astype(np.int32)
+    if not len(ids):
+        raise ValueError(
+            "inspect: this model has no neurons, which the rows describe; "
+            "model.trace(x) has the values of its other nodes"
+        )
     layer = model.layer_numbers()[ids]
     order = np.lexsort((ids, layer))
     ids, layer = ids[order], layer[order]

@@ -81,7 +81,8 @@ class GradualPruning(Schedule):
         return self.initial + (self.sparsity - self.initial) * (1 - (1 - t) ** 3)
 
     def check(self, model: Model) -> None:
-        """Raise ValueError if the remaining edges would not suffice for a path to each output."""
+        """Raise ValueError if the remaining edges would not suffice for a path to each output, or there are none."""
+        model.require_edges("sparsify", "only edges, which neurons have, can be cut")
         check_budgets(model, *edge_budgets(model, self.sparsity, self.scope))
 
     def act(self, model: Model, moment: float, step: int, seed: int, sample: Sample, n_threads: int | None) -> None:

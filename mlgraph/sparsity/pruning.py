@@ -66,6 +66,7 @@ def prune(
     if len(given) != 1:
         raise ValueError(f"prune: expected one of amount, sparsity and neurons, got {' and '.join(given) or 'none'}")
     ((name, value),) = given.items()
+    model.require_edges("prune", "only edges, which neurons have, can be cut")
     fraction = share(name, value)
     one_of("scope", scope, SCOPES)
     block = whole("block", block)

@@ -118,6 +118,9 @@ def prepared(
         checked_l1(l1),
         truth("shuffle", shuffle),
     )
+    for name, penalty in (("weight_decay", "squares"), ("l1", "absolute values")):
+        if getattr(course, name):
+            model.require_edges(name, f"it changes weights of edges; add {penalty} of the nodes to the loss instead")
     optimizer, momentum = checked_optimizer(optimizer, momentum)
     clip_norm = checked_clip(clip_norm)
     seed = checked_seed(seed)
