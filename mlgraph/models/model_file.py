@@ -13,6 +13,7 @@ import os
 import re
 import stat
 import struct
+import sys
 import textwrap
 import zipfile
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -298,6 +299,7 @@ def _opened(path: StrOrBytesPath, read: Callable[[IO[bytes]], T]) -> T:
     # Checked before opening: opening a pipe would wait for its writer.
     if not stat.S_ISREG(os.stat(path).st_mode) and not os.path.isdir(path):
         raise ModelFileError(f"{path}: not a model file, but a device or a pipe")
+    handled = sys.exc_info()[1]  # by the caller, as in `except FileNotFoundError: net = mlgraph.load(other)`
     with open(path, "rb") as file:
         try:
             return read(file)
@@ -306,6 +308,7 @@ def _opened(path: StrOrBytesPath, read: Callable[[IO[bytes]], T]) -> T:
         except (*DAMAGES, OSError) as error:
             # zipfile raises BadZipFile if the disk fails at the end of the file, which it reads first.
             cause = error.__context__ if isinstance(error, zipfile.BadZipFile) else error
+            cause = None if cause is handled else cause
             # EINVAL: a damaged file pointed before its beginning.
             if isinstance(cause, OSError) and cause.errno not in (None, errno.EINVAL):
                 raise OSError(cause.errno, cause.strerror, str(path)) from error

@@ -143,6 +143,16 @@ def test_truncated_files_are_refused(saved, path):
         assert_refused(path, "not a model file")
 
 
+def test_a_truncated_file_is_one_while_another_error_is_handled(saved, path):
+    """Such as that of the file tried before; a disk's error has another type."""
+    path.write_bytes(saved[1].read_bytes()[:1000])
+    try:
+        mlgraph.load(path.with_name("missing"))
+    except FileNotFoundError:
+        with pytest.raises(ModelFileError, match="not a model file, or a damaged one"):
+            mlgraph.load(path)
+
+
 def test_changed_bytes_never_change_the_model(saved, path):
     """A checksum covers every byte that a model is made of."""
     content, rng = saved[1].read_bytes(), np.random.default_rng(0)

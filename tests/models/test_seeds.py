@@ -345,7 +345,8 @@ def test_a_resumed_run_without_a_seed_equals_an_uninterrupted_one(begin, sparsif
 
 def test_another_seed_does_not_resume_a_run(tmp_path):
     net, path = network(), tmp_path / "run.npz"
-    run(net, path, leave_at=0)
+    with pytest.raises(KeyboardInterrupt):
+        run(net, path, leave_at=0)
     other = network()
     before = state(other)
     with pytest.raises(mlgraph.CheckpointError, match=r"seed was \d+, but is 3 now$"):
@@ -355,7 +356,8 @@ def test_another_seed_does_not_resume_a_run(tmp_path):
 
 def test_a_network_of_another_seed_does_not_resume_a_run(tmp_path):
     net, path = network(), tmp_path / "run.npz"
-    run(net, path, leave_at=0)
+    with pytest.raises(KeyboardInterrupt):
+        run(net, path, leave_at=0)
     other = network(seed=1)
     before = state(other)
     with pytest.raises(mlgraph.CheckpointError, match=r"give the network the seed that it had, or begin with mlgraph"):
