@@ -333,7 +333,8 @@ def test_models_without_neurons_or_live_neurons():
     g = mlgraph.Graph()
     x = g.add_inputs(12)
     model = mlgraph.Model(g, x[0] * g.add_parameter(2.0))
-    assert len(model.inspect(X)) == len(model.inspect(X, X[:, :1])) == 0
+    with pytest.raises(ValueError, match="inspect: this model has no neurons"):
+        model.inspect(X)
     neuron = g.add_neuron(x[:1], weights=[1.0], bias=None)
     model = mlgraph.Model(g, mlgraph.sum(x[0], neuron))
     neuron.prune()
