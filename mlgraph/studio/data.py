@@ -274,10 +274,7 @@ def table(content: bytes, name: str, target: str | None = None) -> Data:
     """
     text = _text(content, name)
     first = text.lstrip("\r\n").partition("\n")[0]
-    try:
-        separator = max(",;\t", key=lambda mark: len(next(csv.reader([first], delimiter=mark), [])))
-    except csv.Error as error:
-        raise DataProblem(f"{name}: line 1: {error}") from None
+    separator = max(",;\t", key="".join(first.split('"')[::2]).count)  # one in quotes does not separate
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
     try:
         header = [cell.strip() for cell in next((row for row in rows if any(map(str.strip, row))), [])]
@@ -297,6 +294,9 @@ def table(content: bytes, name: str, target: str | None = None) -> Data:
                     raise DataProblem(f"{name}: {where}: expected a number that float32 can hold, got {got}")
                 x.append(value)
     except csv.Error as error:
+        if "field limit" in str(error):
+            hint = f"a cell has more than {csv.field_size_limit():,} characters; is a quotation mark left open?"
+            raise DataProblem(f"{name}: line {rows.line_num}: {hint}") from None
         raise DataProblem(f"{name}: line {rows.line_num}: {error}") from None
     if len(cells) < 2:
         raise DataProblem(f"{name}: expected a header and at least two rows, got {len(cells)} rows")
@@ -333,7 +333,7 @@ def _columns(header: list[str], name: str, target: str | None) -> tuple[list[int
     if len(header) - first < 2:
         raise DataProblem(f"{name}: expected a header with at least two columns, got {len(header) - first}")
     if len(header) > MOST_COLUMNS:
-        raise DataProblem(f"{name}: more than {MOST_COLUMNS:,} columns")
+        raise DataProblem(f"{name}: expected at most {MOST_COLUMNS:,} columns, got {len(header):,}")
     if all(_number(cell, ",") is not None for cell in header[first:]):
         raise DataProblem(f"{name}: expected names of columns in the first row, got numbers")
     for i, cell in enumerate(header[first:], first):

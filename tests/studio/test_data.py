@@ -1,5 +1,6 @@
 """Data of one's own in the studio: what files may hold, and what is said about those that cannot be learnt from."""
 
+import csv
 import io
 import struct
 import zipfile
@@ -101,13 +102,23 @@ def test_columns_of_any_size_are_scaled_even_if_there_are_two():
         (b"PK\3\4 a workbook", "save a spreadsheet as .csv"),
         (b"a,y\n1,\x81\n2,x\n", "expected text in UTF-8"),
         (b"\xff\xfea", "expected text in UTF-8"),
-        (b'a,y\n"' + b"1" * 200_000, "field larger"),
+        (b'a,y\n"' + b"1" * 200_000, "a cell has more than 131,072 characters; is a quotation mark left open?"),
+        (b",".join(b"column %d" % i for i in range(2**16 + 1)) + b"\n", "expected at most 65,536 columns, got 65,537"),
     ],
 )
 def test_what_is_wrong_with_a_table_is_said(content, said):
     with pytest.raises(DataProblem, match=r"t\.csv: ") as caught:
         table(content)
     assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_a_table_has_as_many_columns_as_promised(separator):
+    limit = csv.field_size_limit()
+    header = separator.join(f"column {i}" for i in range(2**16))
+    rows = [separator.join([str(i)] * 2**16) for i in range(2)]
+    assert len(data.table("\n".join([header, *rows]).encode(), "wide.csv").columns) == 2**16 - 1
+    assert csv.field_size_limit() == limit
 
 
 def test_a_target_that_is_not_there_is_named():

@@ -72,7 +72,7 @@ export function begin(root) {
       send(chosen);
       return;
     }
-    const names = columnsOf((await textOf(chosen.slice(0, 65536))).trimStart().split(/\r?\n/)[0]);
+    const names = columnsOf((await textOf(chosen.slice(0, 2 ** 22))).trimStart().split(/\r?\n/)[0]);
     const column = h("select", { "aria-label": "the column to learn", "data-testid": "target" },
       ...names.map((name, i) => h("option", { value: name, selected: i === names.length - 1 }, name)));
     target.replaceChildren(
