@@ -28,6 +28,9 @@ StrOrBytesPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 INT32_MAX = 2**31 - 1
 """The largest count: ids of nodes are int32."""
 
+MOST_ITEMS = 2**24
+"""The longest sequence whose items numpy may ask for one by one; it takes seconds to ask for more."""
+
 MOST_SEED = 2**64 - 1
 """The largest seed: seeds have 64 bits."""
 
@@ -164,13 +167,39 @@ def level_outside() -> int:
 
 
 def any_array(what: str, value: Any) -> npt.NDArray[Any]:
-    """`value` as an array of any dtype; a TypeError if numpy cannot convert it."""
+    """`value` as an array of any dtype; a TypeError if numpy cannot convert it, a ValueError if it is too long."""
+    if _claims_many_items(value):
+        raise ValueError(
+            f"{what}: expected an array of numbers, got {shown(value)}, a sequence of more than {MOST_ITEMS:,} items; "
+            "numpy.array converts it, if it fits in memory"
+        )
     try:
         return np.asanyarray(value)
     except (RuntimeError, TypeError, ValueError) as error:  # e.g. a tensor on a GPU
         ragged = isinstance(error, ValueError) and isinstance(value, list | tuple)
         got = "rows of different lengths" if ragged else f"{type(value).__name__}: {str(error).partition(chr(10))[0]}"
         raise TypeError(f"{what}: expected an array of numbers, got {got}") from None
+
+
+def _claims_many_items(value: Any) -> bool:
+    """Whether numpy would ask for very many items one by one, as those of a range, which hold no memory yet."""
+    if isinstance(value, np.ndarray | list | tuple) or hasattr(value, "__array__") or _is_buffer(value):
+        return False
+    try:
+        return len(value) > MOST_ITEMS
+    except OverflowError:  # more than a length can say
+        return True
+    except Exception:  # no sequence; numpy says what is wrong
+        return False
+
+
+def _is_buffer(value: Any) -> bool:
+    """Whether `value` shares its memory, as bytes and array.array do."""
+    try:
+        memoryview(value).release()
+    except TypeError:
+        return False
+    return True
 
 
 def dense(what: str, sparse: Any) -> npt.NDArray[Any]:

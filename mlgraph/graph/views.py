@@ -234,7 +234,7 @@ class Node(Freezable):
         node, storage = self._checked_id, self.graph.storage
         code, record = self.graph._code[node], self.graph._data[node]
         if code < PARAMETER:
-            raise AttributeError(f"frozen: expected a parameter or neuron, got {described(self.graph, node)}")
+            raise AttributeError(f"parameters: expected a parameter or neuron, got {described(self.graph, node)}")
         n, bias = (self.graph._count[node], storage.bias[record]) if code >= NEURON else (1, -1)
         places = storage.weights[record] + storage.stride[record] * np.arange(n)
         return np.append(places, bias) if bias >= 0 else places

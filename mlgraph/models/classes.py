@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -109,14 +110,14 @@ def checked_classes(value: Any, n: int) -> Classes | None:
     if value is None:
         return None
     names = value.tolist() if isinstance(value, np.ndarray) else value
-    names = tuple(names) if not isinstance(names, str) and is_iterable(names) else (None,)
+    names = tuple(islice(names, n + 1)) if not isinstance(names, str) and is_iterable(names) else (None,)
     names = tuple(str(name) if isinstance(name, str) else name for name in names)
     if not all(type(name) is str for name in names) and not all(type(name) is int for name in names):
         raise TypeError(f"classes: expected strings, integers or None, got {shown(value)}")
     if not n:
         raise ValueError("classes: expected a model whose last layer is a softmax")
     if len(set(names)) < len(names) or len(names) != n:
-        raise ValueError(f"classes: expected {n} different labels, as many as outputs, got {shown(list(names))}")
+        raise ValueError(f"classes: expected {n} different labels, as many as outputs, got {shown(value)}")
     for name in names:
         if isinstance(name, str) and name.endswith("\0"):  # numpy would leave it off
             raise ValueError(f"classes: expected labels that do not end with a null character, got {shown(name)}")

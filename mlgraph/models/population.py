@@ -92,7 +92,7 @@ class Population(Declared, MutableSequence[Model]):
     def __init__(self, models: Iterable[Model] = ()) -> None:
         if not isinstance(models, Iterable):
             raise TypeError(f"models: expected an iterable of models, got {shown(models)}")
-        self._members = _checked(list(models))
+        self._members = _checked(models)
 
     def __repr__(self) -> str:
         if not self._members:
@@ -405,7 +405,7 @@ class Population(Declared, MutableSequence[Model]):
         """The members, checked again: their outputs may have changed since they joined."""
         if not self._members:
             raise ValueError(f"{what}: expected at least one member, got an empty population")
-        return _checked(list(self._members), what)
+        return _checked(self._members, what)
 
     def _values(
         self, what: str, x: npt.ArrayLike | Data, nodes: Callable[[Model], list[int]], n_threads: int | None
@@ -444,11 +444,12 @@ def _kind(model: Model) -> tuple[int, int, str]:
         return model.graph.n_inputs, len(model.output_ids), model.loss
 
 
-def _checked(members: list[Any], what: str = "population") -> list[Model]:
-    """The members; a TypeError or ValueError unless they can be members of one population."""
+def _checked(models: Iterable[Any], what: str = "population") -> list[Model]:
+    """The models in a list; a TypeError or ValueError unless they can be members of one population."""
+    members: list[Model] = []
     of_graph: dict[int, int] = {}
     first: tuple[int, int, str] | None = None
-    for i, model in enumerate(members):
+    for i, model in enumerate(models):
         if not isinstance(model, Model):
             raise TypeError(f"{what}: expected models, got {shown(model)} as member {i}")
         j = of_graph.setdefault(id(model.graph), i)
@@ -461,6 +462,7 @@ def _checked(members: list[Any], what: str = "population") -> list[Model]:
             raise ValueError(
                 f"{what}: expected members alike, got {_said(kind)} in member {i} and {_said(first)} before"
             )
+        members.append(model)
     return members
 
 

@@ -206,7 +206,7 @@ def test_parameter_node_freezes_but_other_nodes_cannot():
     assert a.value == 1 and b.value == pytest.approx(4, abs=1e-3)
     assert g.compile(a * x).vjp([[3.0]]).of(a) == 3  # it still has a gradient
     for node in (x, a * x, g.add_constant(1)):
-        with pytest.raises(AttributeError, match=r"^frozen: expected a parameter or neuron, got "):
+        with pytest.raises(AttributeError, match=r"^parameters: expected a parameter or neuron, got "):
             node.frozen = True
 
 
