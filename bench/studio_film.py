@@ -3,7 +3,7 @@
     python bench/studio_film.py                        # bench/pictures/studio.webp, in about 40 seconds
     python bench/studio_film.py --pictures             # the pictures of docs/studio.md in place of the film
 
-Needs ``pip install 'mlgraph[studio,browser]' pillow`` and a Chromium. The film is an animated WebP of
+Needs ``pip install -e '.[studio,browser]' pillow`` and a Chromium. The film is an animated WebP of
 about 20 seconds at 4 frames a second.
 """
 

@@ -3,7 +3,7 @@
     python bench/studio_frames.py
 
 Prints the median and the 95th percentile for 784-300-100-10 on MNIST and for a free graph of 20,000 edges.
-Needs ``pip install 'mlgraph[studio]' playwright`` and a Chromium, found on the path or told by --chromium.
+Needs ``pip install -e '.[studio]' playwright`` and a Chromium, found on the path or told by --chromium.
 """
 
 from __future__ import annotations

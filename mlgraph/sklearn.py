@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import numpy as np
 import numpy.typing as npt
 
+from mlgraph._support.installation import install_command
+
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin, MultiOutputMixin, RegressorMixin
     from sklearn.exceptions import ConvergenceWarning
@@ -24,9 +26,8 @@ try:
     from sklearn.utils._param_validation import Interval, Options, StrOptions
     from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 except ImportError as missing:
-    raise ImportError(
-        f"mlgraph.sklearn needs scikit-learn 1.6 or later ({missing}): pip install 'mlgraph[sklearn]'"
-    ) from None
+    command = install_command("scikit-learn", extra="sklearn")
+    raise ImportError(f"mlgraph.sklearn needs scikit-learn 1.6 or later ({missing}): {command}") from None
 
 from mlgraph._support.array_types import Float64
 from mlgraph._support.attributes import spelled

@@ -101,6 +101,75 @@ def test_an_uncompiled_tree_says_what_to_do(tmp_path):
     assert "pip install -e ." in run.stderr.splitlines()[-1]
 
 
+# --- missing libraries ----------------------------------------------------------------------------
+
+WITHOUT_LIBRARIES = """
+import sys
+missing = "matplotlib matplotlib.figure sklearn sklearn.base onnx networkx neat torch pandas uvicorn"
+sys.modules.update(dict.fromkeys(missing.split()))
+import mlgraph
+from mlgraph import exchange
+net = mlgraph.Network(1)
+net.add_layer(1)
+calls = dict(
+    matplotlib=mlgraph.History().draw, sklearn=lambda: exchange.to_sklearn(net), onnx=lambda: exchange.to_onnx(net),
+    networkx=lambda: exchange.to_networkx(net), neat=lambda: exchange.from_neat(None, None),
+    estimators=lambda: __import__("mlgraph.sklearn"), studio=lambda: net.studio([[1.0]], [1.0]),
+    torch=lambda: exchange.to_torch(net), pandas=mlgraph.History().to_pandas,
+)
+for name, call in calls.items():
+    try:
+        call()
+    except ImportError as error:
+        print(name, str(error)[str(error).index("pip install"):])
+"""
+
+LIBRARIES = """\
+matplotlib pip install matplotlib
+sklearn pip install 'scikit-learn>=1.6'
+onnx pip install 'onnx>=1.15'
+networkx pip install networkx
+neat pip install neat-python
+estimators pip install 'scikit-learn>=1.6'
+studio pip install starlette 'uvicorn>=0.29'
+torch pip install torch
+pandas pip install pandas"""
+"""What the requirements below say."""
+
+REQUIREMENTS = [("app", "matplotlib"), ("bench", "scikit-learn"), ("sklearn", "scikit-learn>=1.6")]
+REQUIREMENTS += [("exchange", "onnx>=1.15"), ("studio", "uvicorn>=0.29")]
+
+
+def install(folder, project=None):
+    """Make a folder look like one that mlgraph was installed into, or its source tree."""
+    folder.mkdir()
+    for package in ("mlgraph", "mlgraph_ext"):
+        (folder / package).symlink_to(Path(import_module(package).__file__).parent)
+    (folder / "mlgraph-1.dist-info").mkdir()
+    wanted = "".join(f'Requires-Dist: {library}; extra == "{extra}"\n' for extra, library in REQUIREMENTS)
+    (folder / "mlgraph-1.dist-info" / "METADATA").write_text(
+        f"Metadata-Version: 2.4\nName: mlgraph\nVersion: 1\n{wanted}"
+    )
+    if project:
+        (folder / "pyproject.toml").write_text(f'[project]\nname = "{project}"\n')
+    return folder
+
+
+@pytest.mark.parametrize("project", [None, "another"])
+def test_where_a_wheel_is_installed_messages_name_the_missing_library_with_its_version(tmp_path, project):
+    folder = install(tmp_path / "installed", project)
+    assert stdout(WITHOUT_LIBRARIES, cwd=folder) == LIBRARIES
+
+
+def test_in_a_source_tree_messages_name_the_extra_of_that_tree(tmp_path):
+    folder = install(tmp_path / "of a user", "mlgraph")
+    extras = {"matplotlib": "app", "sklearn": "sklearn", "onnx": "exchange", "networkx": "exchange"}
+    extras |= {"neat": "exchange", "estimators": "sklearn", "studio": "studio"}
+    expected = [f"{name} pip install -e '{folder}[{extra}]'" for name, extra in extras.items()]
+    found = stdout(WITHOUT_LIBRARIES, cwd=folder).splitlines()
+    assert found == [*expected, "torch pip install torch", "pandas pip install pandas"]
+
+
 # --- imports --------------------------------------------------------------------------------------
 
 

@@ -2,7 +2,7 @@
 
     python docs/tours/pictures.py                      # docs/tours/*.png, in about four minutes
 
-Needs ``pip install 'mlgraph[studio,browser]' pillow`` and a Chromium. Every step is a click on the page.
+Needs ``pip install -e '.[studio,browser]' pillow`` and a Chromium. Every step is a click on the page.
 """
 
 from __future__ import annotations

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from mlgraph._support.installation import install_command
+
 if TYPE_CHECKING:
     import pandas
 
@@ -21,7 +23,7 @@ def to_pandas(columns: Mapping[str, npt.NDArray[Any]]) -> pandas.DataFrame:
     try:
         import pandas
     except ImportError as error:
-        raise ImportError(f"to_pandas needs pandas ({error}): pip install pandas") from None
+        raise ImportError(f"to_pandas needs pandas ({error}): {install_command('pandas')}") from None
     return pandas.DataFrame({name: np.array(column) for name, column in columns.items()})
 
 

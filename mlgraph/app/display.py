@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from mlgraph._support.installation import install_command
 from mlgraph.app.common import remark
 from mlgraph.pictures import LivePicture
 
@@ -63,7 +64,7 @@ class Display:
         try:
             from tqdm import tqdm
         except ImportError:
-            self.note("no progress bar, because tqdm is not installed: pip install 'mlgraph[app]'")
+            self.note(f"no progress bar, because tqdm is not installed: {install_command('tqdm', extra='app')}")
             return
         # `smoothing=0` shows the mean rate of the run; the latest rate would jump at every
         # validation.

@@ -25,6 +25,7 @@ from urllib.parse import urlsplit
 
 import mlgraph
 from mlgraph._support.atomic_files import write_atomically
+from mlgraph._support.installation import install_command
 from mlgraph._support.interrupts import uninterrupted
 from mlgraph.app.arguments import FRACTIONS, SEEDS, THREADS, Failure, one_of
 from mlgraph.app.common import (
@@ -51,8 +52,8 @@ RUNS, TABLE, PICTURE = "runs", "table.md", "sweep.png"  # in the output folder
 BACKENDS = {"loky": "joblib", "threading": "joblib", "dask": "distributed", "ray": "ray"}
 """For each backend of joblib, the module that it needs."""
 
-PACKAGES = {"joblib": "'mlgraph[app]'", "distributed": "'dask[distributed]'", "ray": "ray"}
-"""What to install for a module."""
+PACKAGES = {"joblib": ("joblib", "app"), "distributed": ("dask[distributed]", ""), "ray": ("ray", "")}
+"""What to install for a module, and the extra of mlgraph that has it."""
 
 CONNECT = {
     "dask": "import distributed; distributed.Client(address, timeout=10).close()",
@@ -271,8 +272,9 @@ def _imported(module: str, backend: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        package = PACKAGES[module.partition(".")[0]]
-        raise Failure(f"argument --backend: {backend} cannot be used ({error}): pip install {package}") from None
+        library, extra = PACKAGES[module.partition(".")[0]]
+        command = install_command(library, extra=extra)
+        raise Failure(f"argument --backend: {backend} cannot be used ({error}): {command}") from None
 
 
 def _check_address(name: str, address: str) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from mlgraph._support.checks import FLOAT32_MAX, number, one_of, shown, whole
+from mlgraph._support.installation import install_command
 from mlgraph.graph import functions as f
 from mlgraph.graph.arrays import bias_places
 from mlgraph.graph.draft import Draft
@@ -260,7 +261,8 @@ def _read_genome(genome: Any, config: Any, what: str) -> tuple[list[int], list[i
     try:
         import neat
     except ImportError as error:
-        raise ImportError(f"{what} needs neat-python ({error}): pip install 'mlgraph[exchange]'") from None
+        command = install_command("neat-python", extra="exchange")
+        raise ImportError(f"{what} needs neat-python ({error}): {command}") from None
     if not isinstance(genome, neat.DefaultGenome):
         raise TypeError(f"genome: expected a neat.DefaultGenome, got {type(genome).__name__}")
     if not isinstance(config, neat.Config):

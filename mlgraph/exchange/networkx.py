@@ -21,6 +21,7 @@ import numpy as np
 
 from mlgraph._support.array_types import Bool
 from mlgraph._support.checks import float_array, number, one_of, shown, truth, whole
+from mlgraph._support.installation import install_command
 from mlgraph.exchange.layers import estimator_hint
 from mlgraph.graph import ops
 from mlgraph.graph.arrays import wiring
@@ -175,7 +176,8 @@ def _networkx(function: str) -> Any:
     try:
         import networkx
     except ImportError as error:
-        raise ImportError(f"{function} needs NetworkX ({error}): pip install 'mlgraph[exchange]'") from None
+        command = install_command("networkx", extra="exchange")
+        raise ImportError(f"{function} needs NetworkX ({error}): {command}") from None
     return networkx
 
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from mlgraph._support.array_types import Bool, Float32, Int32
 from mlgraph._support.atomic_files import write_atomically
 from mlgraph._support.checks import StrOrBytesPath
+from mlgraph._support.installation import install_command
 from mlgraph.exchange.layers import arrays_of, estimator_hint
 from mlgraph.graph import ops
 from mlgraph.graph.arrays import biases, wiring
@@ -360,5 +361,6 @@ def import_onnx(function: str) -> Any:
         import onnx.numpy_helper
         import onnx.shape_inference
     except ImportError as error:
-        raise ImportError(f"{function} needs ONNX ({error}): pip install 'mlgraph[exchange]'") from None
+        command = install_command("onnx", extra="exchange")
+        raise ImportError(f"{function} needs ONNX ({error}): {command}") from None
     return onnx

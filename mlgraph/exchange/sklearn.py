@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from mlgraph._support.array_types import Float32
 from mlgraph._support.checks import level_outside, shown, truth
+from mlgraph._support.installation import install_command
 from mlgraph.engine.losses import SQUARED
 from mlgraph.exchange.layers import LayerArrays, arrays_of, network_of
 from mlgraph.models.network import Network
@@ -170,7 +171,8 @@ def _sklearn(function: str) -> None:
     try:
         import sklearn  # noqa: F401
     except ImportError as error:
-        raise ImportError(f"{function} needs scikit-learn ({error}): pip install 'mlgraph[sklearn]'") from None
+        command = install_command("scikit-learn", extra="sklearn")
+        raise ImportError(f"{function} needs scikit-learn ({error}): {command}") from None
 
 
 # --- from scikit-learn ----------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from mlgraph._support.array_types import Float32, Int32, Int64
 from mlgraph._support.checks import one_of, shown, truth
+from mlgraph._support.installation import install_command
 from mlgraph.exchange.layers import LayerArrays, arrays_of, last_activation, network_of
 from mlgraph.graph.arrays import wiring
 from mlgraph.graph.ops import ACTIVATIONS, LEAK
@@ -218,7 +219,7 @@ def _torch(function: str) -> Any:
         import torch
         import torch.nn.utils.prune  # which torch itself does not import
     except ImportError as error:
-        raise ImportError(f"{function} needs PyTorch ({error}): pip install torch") from None
+        raise ImportError(f"{function} needs PyTorch ({error}): {install_command('torch')}") from None
     return torch
 
 

@@ -174,7 +174,7 @@ class History(Declared, Mapping[str, npt.NDArray[Any]]):
         Raises
         ------
         ImportError
-            If matplotlib is not installed. The message names the extra to install.
+            If matplotlib is not installed. The message says how to install it.
         TypeError, ValueError, OSError
             As for `mlgraph.pictures.draw_training`.
 

@@ -1355,7 +1355,7 @@ class Model(Freezable, Declared):
     ) -> Studio:
         """Open a page in the browser that shows this model while it trains, and edits it.
 
-        Needs ``pip install 'mlgraph[studio]'``. In a notebook, the returned object shows the page.
+        Needs Starlette and uvicorn, the extra ``studio``. In a notebook, the returned object shows the page.
 
         Parameters
         ----------

@@ -18,6 +18,7 @@ from mlgraph._support import checks
 from mlgraph._support.array_types import Float64
 from mlgraph._support.atomic_files import write_atomically
 from mlgraph._support.checks import StrOrBytesPath, shown, whole
+from mlgraph._support.installation import install_command
 from mlgraph._support.interrupts import uninterrupted
 from mlgraph.models.history import History
 
@@ -83,7 +84,7 @@ def draw_training(
     Raises
     ------
     ImportError
-        If matplotlib is not installed. The message names the extra to install.
+        If matplotlib is not installed. The message says how to install it.
     TypeError, ValueError
         If `history` is not a History, if `path` is not a path or has another suffix, or if `epoch_size` is not a
         positive integer.
@@ -169,7 +170,7 @@ class LivePicture:
     NoDisplayError
         If no window can be opened.
     ImportError
-        If matplotlib is not installed. The message names the extra to install.
+        If matplotlib is not installed. The message says how to install it.
 
     Examples
     --------
@@ -460,5 +461,5 @@ def _running_mean(seen: Numbers, sizes: Numbers, y: Numbers, *, window: float) -
 def without_matplotlib(error: Exception) -> ImportError:
     """Error to raise if matplotlib is not installed or cannot be imported."""
     if isinstance(error, ImportError):
-        return ImportError(f"a picture needs matplotlib ({error}): pip install 'mlgraph[app]'")
+        return ImportError(f"a picture needs matplotlib ({error}): {install_command('matplotlib', extra='app')}")
     return ImportError(f"matplotlib cannot be imported: {error}")  # for example because its backend is unknown

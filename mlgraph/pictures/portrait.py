@@ -195,7 +195,7 @@ def draw_portraits(
     Raises
     ------
     ImportError
-        If matplotlib is not installed. The message names the extra to install.
+        If matplotlib is not installed. The message says how to install it.
     TypeError, ValueError
         If an argument is not as described.
     OSError

