@@ -59,6 +59,9 @@ class Hinting:
     _elsewhere: ClassVar[dict[str, str]] = {}
     """Names that people look for here, each with where it is."""
 
+    _is_no_number: ClassVar[str] = ""
+    """The end of the error where one is given in place of a number: what to do."""
+
     if not TYPE_CHECKING:  # type checkers would take every name as defined
 
         def __getattr__(self, name):

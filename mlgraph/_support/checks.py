@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph._support.array_types import Float32, Int64
-from mlgraph._support.attributes import hint
+from mlgraph._support.attributes import Hinting, hint
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 """The largest finite float32."""
@@ -143,7 +143,7 @@ def path(what: str, value: Any) -> str:
 def number(what: str, value: Any, *, nan: bool = False) -> float:
     """`value` as a float that float32 can hold, possibly infinite, or NaN if `nan`; else a TypeError or ValueError."""
     if not isinstance(value, Real) or isinstance(value, bool):
-        raise TypeError(f"{what}: expected a number, got {type(value).__name__}")
+        raise TypeError(f"{what}: expected a number, got {type(value).__name__}{_instead(value)}")
     try:
         result = float(value)
     except OverflowError:  # a huge integer
@@ -221,7 +221,7 @@ def real_array(what: str, value: npt.ArrayLike, cast: str = "astype(float)") -> 
     """`value` as an array of real numbers, of any dtype; else a TypeError.
 
     A matrix of scipy.sparse becomes a dense array. For an array of objects, the error suggests the
-    conversion `cast`, or names the first column that has no numbers.
+    conversion `cast`, or names the first element or column that is not a number.
     """
     array = any_array(what, value)
     if array.dtype == object and not array.ndim and hasattr(value, "tocsr"):  # numpy takes scipy.sparse for one object
@@ -234,9 +234,26 @@ def real_array(what: str, value: npt.ArrayLike, cast: str = "astype(float)") -> 
         array = np.asarray(array)
     if array.dtype.kind not in "buif":
         got = f"an array of {array.dtype}" if array.ndim else shown(value)
-        hint = f"; {cast} may make them numbers" if array.ndim and array.dtype == object else ""
-        raise TypeError(f"{what}: expected numbers, got {_column_without_numbers(value, array) or got + hint}")
+        if array.dtype == object:
+            got = _not_a_number(array) or f"{got}; {cast} may make them numbers"
+        raise TypeError(f"{what}: expected numbers, got {_column_without_numbers(value, array) or got}")
     return array if array.flags.aligned else array.copy()
+
+
+def _instead(value: Any) -> str:
+    """The end of the error about an object that is not a number: what to write instead of it."""
+    return value._is_no_number if isinstance(value, Hinting) else ""
+
+
+def _not_a_number(array: npt.NDArray[Any]) -> str:
+    """The first element of an array of objects that is not a number, and where it is; "" if all are."""
+    if _are_numbers(array):
+        return ""
+    for index, value in np.ndenumerate(array):
+        if not _are_numbers(np.array(value, object)):
+            at = f" at [{', '.join(map(str, index))}]" if index else ""
+            return f"{shown(value)}{at}{_instead(value)}"
+    return ""
 
 
 def _column_without_numbers(table: Any, array: npt.NDArray[Any]) -> str:
@@ -254,6 +271,8 @@ def _column_without_numbers(table: Any, array: npt.NDArray[Any]) -> str:
             name = j
         named = "" if isinstance(name, int) and name == j else f" {shown(name)}"
         cell = column[i : i + 1].tolist()[0]
+        if _instead(cell):
+            return ""
         way = "encode the column as numbers, as pandas.get_dummies does,"
         way = way if isinstance(cell, str) else "convert the column to numbers"
         return f"{shown(cell)} in row {i} of column {j}{named}; {way} or leave it out"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from numbers import Real
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -30,7 +30,7 @@ from mlgraph._support.checks import (
     truth,
     whole,
 )
-from mlgraph._support.locks import cached_property, locked
+from mlgraph._support.locks import T, cached_property, locked
 from mlgraph.graph import arrays, ops
 from mlgraph.graph.arrays import Edges, Neurons
 from mlgraph.graph.changes import UNDO_MEMORY, Edit, edited
@@ -382,6 +382,11 @@ class Graph(NodeTable):
             expected = op.arity if op.arity >= 0 else "at least 1"
             raise ValueError(f"arguments of {name}: expected {expected}, got {len(arguments)}")
         return Node(self, self._append(op.code, self._arguments(name, arguments)))
+
+    @adds_nodes
+    def _add_all(self, add: Callable[..., T], *args: Any, **options: Any) -> T:
+        """Call a function that adds nodes: if it raises, none remain."""
+        return add(*args, **options)
 
     @adds_nodes
     def add_softmax(self, nodes: Iterable[Node | float]) -> list[Node]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from numbers import Real
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
@@ -27,6 +28,18 @@ KIND_NAMES = {WEIGHT: "weight", INPUT: "input", CONSTANT: "constant", PARAMETER:
 """`Node.kind` of the nodes that are not operations."""
 
 _ADD, _SUB, _MUL, _DIV, _POW, _NEG, _ABS = (ops.OPS[n].code for n in ("add", "sub", "mul", "div", "pow", "neg", "abs"))
+
+_UNNAMED = ("identity", "neg", "abs")
+"""Ops of one argument that are no functions of mlgraph."""
+
+_OF_NUMPY = {"float_power": "pow", "fabs": "abs", "logaddexp": "logsumexp", "expit": "sigmoid"}
+"""Functions of numpy, and of scipy.special, that are ops of other names."""
+
+_OPERATORS = {
+    *("absolute", "add", "divide", "multiply", "negative", "positive", "power", "reciprocal", "square", "subtract"),
+    *("equal", "greater", "greater_equal", "less", "less_equal", "not_equal"),
+}
+"""Functions of numpy that apply operators of Python to objects."""
 
 
 def neuron_code(activation: Any, what: str = "activation") -> int:
@@ -116,7 +129,7 @@ class Freezable(Hinting):
 
 
 class Node(Freezable):
-    """A view of one scalar of a graph; arithmetic on nodes adds nodes.
+    """A view of one scalar of a graph; arithmetic on nodes adds nodes, and so do functions of numpy, such as np.tanh.
 
     Attributes
     ----------
@@ -137,7 +150,11 @@ class Node(Freezable):
         "children": "targets",
         "predecessors": "sources",
         "successors": "targets",
+        # Also numpy looks for these, in the elements of arrays.
+        **{op.name: f"mlgraph.{op.name}(node)" for op in ops.BY_CODE if op.arity == 1 and op.name not in _UNNAMED},
     }
+
+    _is_no_number = "; to compute with a node in place of a number, write an expression, such as w * x + b"
 
     def __init__(self, graph: Graph, id: int) -> None:
         self.graph = graph
@@ -298,7 +315,10 @@ class Node(Freezable):
         return Node(self.graph, self.graph._append(_ABS, (self._checked_id,)))
 
     def _compare(self, other: object) -> NoReturn:
-        raise TypeError("nodes cannot be compared; where(x - y, a, b) is a in examples where x > y, else b")
+        raise TypeError(
+            "nodes cannot be compared; maximum(x, y) is the larger one in each example, and "
+            "where(x - y, a, b) is a in examples where x > y, else b"
+        )
 
     __lt__ = __le__ = __gt__ = __ge__ = _compare
 
@@ -320,6 +340,21 @@ class Node(Freezable):
 
     def __bool__(self) -> bool:
         raise TypeError(f"a node has no truth value: {self!r} has a value for each example")
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
+        # A function of numpy applies its op to the node, and to each element of arrays.
+        foreign = (x for x in inputs if not isinstance(x, Node | np.ndarray))
+        if any(hasattr(type(x), "__array_ufunc__") for x in foreign):  # a column of pandas keeps its index
+            return NotImplemented
+        function, name = ufunc, _OF_NUMPY.get(ufunc.__name__, ufunc.__name__)
+        if name not in _OPERATORS:
+            if name not in ops.OPS:
+                raise TypeError(
+                    f"{name}: nodes have no such operation; help(Graph.add_operation) lists those they have"
+                )
+            function = np.frompyfunc(functools.partial(self.graph.add_operation, name), ufunc.nin, 1)
+        elements = (np.array(x, object) if isinstance(x, Node) else x for x in inputs)
+        return self.graph._add_all(getattr(function, method), *elements, **options)
 
 
 NodesLike = Iterable[Node] | range | Ids

@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
+import mlgraph
 from mlgraph.graph.ops import LEAK, OPS
 
 LANES = 32
@@ -69,6 +70,36 @@ def test_derivatives_equal_finite_differences(op):
         step[k] = h
         slope = (evaluate(op, x + step) - evaluate(op, x - step)) / (2 * h)
         np.testing.assert_allclose(partials[k], slope, rtol=1e-6, atol=1e-6, err_msg=f"argument {k}")
+
+
+NUMPY = "absolute add arccos arcsin arctan cos cosh divide exp expm1 fabs float_power floor log log1p logaddexp maximum"
+NUMPY += " minimum multiply negative positive power reciprocal sign sin sinh sqrt square subtract tanh"
+
+
+@pytest.mark.parametrize("function", [getattr(np, name) for name in NUMPY.split()])
+def test_functions_of_numpy_make_nodes_also_with_numbers_and_arrays(function):
+    g, numbers, others = mlgraph.Graph(), np.array([0.25, 0.5]), np.array([2.0, 0.125])
+    x = g.add_input()
+    if function.nin == 1:
+        made, expected = [function(x)], [function(numbers)]
+    else:
+        nodes = np.array([x, x + 1])
+        made = [function(x, 2.0), function(np.float64(2), x), *function(x, others), *function(nodes, x)]
+        expected = [function(numbers, 2.0), function(2.0, numbers), *(function(numbers, other) for other in others)]
+        expected += [function(numbers, numbers), function(numbers + 1, numbers)]
+    np.testing.assert_allclose(g.compile(made)(numbers[:, None]).T, expected, rtol=2e-6)
+
+
+def test_functions_of_numpy_keep_what_nodes_did_before():
+    """Comparing finds nodes in arrays, arrays change in place, and a column of pandas keeps its index."""
+    x, y = mlgraph.Graph().add_inputs(2)
+    nodes = np.array([x, y])
+    assert (nodes == y).tolist() == [False, True] and (nodes != y).tolist() == [True, False] and 0 + x is x
+    nodes += y
+    assert [str(node) for node in nodes] == ["n0 + n1", "n1 + n1"]
+    pandas = pytest.importorskip("pandas")
+    column = np.multiply(x, pandas.Series([2.0, 3.0], index=["a", "b"]))
+    assert [str(column[name]) for name in "ab"] == ["n0 * 2", "n0 * 3"]
 
 
 @pytest.mark.parametrize(

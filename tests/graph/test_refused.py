@@ -16,7 +16,7 @@ EDGE = Edges([0], [90], [1])
 
 @pytest.fixture(scope="module")
 def trained():
-    """Inputs are 0 to 11, hidden neurons 12 to 31 and 32 to 40, outputs 41 to 43, a constant 51, a parameter 52."""
+    """Inputs are 0 to 11, hidden neurons 12 to 31 and 32 to 40, outputs 41 to 43, a constant 55, a parameter 56."""
     net = network()
     net.fit(X, Y, epochs=1, optimizer="adam", learning_rate=0.01)
     net.graph.add_constant(2.5), net.graph.add_parameter(0.5)
@@ -52,6 +52,30 @@ def trained():
         (lambda g, x: mlgraph.sum([x, x]), TypeError, "sum: expected at least one node, got list; write sum(*nodes)"),
         (lambda g, x: x * (x == g[1]), TypeError, "arguments of mul: expected nodes or numbers"),
         (lambda g, x: g.add_softmax([]), ValueError, "arguments of max: expected at least 1, got 0"),
+        # Nodes in place of numbers.
+        *(
+            (
+                call,
+                TypeError,
+                f"{message}; to compute with a node in place of a number, write an expression, such as w * x",
+            )
+            for call, message in [
+                (lambda g, x: g.add_neuron([x, g[1]], weights=[1, g[56]]), "numbers, got <parameter n56> at [1]"),
+                (lambda g, x: g.add_neuron([x], weights=g[56]), "weights: expected numbers, got <parameter n56>"),
+                (lambda g, x: g.add_neuron([x], bias=g[56]), "bias: expected a number, got Node"),
+                (lambda g, x: g.add_neurons([x], weights=[[g[56]]]), "numbers, got <parameter n56> at [0, 0]"),
+                (lambda g, x: g.add_neurons([x], n=1, biases=[g[56]]), "numbers, got <parameter n56> at [0]"),
+                (lambda g, x: setattr(g[12], "weights", [g[56]] * 12), "numbers, got <parameter n56> at [0]"),
+                (lambda g, x: setattr(g[12], "bias", g[56]), "bias: expected a number, got Node"),
+                (lambda g, x: setattr(g[12].in_edges[0], "weight", g[56]), "weight: expected a number, got Node"),
+                (lambda g, x: setattr(g[56], "value", x), "value: expected a number, got Node"),
+            ]
+        ),
+        # Functions of numpy.
+        (lambda g, x: np.hypot(x, 1), TypeError, "hypot: nodes have no such operation; help(Graph.add_operation)"),
+        (lambda g, x: np.isnan(x), TypeError, "isnan: nodes have no such operation"),
+        (lambda g, x: np.greater(x, 1), TypeError, "nodes cannot be compared; maximum(x, y) is the larger one in each"),
+        (lambda g, x: x.tanh(), AttributeError, "has no attribute 'tanh'; here it is mlgraph.tanh(node)"),
         # Reading and assigning.
         (lambda g, x: g[57], IndexError, "node: expected the id of a node, from 0 to 56, got 57"),
         (lambda g, x: g[-1], IndexError, "node: expected the id of a node, from 0 to 56, got -1"),
@@ -133,3 +157,12 @@ def test_refused_neuron_removes_the_nodes_of_its_arguments():
     with pytest.raises(ValueError, match=r"^weights: expected shape \(2,\), got"):
         g.add_neuron((g.add_parameter(1.0, name) for name in "ab"), weights=[1.0])
     assert [g.add_parameter(1.0).name, g.add_parameter(1.0).name] == ["n0", "n1"]
+
+
+@pytest.mark.parametrize("function", [np.maximum, np.multiply])
+def test_a_function_of_numpy_that_refuses_one_element_adds_no_node(function):
+    g = mlgraph.Graph()
+    x = g.add_input()
+    with pytest.raises(TypeError, match="NoneType"):
+        function(x, np.array([1, None]))
+    assert list(g) == [x] and len(g.constants) == 0
