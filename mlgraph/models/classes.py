@@ -75,13 +75,21 @@ def first_classes(y: npt.NDArray[Any], n: int, *, may_count: bool) -> Classes | 
     raise ValueError(f"y: expected {n} different labels, as many as outputs, got {len(found)}, {shown(found)}; {hint}")
 
 
+def _layers_for(n: int) -> str:
+    """What a model needs to learn n different labels, for errors."""
+    layers = f'labels need add_layer({max(n, 2)}, "softmax") as the last layer'
+    if n > 2:
+        return layers
+    return f'{layers}, or add_layer(1, "sigmoid", loss="binary_cross_entropy"); other losses take 0 and 1 for them'
+
+
 def numbered(y: npt.NDArray[Any], classes: Classes | None, n: int, what: str) -> npt.NDArray[Any]:
     """Labels as the numbers of their classes; targets, and the labels of a model without classes, as they are."""
     if classes is None or not _are_labels(y):
         if y.dtype == object:
             hint = "the model has no classes yet: fit decides on them, or assign them to its `classes`"
             hint = "the labels of y are numbers" if what == "validation y" else hint
-            hint = hint if n else "labels need a softmax as the last layer"
+            hint = hint if n else _layers_for(len(set(y.ravel().tolist())))
             raise TypeError(f"{what}: expected numbers, got strings; {hint}")
         return y
     number, labels = {label: i for i, label in enumerate(classes)}, y.ravel().tolist()

@@ -77,7 +77,7 @@ def read(model: Model, x: npt.ArrayLike | Data, nodes: list[int], what: str = "x
         return examples
     data = ordered(as_data(x, what), model._columns)
     scaling = scaling or first_scaling(data)
-    return _attached(_examples(model, scaled(data, scaling), nodes, data.what), data, scaling)
+    return _attached(_examples(model, scaled(data, scaling), nodes, data.what, data), data, scaling)
 
 
 def reading_of(model: Model) -> tuple[Any, ...]:
@@ -93,7 +93,8 @@ def scaling_for(model: Model, data: Data) -> Scaling:
     return first_scaling(data) if model.scaling is None else model.scaling
 
 
-def _examples(model: Model, array: npt.NDArray[Any], nodes: list[int], what: str) -> Examples:
+def _examples(model: Model, array: npt.NDArray[Any], nodes: list[int], what: str, data: Data | None = None) -> Examples:
+    """An array of scaled data for these nodes; if columns are missing, those of a frame are named."""
     graph = model.graph
     try:
         return Examples(array, graph.n_inputs, what)
@@ -103,6 +104,8 @@ def _examples(model: Model, array: npt.NDArray[Any], nodes: list[int], what: str
             # After a cut nothing may read the last columns of the data: these do not count as
             # missing targets.
             if not width <= n < graph.n_inputs or (n > width and not graph.read_by_operations()[n:].all()):
+                if data is not None:
+                    ordered(data, model._columns, complete=True)
                 raise
         return Examples(array, n, what)
 
@@ -173,7 +176,7 @@ def read_with_targets(
             n_classes = n_classes_of(model.loss, len(model.output_ids))
             y = numbered(y, classes or model.classes, n_classes, f"{prefix}y")
         if model.loss != "node":
-            examples = _examples(model, array, model.sinks, data.what)
+            examples = _examples(model, array, model.sinks, data.what, data)
             label, target = read_targets(model.loss, y, len(examples), len(model.output_ids), f"{prefix}y")
             return _attached(examples, data, scaling), Objective(model.loss, model.loss_ids, label, target)
         objective = Objective(model.loss, model.loss_ids)
@@ -181,7 +184,7 @@ def read_with_targets(
             examples = _examples(model, with_targets(array, y, prefix), model.sinks, f"{prefix}x and y")
             return _attached(examples, data, scaling), objective
         try:
-            return _attached(_examples(model, array, model.sinks, data.what), data, scaling), objective
+            return _attached(_examples(model, array, model.sinks, data.what, data), data, scaling), objective
         except ValueError as error:
             if array.ndim != 2 or array.shape[1] > model.graph.n_inputs:
                 raise

@@ -53,16 +53,16 @@ def names_of_columns(x: Any) -> tuple[str, ...] | None:
     return columns if named else None
 
 
-def ordered(data: Data, columns: tuple[str, ...] | None) -> Data:
+def ordered(data: Data, columns: tuple[str, ...] | None, *, complete: bool = False) -> Data:
     """A frame with the columns in the order of `columns`; data without names are taken to be in that order.
 
-    Columns at the end may be missing, as for `Model.forward`.
+    Columns at the end may be missing, as for `Model.forward`, unless they must be `complete`.
     """
     if data.columns is None:
         return data._replace(columns=columns)
     if columns is None or data.columns == columns:
         return data
-    expected = columns[: len(data.columns)]
+    expected = columns if complete else columns[: len(data.columns)]
     if set(data.columns) != set(expected):
         missing, unknown = (
             [c for c in a if c not in b] for a, b in ((expected, data.columns), (data.columns, columns))

@@ -32,7 +32,7 @@ def function_of(model: Model, calibrate: Data | None = None) -> Function:
 
 
 def _read(columns: tuple[str, ...] | None, scaling: Scaling, n: int, x: npt.ArrayLike, what: str) -> Examples:
-    data = ordered(as_data(x, what), columns)
+    data = ordered(as_data(x, what), columns, complete=True)
     array = scaled(data, scaling)
     examples = Examples((array / 255).astype(np.float32) if array.dtype == BYTE else array, n, what)
     examples.columns = data.columns

@@ -370,7 +370,8 @@ def draw_model(model: Model, x: npt.ArrayLike | None, y: npt.ArrayLike | None, l
     """Draw a model; `Model.draw` documents the parameters."""
     graph = model.graph
     if x is not None:
-        x = ordered(as_data(x), model.columns).array  # first: the conversion may edit the graph
+        given = ordered(as_data(x), model.columns)  # first: the conversion may edit the graph
+        x = given.array
         x = x[0] if x.shape[:1] == (1,) and x.ndim == 2 else x
     y = y if y is None or are_none(y) else label_array(y, "y")
     drawn = [graph[i] for i in dict.fromkeys(model.probability_ids or model.sinks)]
@@ -399,6 +400,7 @@ def draw_model(model: Model, x: npt.ArrayLike | None, y: npt.ArrayLike | None, l
             kept = np.array(model.output_ids, np.int32)
             example = example[None]
         else:
+            ordered(given, model.columns, complete=True)  # names the columns that a frame lacks
             example = _example(graph, example)
         if y is not None and model.loss != "node" and (shape := np.shape(y)) not in ((), (n,)):
             raise ValueError(f"y: expected the label or the targets of one example, of shape () or ({n},), got {shape}")

@@ -14,6 +14,18 @@ LABELS = NAMES[Y]
 NUMBERS = np.unique(LABELS, return_inverse=True)[1]
 
 
+TWO_LABELS = (
+    r'add_layer\(2, "softmax"\) as the last layer, or add_layer\(1, "sigmoid", loss="binary_cross_entropy"\); '
+    "other losses take 0 and 1 for them"
+)
+
+
+def one_sigmoid():
+    net = mlgraph.Network(INPUTS)
+    net.add_layer(1, "sigmoid")
+    return net
+
+
 def fitted(y=LABELS, net=None, **options):
     net = net or network()
     net.fit(FLOATS, y, epochs=5, learning_rate=0.03, seed=1, **options)
@@ -162,7 +174,13 @@ def test_assigning_classes():
         (network, [*LABELS[1:], 3.5], "(expected labels that are all strings, got 3.5|expected 3 different labels)"),
         (fitted, [*LABELS[1:], "cow"], r"expected one of .*\['bird', 'cat', 'dog'\], got 'cow' in example 199"),
         (fitted, Y, r"expected one of the model's classes .*, got [012] in example 0"),
-        (lambda: network("identity"), LABELS, "expected numbers, got strings; labels need a softmax"),
+        (
+            lambda: network("identity"),
+            LABELS,
+            r'expected numbers, got strings; labels need add_layer\(3, "softmax"\) as.*r$',
+        ),
+        (one_sigmoid, ["no", "yes"] * 100, f"expected numbers, got strings; labels need {TWO_LABELS}"),
+        (one_sigmoid, ["yes"] * 200, f"expected numbers, got strings; labels need {TWO_LABELS}"),
     ],
 )
 def test_refused(net, y, message):

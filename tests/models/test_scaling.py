@@ -367,13 +367,23 @@ def fitted_once(net, x):
         (["age", "size", "price"], "without cost and with price"),
         (["x", "y", "z"], "without age, size, cost and with x, y, z"),
         (["cost", "size"], "without age"),
+        (["age", "size"], "without cost"),
+        (["age"], "without size, cost"),
     ],
 )
 def test_columns_of_another_frame_are_refused(columns, message):
     net = fitted(Frame(TABLE, ["age", "size", "cost"]), CLASSES, table_network(), standardize=True)
     other = Frame(TABLE[:, : len(columns)], columns)
-    for read in (net.predict, lambda x: net.fit(x, CLASSES)):
-        with pytest.raises(ValueError, match=rf"^x: expected the columns .*fitted with.*, got a frame {message}"):
+    calls = [net.predict, lambda x: net.fit(x, CLASSES), lambda x: net.evaluate(x, CLASSES), net.draw]
+    calls += [
+        lambda x: net.draw(x, 1),
+        lambda x: net.trace(x, CLASSES, net.outputs),
+        lambda x: net.quantize(calibrate=x),
+    ]
+    for read in calls:
+        with pytest.raises(
+            ValueError, match=rf"^(x|calibrate): expected the columns .*fitted.*, got a frame {message}"
+        ):
             read(other)
     net.columns = None
     assert len(net.predict(Frame(TABLE, "xyz"))) == len(TABLE)
