@@ -25,6 +25,9 @@ FLOAT32_MAX = float(np.finfo(np.float32).max)
 StrOrBytesPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 """The types that a path may have."""
 
+MOST_NAMED = 5
+"""Number of columns that a message names."""
+
 INT32_MAX = 2**31 - 1
 """The largest count: ids of nodes are int32."""
 
@@ -220,9 +223,12 @@ def dense(what: str, sparse: Any) -> npt.NDArray[Any]:
 def real_array(what: str, value: npt.ArrayLike, cast: str = "astype(float)") -> npt.NDArray[Any]:
     """`value` as an array of real numbers, of any dtype; else a TypeError.
 
-    A matrix of scipy.sparse becomes a dense array. For an array of objects, the error suggests the
-    conversion `cast`, or names the first element or column that is not a number.
+    A matrix of scipy.sparse becomes a dense array, and so do columns of pandas of any dtypes of numbers. For an
+    array of objects, the error suggests the conversion `cast`, or names the first element or column that is not a
+    number.
     """
+    if hasattr(value, "isna"):
+        value = _of_pandas(what, value)
     array = any_array(what, value)
     if array.dtype == object and not array.ndim and hasattr(value, "tocsr"):  # numpy takes scipy.sparse for one object
         array = value = dense(what, value)
@@ -235,6 +241,9 @@ def real_array(what: str, value: npt.ArrayLike, cast: str = "astype(float)") -> 
     if array.dtype.kind not in "buif":
         got = f"an array of {array.dtype}" if array.ndim else shown(value)
         if array.dtype == object:
+            is_gap = np.asarray(np.frompyfunc(_is_gap, 1, 1)(array), bool)
+            if array.ndim and is_gap.any() and _are_numbers(array[~is_gap]):
+                raise TypeError(f"{what}: expected numbers, got {_gaps(value, is_gap)}")
             got = _not_a_number(array) or f"{got}; {cast} may make them numbers"
         raise TypeError(f"{what}: expected numbers, got {_column_without_numbers(value, array) or got}")
     return array if array.flags.aligned else array.copy()
@@ -243,6 +252,57 @@ def real_array(what: str, value: npt.ArrayLike, cast: str = "astype(float)") -> 
 def _instead(value: Any) -> str:
     """The end of the error about an object that is not a number: what to write instead of it."""
     return value._is_no_number if isinstance(value, Hinting) else ""
+
+
+def _of_pandas(what: str, value: Any) -> Any:
+    """A frame or column of numbers as an array of the dtype that holds them all, else `value`; a TypeError at gaps.
+
+    numpy makes objects of booleans beside floats, and of dtypes that may have gaps, such as Int64.
+    """
+    dtypes = list(value.dtypes) if hasattr(value, "columns") else [getattr(value, "dtype", None)]
+    if not dtypes or any(getattr(dtype, "kind", "O") not in "buif" for dtype in dtypes):
+        return value
+    # Extension dtypes say which dtype of numpy holds their numbers; those of sparse columns call it otherwise.
+    held = [getattr(dtype, "numpy_dtype", getattr(dtype, "subtype", dtype)) for dtype in dtypes]
+    may_have_gaps = [not isinstance(dtype, np.dtype) for dtype in dtypes]  # in others a NaN is a number
+    if any(may_have_gaps):
+        is_gap = np.asarray(value.isna()) & (may_have_gaps if hasattr(value, "columns") else True)
+        if is_gap.any():
+            raise TypeError(f"{what}: expected numbers, got {_gaps(value, is_gap)}")
+    return value.to_numpy(dtype=np.result_type(*held))
+
+
+def _is_gap(value: Any) -> bool:
+    """Whether an object says that there is no number: None, or one that is not equal to itself, as pandas.NA."""
+    try:
+        return value is None or not (isinstance(value, Real) or value == value)
+    except TypeError:  # pandas.NA == pandas.NA has no truth value
+        return True
+    except Exception:  # objects may raise anything
+        return False
+
+
+def _gaps(table: Any, is_gap: npt.NDArray[np.bool_]) -> str:
+    """How many gaps there are, by column, and what to do."""
+    if is_gap.ndim != 2:
+        where = f"{np.count_nonzero(is_gap)}, the first in row {np.argmax(is_gap)}"
+    else:
+        columns = np.flatnonzero(is_gap.any(axis=0)).tolist()
+        where = ", ".join(
+            f"{np.count_nonzero(is_gap[:, j])} in column {j}{_name_of_column(table, j)}" for j in columns[:MOST_NAMED]
+        )
+        more = len(columns) - MOST_NAMED
+        where += f" and more in {more} other columns" * (more > 0)
+    return f"gaps: {where}; fill them, as fillna of pandas does, or leave these rows out, as dropna does"
+
+
+def _name_of_column(table: Any, j: int) -> str:
+    """The name of a frame's column, for a message; "" if it has none but its number."""
+    try:
+        name = list(table.columns)[j]  # of a frame of pandas or polars
+    except Exception:  # another table has no names
+        return ""
+    return "" if isinstance(name, int) and name == j else f" {shown(name)}"
 
 
 def _not_a_number(array: npt.NDArray[Any]) -> str:
@@ -265,17 +325,12 @@ def _column_without_numbers(table: Any, array: npt.NDArray[Any]) -> str:
         if _are_numbers(column):
             continue
         i = next((i for i in range(len(column)) if not _are_numbers(column[i : i + 1])), 0)
-        try:
-            name = list(table.columns)[j]  # of a frame of pandas or polars
-        except Exception:  # another table has no names
-            name = j
-        named = "" if isinstance(name, int) and name == j else f" {shown(name)}"
         cell = column[i : i + 1].tolist()[0]
         if _instead(cell):
             return ""
         way = "encode the column as numbers, as pandas.get_dummies does,"
         way = way if isinstance(cell, str) else "convert the column to numbers"
-        return f"{shown(cell)} in row {i} of column {j}{named}; {way} or leave it out"
+        return f"{shown(cell)} in row {i} of column {j}{_name_of_column(table, j)}; {way} or leave it out"
     return ""
 
 

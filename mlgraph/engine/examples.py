@@ -100,6 +100,8 @@ class Examples:
             cast = " (as float32)" if self._type != np.float32 and not np.isnan(self.array[i, j]) else ""
             name = self.name_of(j)
             got = f"{self.array[i, j]}{cast} in example {i}, column {j}" + f" ({name})" * bool(name)
+            more = int(np.count_nonzero(~np.isfinite(self.array[:, j]))) - 1
+            got += f", and {more} more in this column" * (more > 0)
             raise ValueError(f"{self.what}: expected finite numbers that float32 can hold, got {got}")
 
     def name_of(self, column: int) -> str:

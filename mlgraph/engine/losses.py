@@ -213,6 +213,9 @@ def read_targets(
         target[np.arange(n), label] = 1
         return label, target
     if loss == "softmax_cross_entropy" and array.shape != (n, n_outputs):
+        if array.dtype.kind == "f" and array.shape in ((n,), (n, 1)) and (missing := np.isnan(array)).any():
+            got = f"nan in example {np.argmax(missing)}, {np.count_nonzero(missing)} in all"
+            raise ValueError(f"{what}: expected labels, got {got}; leave out the examples without a label")
         are_whole = array.dtype.kind != "f" or bool(np.isfinite(array).all() and (array == np.floor(array)).all())
         got = f"{array.dtype} of shape {array.shape}"
         got += "; y.astype(int) may be them" if are_whole and array.shape in ((n,), (n, 1)) else ""
