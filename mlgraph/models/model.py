@@ -1351,6 +1351,7 @@ class Model(Freezable, Declared):
         image: tuple[int, int] | None = None,
         host: str = "127.0.0.1",
         port: int = 0,
+        allow_hosts: Sequence[str] = (),
         open_browser: bool | None = None,
     ) -> Studio:
         """Open a page in the browser that shows this model while it trains, and edits it.
@@ -1366,7 +1367,10 @@ class Model(Freezable, Declared):
         image : (int, int), optional
             Height and width, if examples are images. Found by itself for square ones.
         host, port
-            Where to listen; by default this computer alone can use the page, at a free port.
+            Where to listen; by default this computer alone can use the page, at a free port. Another host is
+            warned of, since the page has plain HTTP.
+        allow_hosts : list of str, optional
+            More names by which browsers may address this computer, such as "studio.example".
         open_browser : bool, optional
             Whether to open the page in the browser now; by default not in a notebook.
 
@@ -1378,7 +1382,9 @@ class Model(Freezable, Declared):
         """
         from mlgraph.studio.studio import open_studio
 
-        return open_studio(self, x, y, test=test, image=image, host=host, port=port, open_browser=open_browser)
+        return open_studio(
+            self, x, y, test=test, image=image, host=host, port=port, allow_hosts=allow_hosts, open_browser=open_browser
+        )
 
     def become(self, other: Self) -> None:
         """Take over the graph of another model of the same outputs, which must not be used afterwards."""

@@ -22,6 +22,13 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--target", help="the column of a .csv to learn; by default the last one")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at; by default this computer alone")
+    parser.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="another name by which browsers may address this computer; may be given several times",
+    )
     parser.add_argument("--port", type=int, default=0, help="port; 0, the default, takes a free one")
     parser.add_argument("--no-open", action="store_true", help="do not open the browser")
     parser.add_argument(
@@ -37,10 +44,12 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         args.out.mkdir(parents=True, exist_ok=True)  # now, and not when there is something to lose
         session = _session(args)
-        studio = Studio(session, host=args.host, port=args.port)
+        studio = Studio(session, host=args.host, port=args.port, allow_hosts=args.allow_host)
     except (ValueError, TypeError, OSError) as error:
         return complain(" ".join(str(error).split()))
     print(studio.url, flush=True)
+    if studio.warning:
+        print(f"warning: {studio.warning}", file=sys.stderr)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())

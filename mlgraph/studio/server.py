@@ -1,8 +1,10 @@
 """The addresses of the studio, and who may use them.
 
-Every request needs the token of the studio in its query, ``?token=...``, except for the files of the page,
-which hold no secret. `Host` must be the address that the studio was started with, and `Origin`, if a
-browser sends one, the same. Answers are JSON unless noted; errors are ``{"error": text}`` with a 4xx status.
+Every request needs the token of the studio in its query, ``?token=...``, except for the page and its files,
+which hold no secret. `Host` must be a numeric address or a name of the studio: another site can give its own name
+this computer's address, but cannot be named by a number. `Origin`, if a browser sends one, must be the same.
+Answers are JSON unless noted; errors are ``{"error": text}`` with a 4xx status, or the text alone where a browser
+would show it in place of a page.
 
 | request | what it does |
 |---|---|
@@ -30,10 +32,12 @@ of the answer that told them, as a field or in the query: where they may mean ot
 from __future__ import annotations
 
 import hmac
+import ipaddress
 import json
 import math
+import re
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Set
 from pathlib import Path
 from typing import Any
 
@@ -81,19 +85,19 @@ def new_token() -> str:
     return secrets.token_urlsafe(18)
 
 
-def application(session: Session, token: str, hosts: set[str] | None) -> Starlette:
+def application(session: Session, token: str, hosts: Set[str]) -> Starlette:
     """The studio as an ASGI application.
 
     Parameters
     ----------
     session : Session
     token : str
-    hosts : set of str, or None
-        Names, without a port, by which browsers may address the studio; None for any.
+    hosts : set of str
+        Names, in lower case and without a port, by which browsers may address the studio.
     """
     api = Api(session)
     routes = [
-        Route("/", _guarded(api.page, token, hosts)),
+        Route("/", _guarded(api.page, None, hosts)),
         Route("/page/{name}", _guarded(api.file_of_page, None, hosts)),
         *(
             Route(f"/api/{name}", _guarded(handler, token, hosts), methods=[method])
@@ -104,7 +108,7 @@ def application(session: Session, token: str, hosts: set[str] | None) -> Starlet
 
 
 async def _not_found(request: Request, error: Any) -> Response:
-    return _error(f"there is no {request.method} {request.url.path}", error.status_code)
+    return _error(request, f"there is no {request.method} {request.url.path}", error.status_code)
 
 
 def _answer(value: Any, status: int = 200) -> Response:
@@ -112,46 +116,70 @@ def _answer(value: Any, status: int = 200) -> Response:
     return Response(content, status, headers=HEADERS, media_type="application/json")
 
 
-def _error(text: str, status: int) -> Response:
+def _error(request: Request, text: str, status: int) -> Response:
     text = " ".join(text.split())
-    return _answer({"error": text if len(text) <= MOST_ERROR else f"{text[: MOST_ERROR - 3]}..."}, status)
+    text = text if len(text) <= MOST_ERROR else f"{text[: MOST_ERROR - 3]}..."
+    if "text/html" in request.headers.get("accept", ""):
+        return Response(text, status, headers=HEADERS, media_type="text/plain")
+    return _answer({"error": text}, status)
 
 
 def _guarded(
-    handler: Callable[[Request], Awaitable[Response]], token: str | None, hosts: set[str] | None
+    handler: Callable[[Request], Awaitable[Response]], token: str | None, hosts: Set[str]
 ) -> Callable[[Request], Awaitable[Response]]:
     async def guarded(request: Request) -> Response:
         try:
             _check_host(request, hosts)
             if token is not None:
-                given = request.query_params.get("token", "")
-                if not hmac.compare_digest(given.encode("utf-8", "replace"), token.encode()):
-                    raise Refused(403, "the token is missing or wrong: open the address that the studio printed")
+                _check_token(request, token)
             return await handler(request)
         except Refused as refused:
-            return _error(refused.text, refused.status)
+            return _error(request, refused.text, refused.status)
         except Stale as stale:
-            return _error(str(stale), 409)
+            return _error(request, str(stale), 409)
         except (ValueError, TypeError, IndexError, RuntimeError) as error:
-            return _error(str(error), 422)
+            return _error(request, str(error), 422)
         except ClientDisconnect:
             return Response(status_code=400)
 
     return guarded
 
 
-def _check_host(request: Request, hosts: set[str] | None) -> None:
+def _check_token(request: Request, token: str) -> None:
+    given = request.query_params.get("token", "")
+    if not hmac.compare_digest(given.encode("utf-8", "replace"), token.encode()):
+        what = "is not that of this studio, which may have been started again" if given else "is missing"
+        raise Refused(403, f"the token in the address {what}; open the address that the studio printed")
+
+
+def _check_host(request: Request, hosts: Set[str]) -> None:
     host = request.headers.get("host", "")
-    if hosts is not None and _name(host) not in hosts:
-        raise Refused(403, f"the studio is not at {host or 'an unnamed host'}")
+    name = name_of(host)
+    if name not in hosts and not is_address(name):
+        what = f"{shown(name)} is not a name of the studio" if name else "the request names no host"
+        instead = f", or start it with --allow-host {name}" if NAME.fullmatch(name) else ""
+        raise Refused(403, f"{what}; open the address that it printed{instead}")
     origin = request.headers.get("origin")
     if origin is not None and origin not in (f"http://{host}", f"https://{host}"):
         raise Refused(403, f"requests from {origin} are refused")
 
 
-def _name(host: str) -> str:
-    """A host without its port."""
-    return host[: host.index("]") + 1] if host.startswith("[") and "]" in host else host.partition(":")[0]
+NAME = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?")
+"""Names of hosts, in lower case."""
+
+
+def name_of(host: str) -> str:
+    """A host of a URL without its port, in lower case."""
+    return (host[: host.index("]") + 1] if host.startswith("[") and "]" in host else host.partition(":")[0]).lower()
+
+
+def is_address(name: str) -> bool:
+    """Whether the name of a host, as in a URL, is a numeric address."""
+    try:
+        ipaddress.IPv6Address(name[1:-1]) if name.startswith("[") else ipaddress.IPv4Address(name)
+    except ValueError:
+        return False
+    return True
 
 
 async def _body(request: Request, most: int) -> bytes:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import socket
 import sys
 import threading
 import time
+import warnings
 import webbrowser
+from collections.abc import Sequence
 from html import escape
 from typing import Any
 
+from mlgraph._support.checks import level_outside, shown
 from mlgraph._support.installation import install_command
 from mlgraph.models.model import Model
 from mlgraph.studio.data import arrays
@@ -19,10 +23,29 @@ from mlgraph.studio.session import Session
 try:
     import uvicorn
 
-    from mlgraph.studio.server import application, new_token
+    from mlgraph.studio.server import NAME, application, new_token
 except ModuleNotFoundError as error:
     what = f"studio: {error.name} is missing: {install_command('starlette', 'uvicorn', extra='studio')}"
     raise ModuleNotFoundError(what, name=error.name) from None
+
+
+EXPOSED = (
+    "host {host}: other computers can reach the studio; whoever has its address, with the token, can change the "
+    "network and its data, and plain HTTP shows the token to all who can read the traffic. Where you distrust them, "
+    "leave out the host, keep port {port}, and on the other computer run ssh -L {port}:127.0.0.1:{port} {name}"
+)
+"""What a studio warns of that other computers can reach."""
+
+
+def names_to_allow(given: Sequence[str]) -> set[str]:
+    """Names of hosts in lower case; a ValueError for what cannot be one."""
+    if isinstance(given, str) or not all(isinstance(name, str) for name in given):
+        raise TypeError(f"allow_hosts: expected a list of names, got {shown(given)}")
+    names = {name.lower() for name in given}
+    for name in names:
+        if not NAME.fullmatch(name):
+            raise ValueError(f"allow_hosts: expected the name of a host, such as studio.example, got {shown(name)}")
+    return names
 
 
 class Studio:
@@ -33,10 +56,15 @@ class Studio:
     url : str
         The address of the page, with its token.
     session : Session
+    warning : str
+        What whoever starts it should know of its host; empty if only this computer can reach it.
     """
 
-    def __init__(self, session: Session, *, host: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(
+        self, session: Session, *, host: str = "127.0.0.1", port: int = 0, allow_hosts: Sequence[str] = ()
+    ) -> None:
         self.session, self._token = session, new_token()
+        allowed = names_to_allow(allow_hosts)
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         # By name: only then does asyncio turn Nagle's algorithm off, which delays each answer by 40 ms.
         self._socket = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -49,13 +77,12 @@ class Studio:
         except OverflowError as error:
             self._socket.close()
             raise ValueError(f"port: expected 0 to 65535, got {port}") from error
-        self._port = self._socket.getsockname()[1]
-        everywhere = host in ("", "0.0.0.0", "::")
-        name = f"[{host}]" if ":" in host else host
-        name = socket.gethostname() if everywhere else name
+        at, self._port = self._socket.getsockname()[:2]
+        address = ipaddress.ip_address(at)
+        name = socket.gethostname() if address.is_unspecified else f"[{host}]" if ":" in host else host
         self.url = f"http://{name}:{self._port}/?token={self._token}"
-        # At all addresses of a computer, whose names it does not know, the token alone must do.
-        hosts = None if everywhere else {name, *(("localhost",) if host in ("127.0.0.1", "::1") else ())}
+        self.warning = "" if address.is_loopback else EXPOSED.format(host=host or at, port=self._port, name=name)
+        hosts = {"localhost", name.lower(), *allowed}
         config = uvicorn.Config(
             application(session, self._token, hosts), log_level="error", access_log=False, lifespan="off", ws="none"
         )
@@ -105,11 +132,14 @@ def open_studio(
     image: tuple[int, int] | None,
     host: str,
     port: int,
+    allow_hosts: Sequence[str],
     open_browser: bool | None,
 ) -> Studio:
     """See `Model.studio`."""
     data = arrays(x, y, test, image=image)
-    studio = Studio(Session(model, data), host=host, port=port)
+    studio = Studio(Session(model, data), host=host, port=port, allow_hosts=allow_hosts)
+    if studio.warning:
+        warnings.warn(f"studio: {studio.warning}", UserWarning, stacklevel=level_outside())
     if ("ipykernel" not in sys.modules) if open_browser is None else open_browser:
         webbrowser.open(studio.url)
     return studio

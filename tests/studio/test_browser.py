@@ -1,8 +1,13 @@
 """Stories of the studio's page, in a real Chromium: what someone does with it, and what they see."""
 
 import math
+import os
 import random
 import shutil
+import signal
+import socket
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -411,6 +416,101 @@ def test_a_mistake_of_the_page_is_said_in_words(opened, failing):
     at(page, "error").wait_for()
     said = at(page, "error").inner_text()
     assert "made a mistake" in said and "reload" in said and "null" not in said
+
+
+@pytest.fixture
+def port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+@pytest.fixture
+def command(tmp_path, port):
+    """Starts ``python -m mlgraph.studio`` at a port, always the same; the process and the address that it prints."""
+    (tmp_path / "t.csv").write_text(
+        "a,b,c\n" + "".join(f"{i},{i % 7},{'yes' if i > 20 else 'no'}\n" for i in range(40))
+    )
+    processes = []
+
+    def start():
+        words = ["--no-open", "--port", str(port), "--data", tmp_path / "t.csv", "--out", tmp_path / "run"]
+        processes.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "mlgraph.studio", *map(str, words)],
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+        )
+        return processes[-1], processes[-1].stdout.readline().strip()
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def test_a_lost_connection_is_said_and_tried_again(browser, command):
+    """The studio is stopped for some seconds, then ended, then started again: the page says each in words."""
+    process, url = command()
+    page, mistakes = browser.new_page(), []
+    page.on("pageerror", lambda error: mistakes.append(str(error)))
+    page.goto(url)
+    until(lambda: at(page, "n-edges").inner_text() != "–")
+    said = at(page, "connection")
+    process.send_signal(signal.SIGSTOP)
+    said.wait_for()
+    assert "has not answered for 5 seconds" in said.inner_text() and "keeps trying" in said.inner_text()
+    at(page, "play").click()
+    assert "this was not done" in at(page, "error").inner_text()
+    process.send_signal(signal.SIGCONT)
+    said.wait_for(state="hidden")
+    at(page, "step").click()
+    until(lambda: number(page, "step-number") == 1)
+    assert not at(page, "error").is_visible()
+    process.kill()
+    process.wait()
+    until(lambda: said.is_visible() and "is lost" in said.inner_text())
+    assert "open the new address" in said.inner_text() and "What you see is old" in said.inner_text()
+    _, again = command()
+    until(lambda: "started again; open the address that the studio printed" in said.inner_text())
+    page.reload()
+    said.wait_for()
+    assert "started again; open the address" in said.inner_text() and "old" not in said.inner_text()
+    assert page.get_by_role("button").count() == 0  # nothing that would do nothing
+    page.goto(again)
+    until(lambda: at(page, "n-edges").inner_text() != "–")
+    assert not said.is_visible() and not mistakes
+
+
+def test_an_address_without_its_token_is_explained(opened):
+    page = opened(Session(build.network(data.toy("xor"), [4]), data.toy("xor")))
+    base = page.url.partition("?")[0]
+    page.goto(base)
+    at(page, "connection").wait_for()
+    assert "the token in the address is missing" in at(page, "connection").inner_text()
+    for address in ("api/state", "api/nothing", "nothing"):  # words, not JSON
+        page.goto(base + address)
+        said = page.locator("body").inner_text()
+        assert said.startswith(("the token in the address is missing;", "there is no GET /")), said
+
+
+def test_a_file_that_cannot_be_taken_away_says_why(opened):
+    x = np.linspace(0, 9, 40)
+    found = data.from_file(("a,b\n" + "".join(f"{a},{1000 * a + 1}\n" for a in x)).encode(), "t.csv")
+    session = Session(build.network(found, [4]), found)
+    page = opened(session)
+    at(page, "tab-data").click()
+    with page.expect_download() as download:
+        at(page, "'model.npz'").click()
+    assert download.value.suggested_filename == "model.npz" and download.value.failure() is None
+    page.evaluate(
+        "import('/page/api.js').then(({ edit }) => edit('set-activation', { layer: 1, neuron: 0, value: 'tanh' }))"
+    )
+    at(page, "'model.npz'").click()
+    at(page, "error").wait_for()
+    assert "answers in standard deviations" in at(page, "error").inner_text()
 
 
 def test_weights_of_layers_of_any_width_are_drawn(opened):

@@ -137,6 +137,34 @@ def test_port_and_host(started):
     assert again.returncode == 1 and again.stderr.count("\n") == 1 and f"port {port}: " in again.stderr
 
 
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_a_studio_for_other_computers_warns_and_checks_names(started, host):
+    process, page = started("--host", host, "--allow-host", "Class.example", "--allow-host", "b.example")
+    address = re.fullmatch(r"http://(.+):(\d+)/\?(token=[\w-]{20,})", f"{page.base}?{page.query}")
+    name, port = address[1], int(address[2])
+    assert name == socket.gethostname()
+    for given, status in (
+        (name, 200),
+        (name.upper(), 200),
+        (f"class.example:{port}", 200),
+        ("b.example", 200),
+        ("192.0.2.1:80", 200),
+        ("localhost", 200),
+        ("evil.example", 403),
+        ("class.example.evil.example", 403),
+    ):
+        with contextlib.closing(http.client.HTTPConnection("localhost", port)) as connection:
+            connection.request("GET", f"/api/state?{page.query}", headers={"Host": given})
+            with connection.getresponse() as answer:
+                told = answer.read().decode()
+                assert answer.status == status
+                assert status == 200 or f"start it with --allow-host {given}" in told
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=30)
+    assert error.startswith(f"warning: host {host}: other computers can reach the studio") and error.count("\n") == 1
+    assert "plain HTTP" in error and f"ssh -L {port}:127.0.0.1:{port}" in error
+
+
 @pytest.mark.parametrize(
     ("words", "status", "text"),
     [
@@ -150,6 +178,9 @@ def test_port_and_host(started):
         (["--data", "."], 1, "idx"),
         (["--out", "damaged.npz"], 1, "damaged.npz"),
         (["--host", "256.0.0.1"], 1, "256.0.0.1"),
+        (["--allow-host", "http://a.example"], 1, "expected the name of a host, such as studio.example, got 'http://a"),
+        (["--allow-host", "a.example", "--allow-host", "b.example:80"], 1, "got 'b.example:80'"),
+        (["--allow-host", ""], 1, "got ''"),
         (["--port", "-1"], 2, "expected 0 to 65535, got -1"),
         (["--port", "70000"], 2, "expected 0 to 65535, got 70000"),
         (["--port", "x"], 2, "invalid int"),
@@ -305,6 +336,20 @@ def test_data_that_do_not_fit_are_refused_before_anything_starts():
     for x, y, text in (([[1.0, 2.0]] * 9, [0] * 9, "64"), (np.zeros((9, 64)), [7] * 9, "label|class")):
         with pytest.raises(ValueError, match=text):
             network().studio(x, y, open_browser=False)
+
+
+def test_another_host_is_warned_of_in_python():
+    with pytest.warns(UserWarning, match="^studio: host 0.0.0.0: other computers can reach"):
+        studio = network().studio(*images(), host="0.0.0.0", allow_hosts=["a.example"], open_browser=False)
+    with studio:
+        port = int(studio.url.rpartition(":")[2].partition("/")[0])
+        for given, status in (("a.example", 200), ("b.example", 403)):
+            with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port)) as connection:
+                connection.request("GET", "/", headers={"Host": given})
+                assert connection.getresponse().status == status
+    for wrong, error in (("a.example", TypeError), (["a b"], ValueError), ([3], TypeError)):
+        with pytest.raises(error, match="allow_hosts: expected"):
+            network().studio(*images(), allow_hosts=wrong, open_browser=False)
 
 
 @pytest.mark.parametrize(("given", "opens", "opens_in_a_notebook"), [(None, 1, 0), (True, 1, 1), (False, 0, 0)])

@@ -59,12 +59,23 @@ export async function post(path, body) {
   return JSON.parse(text(await answer(path, {}, { method: "POST", headers, body: JSON.stringify(body) })));
 }
 
-export async function upload(file, target) {
-  const query = { name: file.name, ...(target ? { target } : {}) };
-  return JSON.parse(text(await answer("upload", query, { method: "POST", body: file })));
-}
+// A link to a file, which says why where there is none: browsers say only that the download failed.
+export const fileLink = (name) => h("a", { href: address(`file/${name}`), download: name, "data-testid": name,
+  onclick: (event) => {
+    event.preventDefault();
+    download(name);
+  } }, name);
 
-export const fileAddress = (name) => address(`file/${name}`);
+async function download(name) {
+  try {
+    const content = new Blob([await answer(`file/${name}`)]);
+    const link = h("a", { href: URL.createObjectURL(content), download: name });
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 60000); // when it has long been read
+  } catch (error) {
+    complain(error instanceof Lost ? new Told("No answer came, so there is no file.") : error);
+  }
+}
 
 // The state that the server last told, and what the page itself has selected.
 export const store = { state: null, selected: null, lost: false };
@@ -129,17 +140,18 @@ function quiet() {
   message.hidden = true;
 }
 
-// What a page without its studio says, and for how long it has been so.
+// What a page without its studio says, and for how long it has been so. It shows nothing else if it never had one.
 function sayLost(error) {
   store.lost ||= performance.now();
   const seconds = Math.round((performance.now() - store.lost + (error.message === "late" ? PATIENCE : 0)) / 1000);
   const why = error.status === 403
-    ? "Another studio answers here than the one of this page: it was started again. Open the address that it printed."
+    ? `The studio refuses this page: ${error.message}.`
     : error.message === "late"
-      ? `The studio has not answered for ${seconds} seconds: it is very busy, was stopped, or the connection is lost.`
-      : "The connection to the studio is lost: it was ended, or the network is down. If you start it again, open the "
-        + "new address that it prints.";
-  connection.textContent = `${why} What you see is old. This page keeps trying.`;
+      ? `The studio has not answered for ${seconds} seconds: it is very busy, was stopped, or the connection is lost. `
+        + "This page keeps trying."
+      : "The connection to the studio is lost: it was ended, or the network is down. This page keeps trying. If you "
+        + "start the studio again, open the new address that it prints.";
+  connection.textContent = `${why}${store.state ? " What you see is old." : ""}`;
   connection.hidden = false;
 }
 
@@ -151,6 +163,7 @@ export function take(state) {
   store.state = state;
   store.lost = false;
   connection.hidden = true;
+  document.body.classList.add("begun");
   tell("state", state);
   if (!before || before.version !== state.version || before.edits !== state.edits) tell("version", state);
   if (!before || before.step !== state.step || before.version !== state.version) tell("step", state);
@@ -159,15 +172,22 @@ export function take(state) {
 let last = Promise.resolve(); // commands reach the server in the order of the clicks
 
 // Runs an action that changes something; an error is shown and changes nothing.
-export function act(path, body) {
-  last = last.then(() => send(path, body));
+export const act = (path, body) => queue(() => post(path, body));
+
+export function upload(file, target) {
+  const query = { name: file.name, ...(target ? { target } : {}) };
+  return queue(async () => JSON.parse(text(await answer("upload", query, { method: "POST", body: file }))));
+}
+
+function queue(request) {
+  last = last.then(() => send(request));
   return last;
 }
 
-async function send(path, body) {
+async function send(request) {
   try {
     if (store.lost) throw new Told("There is no connection to the studio, so this was not done.");
-    const state = await post(path, body);
+    const state = await request();
     quiet();
     take(state);
     return state;

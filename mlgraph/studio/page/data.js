@@ -1,6 +1,6 @@
 // What is learnt, by which network, and what to take away.
 
-import { Told, act, complain, fileAddress, get, h, on, take, upload } from "./api.js";
+import { Told, act, complain, fileLink, get, h, on, upload } from "./api.js";
 import { whole } from "./numbers.js";
 
 const TOYS = ["circle", "xor", "spiral", "two groups"];
@@ -62,8 +62,7 @@ export function begin(root) {
       h("label", { class: "field" }, h("span", {}, "seed"), seed),
       h("button", { class: "primary", "data-testid": "build", onclick: build }, "Build")),
     h("h2", {}, "Take away"),
-    ...FILES.map(([name, what]) => h("p", {}, h("a", { href: fileAddress(name), download: name, "data-testid": name },
-      name), h("span", { class: "note" }, ` ${what}`))));
+    ...FILES.map(([name, what]) => h("p", {}, fileLink(name), h("span", { class: "note" }, ` ${what}`))));
 
   async function choose(chosen) {
     document.getElementById("tab-data").click();
@@ -85,12 +84,7 @@ export function begin(root) {
   }
 
   async function send(chosen, column) {
-    try {
-      take(await upload(chosen, column));
-      target.replaceChildren();
-    } catch (error) {
-      complain(error);
-    }
+    if (await upload(chosen, column)) target.replaceChildren();
   }
 
   document.addEventListener("dragover", (event) => event.preventDefault());
