@@ -1344,8 +1344,8 @@ class Model(Freezable, Declared):
 
     def studio(
         self,
-        x: npt.ArrayLike,
-        y: npt.ArrayLike,
+        x: npt.ArrayLike | None = None,
+        y: npt.ArrayLike | None = None,
         *,
         test: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
         image: tuple[int, int] | None = None,
@@ -1361,7 +1361,7 @@ class Model(Freezable, Declared):
         Parameters
         ----------
         x, y : array_like
-            As for `fit`. A frame's column names are shown.
+            As for `fit`; a TypeError if they are missing. A frame's column names are shown.
         test : (x, y), optional
             Data to test with. By default every fifth example is held out.
         image : (int, int), optional

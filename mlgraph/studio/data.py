@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph._support.checks import FLOAT32_MAX, StrOrBytesPath, one_of, shown
+from mlgraph._support.checks import FLOAT32_MAX, StrOrBytesPath, one_of, real_array, shown
 from mlgraph.datasets import load_mnist
 from mlgraph.models.scaling import Data as Unscaled, names_of_columns, ordered
 
@@ -25,6 +25,9 @@ MOST_BYTES = 256 * 2**20
 MOST_COLUMNS = 2**16
 MOST_CLASSES = 2**16
 MOST_LABELS = 1000
+
+MOST_WORDS = 100
+"""Columns that a column of so many different words becomes at most."""
 
 MOST_WHOLE = 20
 """So many different whole numbers to learn are still labels; of more, a file means amounts."""
@@ -57,7 +60,7 @@ class Data:
     target : str, or None
         What `y` is, if it has a name.
     units : (mean, deviation), or None
-        Arrays of shape (outputs,), if targets were standardized: deviation * y + mean is in the data's units.
+        Arrays of shape (outputs,), if targets were standardized; see `as_given`.
     built_in : str, or None
         The name by which `built_in` makes them again.
     named : bool
@@ -89,9 +92,16 @@ class Data:
         """The same data with targets as they were given."""
         if self.units is None:
             return self
-        mean, deviation = self.units
-        y, test_y = ((deviation * part + mean).astype(np.float32) for part in (self.y, self.test_y))
+        y, test_y = (self.as_given(part) for part in (self.y, self.test_y))
         return replace(self, y=y, test_y=test_y, target=None, units=None)
+
+    def as_given(self, y: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Targets, or what a network says, in the units in which targets were given; labels stay as they are."""
+        if self.units is None:
+            return y
+        mean, deviation = self.units
+        given: npt.NDArray[Any] = deviation * y + mean
+        return given.astype(np.float32)
 
     @property
     def is_plane(self) -> bool:
@@ -173,9 +183,10 @@ def arrays(
 
 def _examples(what: str, given: Any) -> npt.NDArray[Any]:
     """Rows of finite numbers."""
-    x: npt.NDArray[Any] = np.asarray(given.toarray() if hasattr(given, "toarray") else given)
-    if x.dtype.kind not in "biuf":
-        raise DataProblem(f"{what}: expected numbers, got an array of {x.dtype}")
+    try:
+        x = real_array(what, given)
+    except TypeError as error:
+        raise DataProblem(str(error)) from None
     if not x.ndim or not all(x.shape[1:]):
         raise DataProblem(f"{what}: expected rows of numbers, got an array of shape {x.shape}")
     x = x.reshape(len(x), -1 if x.size else int(np.prod(x.shape[1:])))
@@ -266,11 +277,13 @@ def points(x: npt.NDArray[Any], y: npt.NDArray[Any], name: str) -> Data:
 
 
 def table(content: bytes, name: str, target: str | None = None) -> Data:
-    """A CSV with a header, numbers in all columns but that of the target, by default the last one.
+    """A CSV with a header.
 
     Cells are separated by commas, semicolons or tabs; by the latter two, numbers may have a decimal comma.
     A first column without a name is a number of the row, as pandas and R write it, and is left out.
-    A target of words, or of at most 20 different whole numbers, is a label; another is a number to predict.
+    The target is the last column, unless another is named. A target of words, or of at most 20 different whole
+    numbers, is a label; another is a number to predict.
+    Another column of words becomes one of 0 and 1 for each of its words, of names like pandas.get_dummies makes.
     """
     text = _text(content, name)
     first = text.lstrip("\r\n").partition("\n")[0]
@@ -280,6 +293,7 @@ def table(content: bytes, name: str, target: str | None = None) -> Data:
         header = [cell.strip() for cell in next((row for row in rows if any(map(str.strip, row))), [])]
         columns, at = _columns(header, name, target)
         x, cells = array("f"), []
+        words: dict[int, dict[str, int]] = {}  # by column, the number of each word
         for row in rows:
             if not any(map(str.strip, row)):
                 continue
@@ -287,11 +301,20 @@ def table(content: bytes, name: str, target: str | None = None) -> Data:
                 raise DataProblem(f"{name}: line {rows.line_num} has {len(row)} cells, the header {len(header)}")
             cells.append(row[at].strip())
             for i in columns:
-                value = _number(row[i], separator)
-                if value is None:
-                    got = "nothing" if not row[i].strip() else shown(row[i])
+                cell, value = row[i].strip(), _number(row[i], separator)
+                if value is None and cell and len(cells) == 1 and not _means_a_number(cell):
+                    words[i] = {}
+                if i in words and cell and value is None:
+                    value = words[i].setdefault(cell, len(words[i]))
+                    if value == MOST_WORDS:
+                        raise DataProblem(
+                            f"{name}: the column {shown(header[i])} has more than {MOST_WORDS} different words; "
+                            "leave it out, or encode it as numbers"
+                        )
+                elif i in words or value is None:
+                    expected = "a word, as in the rows before" if i in words else "a number that float32 can hold"
                     where = f"line {rows.line_num}, column {shown(header[i])}"
-                    raise DataProblem(f"{name}: {where}: expected a number that float32 can hold, got {got}")
+                    raise DataProblem(f"{name}: {where}: expected {expected}, got {shown(cell) if cell else 'nothing'}")
                 x.append(value)
     except csv.Error as error:
         if "field limit" in str(error):
@@ -308,8 +331,47 @@ def table(content: bytes, name: str, target: str | None = None) -> Data:
     values = [_number(cell, separator) for cell in cells]
     y, classes = (np.array(cells), None) if None in values else _labels(np.array(values, float))
     numbers = np.frombuffer(x, np.float32).reshape(len(cells), len(columns))
-    data = arrays(numbers, y, name=name, columns=[header[i] for i in columns], classes=classes)
+    names = [header[i] for i in columns]
+    if words:
+        numbers, names = _encoded(numbers, names, [words.get(i) for i in columns], name)
+    data = arrays(numbers, y, name=name, columns=names, classes=classes)
     return _scaled(replace(data, target=header[at]), header[at])
+
+
+def _means_a_number(cell: str) -> bool:
+    """Whether a cell that is no number of float32 stands for a number, or for a gap between numbers."""
+    try:
+        float(cell)
+    except ValueError:
+        return cell.lower() in GAPS
+    return True
+
+
+GAPS = {"na", "n/a", "#n/a", "null", "none", "-", "?"}
+"""What programs write for a gap, besides nothing and nan."""
+
+
+def _encoded(
+    numbers: npt.NDArray[Any], names: list[str], words: list[dict[str, int] | None], name: str
+) -> tuple[npt.NDArray[Any], list[str]]:
+    """Numbers with a column of 0 and 1 for each word in place of a column of words, and the names of the columns."""
+    width = sum(1 if of is None else len(of) for of in words)
+    if width > MOST_COLUMNS or 4 * width * len(numbers) > MOST_BYTES:
+        got = f"the columns of words become {width:,} columns of 0 and 1 in all"
+        raise DataProblem(f"{name}: {got}, which is too much; leave some out")
+    parts, called = [], []
+    for j, (column, of) in enumerate(zip(names, words, strict=True)):
+        if of is None:
+            parts.append(numbers[:, j : j + 1])
+            called.append(column)
+        else:
+            order = sorted(of)
+            parts.append(numbers[:, j : j + 1] == [of[word] for word in order])
+            called += [f"{column}_{word}" for word in order]
+    if len(set(called)) < len(called):
+        twice = next(column for column in called if called.count(column) > 1)
+        raise DataProblem(f"{name}: two columns would be named {shown(twice)}, for a word or in the header; rename one")
+    return np.hstack(parts, dtype=np.float32, casting="unsafe"), called
 
 
 def _text(content: bytes, name: str) -> str:
@@ -375,7 +437,10 @@ def _scaled(data: Data, what: str) -> Data:
     mean, deviation = data.y.mean(axis=0, dtype=float), data.y.std(axis=0, dtype=float)
     deviation = np.where(deviation > 0, deviation, 1)
     y, test_y = (((part - mean) / deviation).astype(np.float32) for part in (data.y, data.test_y))
-    of = f"{what}: 0 is {mean[0]:.4g}, and 1 is {deviation[0]:.4g} more" if len(mean) == 1 else f"{what}, standardized"
+    of = f"{what}, in standard deviations from its mean"
+    if len(mean) == 1:
+        zero, one = (f"{float(f'{value:.4g}'):,.10g}" for value in (mean[0], mean[0] + deviation[0]))
+        of += f": an output of 0 means {zero}, of 1 {one}"
     return replace(data, y=y, test_y=test_y, target=of, units=(mean, deviation))
 
 

@@ -136,6 +136,9 @@ def open_studio(
     open_browser: bool | None,
 ) -> Studio:
     """See `Model.studio`."""
+    if x is None or y is None:
+        missing = " and ".join(name for name, part in (("x", x), ("y", y)) if part is None)
+        raise TypeError(f"studio: {missing} missing; it trains with data as fit does: net.studio(x, y)")
     data = arrays(x, y, test, image=image)
     studio = Studio(Session(model, data), host=host, port=port, allow_hosts=allow_hosts)
     if studio.warning:

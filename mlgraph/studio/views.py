@@ -284,7 +284,8 @@ def pixels(session: Session, row: npt.NDArray[Any]) -> list[int]:
 def _example(session: Session, index: int, value: float | None = None) -> dict[str, Any]:
     data = session.data
     row, target = data.test_x[index], data.test_y[index]
-    label = data.classes[int(target)] if data.classes and np.ndim(target) == 0 else json_ready(np.ravel(target)[:8])
+    is_class = data.classes and np.ndim(target) == 0
+    label = data.classes[int(target)] if is_class else json_ready(np.ravel(data.as_given(target))[:8])  # type: ignore[index]
     found: dict[str, Any] = {"index": index, "label": label, "value": finite(value)}
     if data.image:
         found["pixels"] = pixels(session, row)
@@ -311,10 +312,11 @@ def examples(session: Session, first: int, count: int, wrong: bool = False) -> d
 
 
 def _answer(session: Session, said: Any) -> Any:
+    """What the network says, as the data have it: a class, or numbers in their units."""
     classes = session.data.classes
     if classes and np.ndim(said) == 0 and session.model.loss in ("softmax_cross_entropy", "binary_cross_entropy"):
         return classes[int(said)]
-    return json_ready(np.ravel(said)[:8])
+    return json_ready(np.ravel(session.data.as_given(said))[:8])
 
 
 def example(session: Session, given: Any) -> dict[str, Any]:
@@ -330,8 +332,9 @@ def example(session: Session, given: Any) -> dict[str, Any]:
     -------
     dict
         values : by id. adjoints : derivative of the loss by id, and `input_adjoints` with respect to
-        each input. answer : the class, or numbers. probabilities : one for each class, or None. x : the
-        numbers of the example. scaled : the same in standard deviations, if the model standardizes them.
+        each input. answer : the class, or numbers in the units of the data. probabilities : one for each
+        class, or None. x : the numbers of the example. scaled : the same in standard deviations, if the model
+        standardizes them.
     """
     with session.looking():
         data = session.data

@@ -338,6 +338,12 @@ def test_data_that_do_not_fit_are_refused_before_anything_starts():
             network().studio(x, y, open_browser=False)
 
 
+def test_data_that_are_missing_are_named():
+    for given, missing in ((), "x and y"), ((np.ones((9, 64)),), "y"):
+        with pytest.raises(TypeError, match=rf"^studio: {missing} missing; .*: net\.studio\(x, y\)$"):
+            network().studio(*given, open_browser=False)
+
+
 def test_another_host_is_warned_of_in_python():
     with pytest.warns(UserWarning, match="^studio: host 0.0.0.0: other computers can reach"):
         studio = network().studio(*images(), host="0.0.0.0", allow_hosts=["a.example"], open_browser=False)

@@ -72,7 +72,9 @@ def test_few_whole_numbers_are_labels_in_their_order_and_others_amounts():
     assert found.classes == ["2", "10"]
     found = table("a,price\n" + "".join(f"{i},{200_000 + 1000 * i}\n" for i in range(50)))
     assert found.classes is None and found.y.shape == (40, 1)
-    assert "price: 0 is 2.2" in found.target
+    assert (
+        "price, in standard deviations" in found.target and "an output of 0 means 225,900, of 1 240,600" in found.target
+    )
     assert abs(found.y.mean()) < 1e-5 and found.y.std() == pytest.approx(1, abs=1e-4)
 
 
@@ -102,6 +104,14 @@ def test_columns_of_any_size_are_scaled_even_if_there_are_two():
         (b"PK\3\4 a workbook", "save a spreadsheet as .csv"),
         (b"a,y\n1,\x81\n2,x\n", "expected text in UTF-8"),
         (b"\xff\xfea", "expected text in UTF-8"),
+        (b"a,y\n1,x\nred,z\n", "line 3, column 'a': expected a number that float32 can hold, got 'red'"),
+        (b"a,y\nred,x\n1,z\n", "line 3, column 'a': expected a word, as in the rows before, got '1'"),
+        (b"a,y\nred,x\n ,z\n", "line 3, column 'a': expected a word, as in the rows before, got nothing"),
+        (b"a,a_b,y\nb,1,x\nc,2,z\n", "two columns would be named 'a_b'"),
+        (
+            b"a,y\n" + b"".join(b"word%d,%d\n" % (i, i % 2) for i in range(101)),
+            "the column 'a' has more than 100 different words",
+        ),
         (b'a,y\n"' + b"1" * 200_000, "a cell has more than 131,072 characters; is a quotation mark left open?"),
         (b",".join(b"column %d" % i for i in range(2**16 + 1)) + b"\n", "expected at most 65,536 columns, got 65,537"),
     ],
@@ -110,6 +120,21 @@ def test_what_is_wrong_with_a_table_is_said(content, said):
     with pytest.raises(DataProblem, match=r"t\.csv: ") as caught:
         table(content)
     assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_columns_of_words_are_encoded_as_pandas_does():
+    pandas = pytest.importorskip("pandas")
+    words = ["red", "größe 2", "red", "blue, dark", "NAN x", "red"]
+    frame = pandas.DataFrame(
+        {"c": words, "n": [1, 2, 3, 4, 5, 6.5], "s": list("fmfmmf"), "y": ["no", "yes", "no", "yes", "yes", "no"]}
+    )
+    found = table(frame.to_csv(index=False))
+    assert found.columns == ["c_NAN x", "c_blue, dark", "c_größe 2", "c_red", "n", "s_f", "s_m"]
+    dummies = pandas.get_dummies(frame.drop(columns="y"))
+    assert sorted(found.columns) == sorted(dummies.columns)
+    assert rows_of(found) == sorted(map(tuple, dummies[found.columns].to_numpy(float).tolist()))
+    net = build.network(found, [3])
+    assert net.scaling is not None
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t"])

@@ -49,6 +49,20 @@ def test_amounts_are_predicted_in_their_units(tmp_path):
     again.close()
 
 
+def test_the_page_tells_answers_in_the_units_of_the_table():
+    prices = (200_000 + 30_000 * X[:, 0] - 9_000 * X[:, 1]).round()
+    session = session_of(prices)
+    expected = take_away.network(session)
+    shown = session.data.test_x
+    of_table = {tuple(row): price for row, price in zip(X.astype("f4"), prices, strict=True)}
+    with client_of(session) as client:
+        for one in client.json("examples", first=0, count=100)["examples"]:
+            assert one["label"] == pytest.approx([of_table[tuple(shown[one["index"]])]], rel=1e-6)
+            np.testing.assert_allclose(one["says"], expected.predict(shown[[one["index"]]])[0], rtol=1e-5)
+        typed = client.post("example", x=[4.0, 5.0, 6.0])
+        np.testing.assert_allclose(typed["answer"], expected.predict([[4.0, 5.0, 6.0]])[0], rtol=1e-5)
+
+
 def test_an_output_that_cannot_answer_in_units_is_refused():
     session = session_of(1000 + X[:, 0])
     with client_of(session) as client:

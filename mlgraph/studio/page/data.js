@@ -47,7 +47,7 @@ export function begin(root) {
         thumbnail(name))),
       pick("A neuron that overflows", "overflow", "A number grows beyond float32: see what the studio does about it")),
     h("h2", {}, "Your own data"),
-    h("p", { class: "note" }, "A .csv with a header (numbers, and a column to learn), an .npz with x and y, or an .npy "
+    h("p", { class: "note" }, "A .csv with a header (numbers and words, and a column to learn), an .npz with x and y, or an .npy "
       + "whose last column is to learn. Drop it anywhere on the page, as well as a session.npz from below."),
     h("div", { class: "row" }, h("button", { onclick: () => file.click() }, "Choose a file"), file), target,
     h("details", {}, h("summary", {}, "Your own points"), points()),
