@@ -214,7 +214,11 @@ def test_a_table_is_learnt_by_the_column_that_is_chosen(opened):
     field.set_input_files({"name": "t.csv", "mimeType": "text/csv", "buffer": content.encode("cp1252")})
     assert at(page, "target").locator("option").all_inner_texts() == ["width; in m", "größe", "number"]
     at(page, "learn").click()
-    until(lambda: "größe" in at(page, "error").inner_text())  # words are no numbers
+    until(lambda: session.data.columns == ["width; in m", "größe_big", "größe_small"])
+    field.set_input_files({"name": "t.csv", "mimeType": "text/csv", "buffer": (content + ";1;2;3\n").encode()})
+    at(page, "learn").click()
+    until(lambda: "größe" in at(page, "error").inner_text())  # neither words nor numbers
+    field.set_input_files({"name": "t.csv", "mimeType": "text/csv", "buffer": content.encode()})
     at(page, "target").select_option("größe")
     at(page, "learn").click()
     until(lambda: session.data.classes == ["big", "small"])
