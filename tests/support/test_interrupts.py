@@ -82,6 +82,7 @@ def test_name_is_removed_with_its_node():
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:checkpoint. the run of")
 def test_interrupted_resume_keeps_layers_and_graph_consistent(tmp_path):
     path, net = tmp_path / "checkpoint.npz", network()
     sizes = {len(net.graph): net.layers[0].size}
