@@ -77,8 +77,8 @@ a, b, c = g.add_inputs(3)
 p = g.add_parameter(0.5)
 terms = []
 for op in ops.BY_CODE:
-    positive = [a * a + 1, b * b + p, c * c + 2, a + 3]
-    terms.append(g.add_operation(op.name, *positive[: op.arity if op.arity > 0 else 4]))
+    inside = [0.5 * mlgraph.tanh(a)] if op.name in ("arcsin", "arccos") else [a * a + 1, b * b + p, c * c + 2, a + 3]
+    terms.append(g.add_operation(op.name, *inside[: op.arity if op.arity > 0 else 4]))
 written = mlgraph.tanh(
     sum((g.add_parameter(0.1 * k) * node for k, node in enumerate([a, b, *terms[:5]])), g.add_parameter(1.0))
 )
