@@ -26,7 +26,7 @@ def data(n, columns, share, dtype):
 
 
 # Layers: bytes and floats, dense and sparse data, blocks of odd widths, each kind of dropout, each optimizer. With 125
-# columns or more, sums are split in two halves, and each thread sweeps the one tile of a step.
+# columns or more, sums are split in two halves.
 for dtype, share, sizes, options, fit in (
     ("uint8", 0.2, (37, 33, 3), {}, {}),
     ("uint8", 0.9, (37, 9, 17, 3), {}, {"momentum": 0}),

@@ -68,7 +68,6 @@ class _Sweep(Protocol):
         first_source: int,
         last_source: int,
         sums: _Array | None,
-        alone: bool,
         pack_sums: _Array | None,
         pack_stride: int,
         first_row: int,

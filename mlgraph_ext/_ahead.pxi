@@ -42,38 +42,26 @@ cdef inline float* sums_of(const SweepArgs* r, const Instruction* ins, const Til
     return memory_of(r, tile) + ins.transposed
 
 
-cdef inline bint shares_deltas(const SweepArgs* r, const Instruction* ins, int64_t step) noexcept nogil:
-    return is_ahead(r, ins) and not sweeps_alone(r, step)
-
-
-cdef inline int64_t deltas_stride(const SweepArgs* r, const Instruction* ins, int64_t step) noexcept nogil:
-    return sums_stride(r, ins) if shares_deltas(r, ins, step) else LANES * PANEL
-
-
-cdef inline int64_t copies_of_deltas(const SweepArgs* r, const Instruction* ins, int64_t step) noexcept nogil:
+cdef inline int64_t copies_of_deltas(const SweepArgs* r, const Instruction* ins) noexcept nogil:
     """Number of copies of a tile's deltas: one for each half of the columns, where workers share the halves."""
-    return ins.halves if r.n_workers > 1 and shares_deltas(r, ins, step) else 1
+    return ins.halves if r.n_workers > 1 and is_ahead(r, ins) else 1
 
 
-cdef inline int64_t copy_for(const SweepArgs* r, const Instruction* ins, int64_t step, int64_t column) noexcept nogil:
+cdef inline int64_t copy_for(const SweepArgs* r, const Instruction* ins, int64_t column) noexcept nogil:
     """The copy that a worker reads to sum the gradient of a column."""
-    return 1 if copies_of_deltas(r, ins, step) == 2 and column // RUN >= middle(runs_of(ins.arity)) else 0
+    return 1 if copies_of_deltas(r, ins) == 2 and column // RUN >= middle(runs_of(ins.arity)) else 0
 
 
-cdef inline float* deltas_of(
-    const SweepArgs* r, const Instruction* ins, int64_t step, int64_t place, int64_t copy,
-) noexcept nogil:
-    """Transposed deltas of the tile whose memory has number `place`, panels `deltas_stride` floats apart.
+cdef inline float* deltas_of(const SweepArgs* r, const Instruction* ins, int64_t place, int64_t copy) noexcept nogil:
+    """Transposed deltas of the tile whose memory has number `place`, panels `sums_stride` floats apart.
 
     They overwrite the tile's sums, and each copy those of one half. The worker that has read the deltas of a panel
     writes its sums for the next step there, so a cache line is usually written by the core that last read it. On an
     EPYC such a store is faster than one by the core that last wrote the line, which must first fetch it back from
     the cores that have read it.
-
-    In a step that every worker sweeps, deltas are in the tile's own memory.
     """
-    if shares_deltas(r, ins, step):
-        return ahead_at(r, ins, place) + copy * panels_of(ins.size) * deltas_stride(r, ins, step)
+    if is_ahead(r, ins):
+        return ahead_at(r, ins, place) + copy * panels_of(ins.size) * sums_stride(r, ins)
     return r.tiles + (place * r.tile_stride + ins.transposed)
 
 
@@ -166,8 +154,7 @@ cdef void fetch_from_others(const SweepArgs* r, int64_t step, bint of_tiles, con
 
     Its tiles read sums of others' units; its units read deltas of others' tiles, which are stored in the same
     places. Ordinary loads wait for lines that another core has changed, a few at a time. Prefetches into the L2 cache
-    fetch more of them at once, and no load waits. (Steps swept alone do without: as their gate opens, every sum is
-    read at once.)
+    fetch more of them at once, and no load waits.
     """
     cdef const Unit* unit
     cdef const Instruction* ins
@@ -183,7 +170,7 @@ cdef void fetch_from_others(const SweepArgs* r, int64_t step, bint of_tiles, con
         for tile in range(tiles_of(r, step)):
             if (tile // r.at_once % r.n_workers == w.number) != of_tiles:
                 continue
-            panels = deltas_of(r, ins, step, tile, copy_for(r, ins, step, unit.first))
+            panels = deltas_of(r, ins, tile, copy_for(r, ins, unit.first))
             n = smaller(LANES, r.step_size[step] - tile * LANES) * PANEL
             for panel in range(unit.panel, unit.panel + unit.panels):
                 prefetch_lines(panels + panel * sums_stride(r, ins), n)

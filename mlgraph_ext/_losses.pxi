@@ -13,9 +13,6 @@ cdef enum:
 
 cdef extern from *:
     """
-    /* Atomic, because workers that sweep the same tile (_alone.pxi) write the same value to the same place. */
-    static inline void write_float(float *p, float x) { __atomic_store(p, &x, __ATOMIC_RELAXED); }
-    static inline void write_byte(uint8_t *p, uint8_t x) { __atomic_store_n(p, x, __ATOMIC_RELAXED); }
     /* Where z is higher than the best so far, or is the first NaN, keeps z and its number. From a loop over floats GCC would
        make masked stores behind an unpredictable branch. */
     static inline void keep_highest(int32_t number, const float *z, float *best, int32_t *arg) {
@@ -27,8 +24,6 @@ cdef extern from *:
         }
     }
     """
-    void write_float(float*, float) noexcept nogil
-    void write_byte(uint8_t*, uint8_t) noexcept nogil
     void keep_highest(int32_t, const float*, float*, int32_t*) noexcept nogil
 
 
@@ -146,8 +141,7 @@ cdef bint seed_adjoints(
         number = loss[lane] - loss[lane] == 0
         finite = finite and number
         if r.losses != NULL:
-            write_float(r.losses + first + lane, loss[lane])
+            r.losses[first + lane] = loss[lane]
         if r.correct != NULL:  # an answer without a finite loss is not right
-            write_byte(r.correct + first + lane,
-                       number and (right[lane] if r.label == NULL else arg[lane] == r.label[row[lane]]))
+            r.correct[first + lane] = number and (right[lane] if r.label == NULL else arg[lane] == r.label[row[lane]])
     return finite

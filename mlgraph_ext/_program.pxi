@@ -91,7 +91,6 @@ cdef struct SweepArgs:
     int64_t entries_at   # floats from a tile's memory to its entries, or -1 if no dense block reads them there (_entries.pxi)
     bint ahead           # sums of entries are made before tiles are swept (_ahead.pxi)
     float* sums          # with `ahead`: sums, then deltas, as [half][panel][example][neuron] from n_tiles * transposed on
-    bint alone           # every worker sweeps the tile of a step that has only one (_alone.pxi)
     int64_t wide         # tiles swept side by side: 1, 2 or 4, at most PACK if there are rows
     int64_t at_once      # tiles of an item, a multiple of `wide`
     float* pack_sums     # gradients of rows of each pack (_packs.pxi), [pack][parameters from first_row on], or NULL
@@ -123,7 +122,6 @@ cdef struct Worker:
     Told* told           # its report to the others
     int64_t listed[2][COLUMN_QUARTERS]  # steps whose entries it has listed: by parity of the step, for each quarter
     int64_t asked[2]     # the last step whose rows it has prefetched, for each half of the columns
-    int64_t closed       # the last step whose sweeps it has waited for
 
 cdef struct Tile:
     int64_t number           # in its step

@@ -18,12 +18,11 @@ cdef extern from *:
     /* The counters of the shares, the Gate and each worker's Told are two cache lines apart, because a processor that reads a
        line may prefetch its neighbour, too. */
 
-    /* `stop` is one more than the step that stopped the run, or 0. Steps before `open` are closed (_alone.pxi). */
-    typedef struct { int64_t stop, open, unused[14]; } Gate;
-    /* The report of one worker, which only this worker writes: the number of items it has done, the steps it has swept alone
-       (_alone.pxi), and whether it has left the last phase. Adding to one counter of all items would cost a round trip to
-       another core. */
-    typedef struct { int64_t done, swept, left, unused[13]; } Told;
+    /* `stop` is one more than the step that stopped the run, or 0. */
+    typedef struct { int64_t stop, unused[15]; } Gate;
+    /* The report of one worker, which only this worker writes: the number of items it has done, and whether it has left the
+       last phase. Adding to one counter of all items would cost a round trip to another core. */
+    typedef struct { int64_t done, left, unused[14]; } Told;
     static inline int take_if(int64_t *counter, int64_t *seen, int64_t then) {
         return __atomic_compare_exchange_n(counter, seen, then, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
     }
@@ -99,7 +98,7 @@ cdef void work(SweepArgs* r, int64_t number) noexcept nogil:
     cdef Worker w
     cdef int64_t i
     w.number, w.scratch, w.told = number, r.scratch + number * r.scratch_stride, r.told + number
-    w.asked[0] = w.asked[1] = w.closed = -2
+    w.asked[0] = w.asked[1] = -2
     for i in range(COLUMN_QUARTERS):
         w.listed[0][i] = w.listed[1][i] = -2
     # OpenMP's barrier comes next and spins without yielding, so a worker waits here until all have left. With fewer threads
@@ -114,31 +113,17 @@ cdef bint take_part(SweepArgs* r, Worker* w) noexcept nogil:
     If sums are made ahead, step -1 makes only the sums of the first step.
     """
     cdef int64_t step, phase = 0, start = 0, workers = r.n_workers, count, share, rotation, n, item, mine, i
-    cdef bint good, alone, of_tiles, swept = False
+    cdef bint good, of_tiles
     for step in range(-1 if r.ahead and r.n_units else 0, r.n_steps):
-        alone = sweeps_alone(r, step)
         for of_tiles in range(1, -1, -1):
-            count = r.n_units if not of_tiles else 0 if alone else items_of(r, step)
+            count = items_of(r, step) if of_tiles else r.n_units
             phase = phase + 1
             # Wait until all earlier items are done. A waiting worker holds none and delays nobody if it is suspended.
             if not pass_gate(r.gate, r.told, workers, start):
                 return False
             start = start + count
-            if r.ahead and workers > 1 and step >= 0 and not alone:
+            if r.ahead and workers > 1 and step >= 0:
                 fetch_from_others(r, step, of_tiles, w)
-            if alone and of_tiles:
-                # The gate may open after a stop, because units that refuse their step count as done.
-                if load_acquire(&r.gate.stop):
-                    return False
-                swept = begin_sweep(r.gate, w.told, step)
-                if swept:
-                    win_back(r, w)
-                    good = sweep_tiles(r, step, 0, w.number, 1, w)
-                    end_sweep(w.told, step)
-                    if not good and stops(r):
-                        stop_at(r.gate, step)
-            if alone and (of_tiles or not swept):
-                continue
             # Rotate ownership: writing a line is cheaper on the core that last read it (`deltas_of`). Where sums are made ahead
             # (and steps begin with -1), units stay, because each worker lists the columns of its own units.
             rotation = 0 if of_tiles or r.ahead else step

@@ -20,10 +20,9 @@
 #    (_losses.pxi), backward (_tiles.pxi). Phase 2 runs over units, which are pieces of the
 #    parameters: each unit sums its gradient over all tiles in fixed order and applies the optimizer
 #    at once (_units.pxi, _update.pxi). No gradient is shared between threads or reduced over them.
-#    There are three variants:
+#    There are two variants:
 #    - ahead: where the data are mostly zero, phase 2 also computes the first layers' sums for the
 #      next step (_ahead.pxi);
-#    - alone: where such a step has one tile, every worker sweeps that tile by itself (_alone.pxi);
 #    - packs: where rows have few edges, the worker that swept a pack of one or two tiles also sums
 #      their gradients in phase 1, and phase 2 adds the packs in order (_packs.pxi).
 # d) Reproducibility. The batch decides how examples are cut into tiles, and the plan decides the
@@ -84,7 +83,6 @@ include "_program.pxi"
 include "_frozen.pxi"
 include "_ahead.pxi"
 include "_queue.pxi"
-include "_alone.pxi"
 include "_packs.pxi"
 include "_losses.pxi"
 include "_tiles.pxi"
@@ -189,7 +187,7 @@ def prepare(
     const int32_t[::1] input_column, bint backward,
     float[::1] tiles, int64_t n_tiles, int64_t tile_stride, int64_t values_at, int64_t adjoints_at, int64_t first_slot,
     int64_t n_slots, int64_t first_zeroed, int64_t bytes_at, int64_t entries_at, int64_t first_source, int64_t last_source,
-    float[::1] sums, bint alone, float[::1] pack_sums, int64_t pack_stride, int64_t first_row, int64_t wide, int64_t at_once,
+    float[::1] sums, float[::1] pack_sums, int64_t pack_stride, int64_t first_row, int64_t wide, int64_t at_once,
     float[::1] scratch, int64_t n_workers, int64_t scratch_stride, int64_t lists_at, int64_t list_floats,
 ):
     """Pack all arguments of `run` except data and steps into bytes. The caller must keep the arrays alive as long.
@@ -226,8 +224,6 @@ def prepare(
         raise ValueError(f"tiles: expected n_tiles >= {least} and {n_tiles} x {tile_stride} floats, got {tiles.shape[0]}")
     if sums is not None and sums.shape[0] < n_tiles * of_sums:
         raise ValueError(f"sums: expected {n_tiles} x {of_sums} floats, got {sums.shape[0]}")
-    if alone and (sums is None or pack_sums is not None or not units.shape[0]):
-        raise ValueError("alone: expected sums, units, and no pack_sums with it")
     memset(&r, 0, sizeof(SweepArgs))
     r.program = <const Instruction*>&program[0, 0] if program.shape[0] else NULL
     r.n_instructions = program.shape[0]
@@ -252,7 +248,6 @@ def prepare(
     r.sums = &sums[0] if sums is not None else NULL
     r.pack_sums = &pack_sums[0] if pack_sums is not None else NULL
     r.pack_stride, r.first_row, r.wide, r.at_once = pack_stride, first_row, wide, at_once
-    r.alone = alone
     r.first_source, r.last_source = first_source, last_source
     r.scratch = &scratch[0]
     r.n_workers, r.scratch_stride, r.lists_at, r.list_floats = n_workers, scratch_stride, lists_at, list_floats

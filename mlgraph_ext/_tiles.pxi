@@ -249,8 +249,8 @@ cdef void backward_dense(
     bint propagate,
 ) noexcept nogil:
     cdef int64_t copy
-    for copy in range(copies_of_deltas(r, ins, step) if r.n_units and learns_itself(r, ins) else 0):
-        transpose_delta(delta, ins.size, tile.n, deltas_of(r, ins, step, tile.place, copy), deltas_stride(r, ins, step))
+    for copy in range(copies_of_deltas(r, ins) if r.n_units and learns_itself(r, ins) else 0):
+        transpose_delta(delta, ins.size, tile.n, deltas_of(r, ins, tile.place, copy), sums_stride(r, ins))
     if propagate:
         dense_adjoint(tile_weights(r, ins, scratch), ins.arity, ins.size, r.index + ins.args, delta, tile.n, 0, 1,
                       r.first_zeroed, adjoints)

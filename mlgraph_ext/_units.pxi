@@ -20,12 +20,11 @@ cdef bint step_unit(SweepArgs* r, int64_t step, const Unit* unit, Worker* w) noe
     cdef int fixed = fixed_of(r, unit)
     if r.limit > 0:
         for i in range(tiles_of(r, step)):
-            bound = bound + r.bounds[first_place(r, step, w) + i]
+            bound = bound + r.bounds[i]
         if not bound < r.limit:
             return False
     if unit.part != WHOLE:
         if step >= 0 and fixed != ENTIRELY:
-            wait_for_sweeps(r, step, w)
             numbers = flush_subnormals(r.training)
             update_unit(r, step, unit, fixed, w, NULL)
             restore_numbers(numbers)
@@ -44,13 +43,10 @@ cdef bint step_unit(SweepArgs* r, int64_t step, const Unit* unit, Worker* w) noe
             part.last = smaller(part.first + WHOLE_COLUMNS, unit.last)
             update_unit(r, step, &part, fixed, w, &fetch)
             part.first = part.last
-        wait_for_sweeps(r, step, w)
         part.part, part.first, part.last = 1, 0, 0
         if ins.bias >= 0 and unit.first == 0:
             update_unit(r, step, &part, fixed, w, NULL)
         restore_numbers(numbers)
-    elif step >= 0:
-        wait_for_sweeps(r, step, w)
     sum_ahead(r, step + 1, unit, w, &fetch)
     return True
 
@@ -123,7 +119,7 @@ cdef void update_unit(SweepArgs* r, int64_t step, const Unit* unit, int fixed, W
             unit_gradient(r, step, unit, tile, at_once, part, w, &descent if descends else NULL, fetch)
         if masked:
             for i in range(runs):
-                apply_mask(<const uint64_t*>(r.tiles + (first_place(r, step, w) + tile) * r.tile_stride + ins.mask),
+                apply_mask(<const uint64_t*>(r.tiles + tile * r.tile_stride + ins.mask),
                            at - ins.weights + i * stride, edge_scale(ins), run, part + i * run, g + i * run, True)
         elif in_parts:
             for i in range(runs * run):
@@ -143,12 +139,12 @@ cdef void unit_gradient(
     cdef int64_t first = unit.first, n = unit.last - unit.first
     cdef const Instruction* ins = r.program + unit.instruction
     cdef bint ahead = is_ahead(r, ins)
-    cdef int64_t place = first_place(r, step, w) + tile, apart = LANES * PANEL if ahead else r.tile_stride
-    cdef const float* memory = r.tiles + place * r.tile_stride
+    cdef int64_t apart = LANES * PANEL if ahead else r.tile_stride
+    cdef const float* memory = r.tiles + tile * r.tile_stride
     cdef const float* values = memory + r.values_at
     cdef const float* delta = memory + r.adjoints_at + ins.dst * LANES
-    cdef const float* deltas = deltas_of(r, ins, step, place, copy_for(r, ins, step, first))
-    cdef int64_t stride = deltas_stride(r, ins, step)
+    cdef const float* deltas = deltas_of(r, ins, tile, copy_for(r, ins, first))
+    cdef int64_t stride = sums_stride(r, ins)
     cdef const float* transposed = deltas + unit.panel * stride
     cdef const int32_t* sources = r.index + ins.args
     cdef int64_t examples = smaller(tiles * LANES, r.step_size[step] - tile * LANES), wide = GROUP_TILES if ahead else 1
@@ -159,7 +155,7 @@ cdef void unit_gradient(
         bias_gradient(unit.panels, transposed, stride, apart, examples, g)
     elif reads_entries(r, ins):
         for i in range(groups):
-            group[i].e = group_entries(r, w, step, tile // wide + i) if ahead else tile_entries(r, place + i)
+            group[i].e = group_entries(r, w, step, tile // wide + i) if ahead else tile_entries(r, tile + i)
             group[i].delta = transposed + i * wide * apart
         runs_gradient(group, groups, first, unit.last, unit.panels, data_unit(r), stride, g, descent, fetch)
     elif ins.kind == DENSE:

@@ -27,13 +27,6 @@ from mlgraph.graph.topology import Topology, ancestors
 from mlgraph.graph.views import name_of
 from mlgraph_ext import _topology
 
-MAX_LATER_WEIGHTS = 2**14
-"""Maximum number of weights after the first layer for which every thread sweeps a step's only tile by itself.
-
-Otherwise one thread sweeps and the others wait. On two threads, a step of 8 examples takes 6 to 14 % less time
-this way for 784-32-10, about the same for 784-32-300-10, and up to 6 % more for 784-32-500-10.
-"""
-
 MAX_EDGES = 2**31
 """Upper limit of the edges of one instruction: kernels number them with 32 bits."""
 
@@ -389,18 +382,6 @@ class Plan:
         if any(ins.bits for ins in blocks):
             return 0
         return sum(-(-ins.size // PANEL) * ins.halves for ins in blocks)
-
-    @cached_property
-    def sweeps_alone(self) -> bool:
-        """Whether every thread sweeps the only tile of a step by itself, when sums are computed ahead.
-
-        If threads share blocks by panels, each must list the nonzero data of all columns, which an idle thread
-        does while another sweeps. Parameter nodes rule this out: their units would end the step's sweeps early.
-        """
-        ahead = self.blocks_of_data
-        behind = sum(ins.n_weights for _, ins in self.trained) - sum(ins.n_weights for ins in ahead)
-        nodes = any(ins.kind == KINDS["parameter"] for _, ins in self.trained)
-        return all(ins.halves == 2 for ins in ahead) and behind <= MAX_LATER_WEIGHTS and not nodes
 
     @cached_property
     def row_parameters(self) -> tuple[int, int]:

@@ -53,8 +53,6 @@ class Choice(NamedTuple):
         Number of tiles that one kernel call sweeps together, and that a thread takes at once.
     in_packs : bool
         Whether the thread that swept a pack of tiles also sums their gradients of rows (``_packs.pxi``).
-    alone : bool
-        Whether every thread sweeps the only tile of a step by itself (``_alone.pxi``).
     """
 
     optimizer: str | None
@@ -67,7 +65,6 @@ class Choice(NamedTuple):
     wide: int
     at_once: int
     in_packs: bool
-    alone: bool
 
 
 def threads_worth(plan: Plan, wish: int | None, size: Int64, most: int, optimizer: str | None) -> int:
@@ -129,9 +126,8 @@ def choose(
     in_packs = bool(
         optimizer and wide == pack and n_threads > 1 and 0 < end - first_row <= 2 * pack * LANES * plan.n_slots
     )
-    alone = bool(ahead and optimizer and n_threads > 1 and not in_packs and plan.sweeps_alone)
     n_tiles = max(tiles, n_threads) if optimizer else n_threads * at_once
-    return Choice(optimizer, sparse, ahead, as_bytes, narrow, n_tiles, n_threads, wide, at_once, in_packs, alone)
+    return Choice(optimizer, sparse, ahead, as_bytes, narrow, n_tiles, n_threads, wide, at_once, in_packs)
 
 
 def _lists_fit(plan: Plan, most: int) -> bool:

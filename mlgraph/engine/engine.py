@@ -496,7 +496,6 @@ class Engine:
             bytes_at=bytes_at,
             entries_at=entries_at,
             sums=self._sums if how.ahead else None,
-            alone=how.alone,
             pack_sums=self._pack_sums if how.in_packs else None,
             pack_stride=pack_stride,
             first_row=first_row,

@@ -21,7 +21,7 @@ def ways(sweep, monkeypatch):
 
     def spy(**given):
         packs, ahead = given["pack_sums"] is not None, given["sums"] is not None
-        ways.add("alone" if given["alone"] else "ahead" if ahead else "packs" if packs else f"wide {given['wide']}")
+        ways.add("ahead" if ahead else "packs" if packs else f"wide {given['wide']}")
         return prepare(**given)
 
     monkeypatch.setattr(sweep, "prepare", spy)
@@ -46,8 +46,8 @@ def trained(net, x, y, n_threads, **options):
         ("sparse", (40, 36, 20, 6), 0, 1024, "ahead"),
         ("sparse", (200, 24, 5), 0.9, 600, "packs"),
         ("float", (300, 90, 20, 6), 0.9, (300, 20), "packs"),
-        ("sparse", (200, 36, 12, 10), 0, (70, 3), "alone"),
-        ("sparse", (130, 9, 10), 0, (30, 3), "alone"),
+        ("sparse", (200, 36, 12, 10), 0, (70, 3), "ahead"),
+        ("sparse", (130, 9, 10), 0, (30, 3), "ahead"),
         ("float", (40, 36, 20, 10), 0, (256, 20), "wide 4"),
         ("float", (40, 36, 20, 6), 0, (130, 20), "wide 2"),
         pytest.param("sparse", (200, 20, 900, 10), 0, (70, 3), "ahead", marks=pytest.mark.slow),
@@ -86,7 +86,7 @@ def test_all_threads_wait_for_parameters_that_are_nodes():
         model = mlgraph.Model(g, [g[number] * scale for number in last])
         model.fit(x, y, epochs=2, batch_size=8, learning_rate=0.01, n_threads=n_threads)
         plan = engine_of(model).plan
-        assert plan.threads_ahead and not plan.sweeps_alone and scale.value != 0.5
+        assert plan.threads_ahead and scale.value != 0.5
         results.add(g.get_parameters().tobytes())
     assert len(results) == 1
 

@@ -16,7 +16,7 @@ NUMBERS = np.zeros(3, np.float32)
 
 @pytest.fixture
 def given(sweep):
-    """The arguments of `prepare` and `run` in a small fit, in which two threads sweep each step alone."""
+    """The arguments of `prepare` and `run` in a small fit on two threads."""
     net, calls = layered((140, 33, 10)), {}
 
     def spy(name, real):
@@ -55,13 +55,11 @@ def narrower(array):
         ({"units": NO_UNITS, "at_once": 2}, "tiles: expected n_tiles >= 4"),
         ({"tiles": shorter}, "tiles: expected n_tiles >= 2 and 2 x"),
         ({"sums": lambda good: good[:1]}, "sums: expected 2 x"),
-        ({"sums": None}, "alone: expected sums, units"),
-        ({"pack_sums": np.zeros(1, np.float32)}, "alone: expected sums, units"),
     ],
 )
 def test_prepare_refuses_inconsistent_arguments(sweep, given, changes, message):
     good = given["prepare"]
-    assert good["alone"] and good["n_workers"] == good["n_tiles"] == 2
+    assert good["n_workers"] == good["n_tiles"] == 2
     wrong = {name: value(good[name]) if callable(value) else value for name, value in changes.items()}
     with pytest.raises(ValueError, match=f"^{message}"):
         sweep.prepare(**{**good, **wrong})
