@@ -28,17 +28,6 @@ cdef extern from *:
     }
     static inline int64_t load_acquire(int64_t *counter) { return __atomic_load_n(counter, __ATOMIC_ACQUIRE); }
 
-    /* Workers pass a gate together, and the data of a share are in its owner's cache. Another worker therefore gives the
-       owner a moment to begin: 0.2 us on a Xeon, less on processors without an instruction to pause. */
-    static void let_begin(int64_t *taken, int64_t phase) {
-        for (int spins = 0; spins < 16 && load_acquire(taken) >> 32 < phase; spins++)
-    #if defined(__x86_64__) || defined(__i386__)
-            __builtin_ia32_pause();
-    #else
-            ;
-    #endif
-    }
-
     static inline void tell_done(Told *own, int64_t items) {
         __atomic_store_n(&own->done, own->done + items, __ATOMIC_RELEASE);
     }
@@ -71,7 +60,6 @@ cdef extern from *:
         pass
     bint take_if(int64_t*, int64_t*, int64_t) noexcept nogil
     int64_t load_acquire(int64_t*) noexcept nogil
-    void let_begin(int64_t*, int64_t) noexcept nogil
     void tell_done(Told*, int64_t) noexcept nogil
     int64_t all_done(Told*, int64_t) noexcept nogil
     void stop_at(Gate*, int64_t) noexcept nogil
@@ -134,8 +122,6 @@ cdef bint take_part(SweepArgs* r, Worker* w) noexcept nogil:
                 # only once: with many workers, a check before each share would be slow.)
                 if i == 1 and all_done(r.told, workers) >= start:
                     break
-                if n and i:
-                    let_begin(r.taken + share * TAKEN_STRIDE, phase)
                 mine = 0
                 item = take(r.taken + share * TAKEN_STRIDE, phase, n) if n else -1
                 if r.ahead and of_tiles and i == 0 and workers > 1:

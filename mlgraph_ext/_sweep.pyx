@@ -33,7 +33,7 @@
 #    leaves open.)
 # e) Scheduling. A worker is a thread (_team.pxi). It has the same share of a phase's items at every step,
 #    except that the shares of units rotate where no sums are made ahead. A worker that has finished
-#    its own items takes items of others, after giving them a moment to begin (_queue.pxi). A phase
+#    its own items takes items of others (_queue.pxi). A phase
 #    begins, at a gate, when every earlier item is done; it does not wait until every thread has
 #    arrived. A thread that the operating system suspends while it holds no item therefore delays
 #    nobody. Waiting soon yields the processor. libgomp's barrier does neither, so workers return to
