@@ -123,32 +123,6 @@ cdef void list_meanwhile(const SweepArgs* r, int64_t step, int64_t most, Worker*
         unit = unit + r.n_workers
 
 
-cdef void win_back(const SweepArgs* r, const Worker* w) noexcept nogil:
-    """Prefetch the first weights of a worker's own units for writing.
-
-    In memory these follow the weights of another worker, whose hardware prefetcher seems to read past their end at
-    each pass. Stores to the first lines of a unit waited as if another core had them, for 0.7 us of a step of
-    784-32-10 at batch 8.
-    """
-    cdef const Unit* own
-    cdef const Instruction* ins
-    cdef int64_t unit = w.number, panel, at, n
-    while unit < r.n_units:
-        own = r.units + unit
-        ins = r.program + own.instruction
-        n = smaller(READ_ON, own.last - own.first) * PANEL
-        for panel in range(own.panels if own.part == WHOLE else 0):
-            # Whole panels of one unit are contiguous, so only the first needs this.
-            if panel == 0 or own.last - own.first < ins.arity:
-                at = ins.weights + ((own.panel + panel) * ins.arity + own.first) * PANEL
-                prefetch_to_write(r.optimizer.parameters + at, n)
-                if r.optimizer.first != NULL:
-                    prefetch_to_write(r.optimizer.first + at, n)
-                if r.optimizer.second != NULL:
-                    prefetch_to_write(r.optimizer.second + at, n)
-        unit = unit + r.n_workers
-
-
 cdef void fetch_from_others(const SweepArgs* r, int64_t step, bint of_tiles, const Worker* w) noexcept nogil:
     """Prefetch the data that other workers have just written and that this one's share of a phase reads.
 

@@ -10,7 +10,6 @@ cdef inline const int32_t* alike_of(const SweepArgs* r, const Instruction* ins) 
 
 cdef enum:
     WHOLE = 2            # weights of some panels and columns, and biases with the first column; then sums for the next step
-    READ_ON = 16         # sources whose weights (a cache line each) other cores may have prefetched
     WHOLE_COLUMNS = 128  # columns of a WHOLE unit processed at a time; their gradient, if stored, stays in the L1 cache
 
 cdef struct Unit:

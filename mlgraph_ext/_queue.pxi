@@ -124,8 +124,6 @@ cdef bint take_part(SweepArgs* r, Worker* w) noexcept nogil:
                     break
                 mine = 0
                 item = take(r.taken + share * TAKEN_STRIDE, phase, n) if n else -1
-                if r.ahead and of_tiles and i == 0 and workers > 1:
-                    win_back(r, w)
                 while item >= 0:
                     if load_acquire(&r.gate.stop):
                         return False
