@@ -12,12 +12,7 @@
 # Each worker lists the entries that it needs, by groups of tiles and quarters of the columns. It
 # does so while it would otherwise wait at a gate, and at the latest when a unit needs them. The
 # first quarter is listed before the tiles of the previous step, so that there is such work at each
-# gate. As a gate opens, a worker prefetches the sums or deltas that others have written and that it
-# is about to read.
-
-cdef enum:
-    MOST_FETCHED = 16384     # floats prefetched for a phase: 64 KB, which fit into an L2 cache
-
+# gate.
 
 cdef inline bint is_ahead(const SweepArgs* r, const Instruction* ins) noexcept nogil:
     return r.ahead and ins.kind == DENSE and ins.reads_data
@@ -121,36 +116,6 @@ cdef void list_meanwhile(const SweepArgs* r, int64_t step, int64_t most, Worker*
         if r.units[unit].part == WHOLE:
             most = most - list_step(r, step, r.units[unit].first, r.units[unit].last, most, w)
         unit = unit + r.n_workers
-
-
-cdef void fetch_from_others(const SweepArgs* r, int64_t step, bint of_tiles, const Worker* w) noexcept nogil:
-    """Prefetch the data that other workers have just written and that this one's share of a phase reads.
-
-    Its tiles read sums of others' units; its units read deltas of others' tiles, which are stored in the same
-    places. Ordinary loads wait for lines that another core has changed, a few at a time. Prefetches into the L2 cache
-    fetch more of them at once, and no load waits.
-    """
-    cdef const Unit* unit
-    cdef const Instruction* ins
-    cdef const float* panels
-    cdef int64_t left = MOST_FETCHED, i, tile, n, panel
-    for i in range(r.n_units):
-        unit = r.units + i
-        ins = r.program + unit.instruction
-        if unit.part != WHOLE or (i % r.n_workers == w.number) == of_tiles:
-            continue
-        if fixed_of(r, unit) == ENTIRELY and not of_tiles:
-            continue    # such a unit reads no deltas
-        for tile in range(tiles_of(r, step)):
-            if (tile // r.at_once % r.n_workers == w.number) != of_tiles:
-                continue
-            panels = deltas_of(r, ins, tile, copy_for(r, ins, unit.first))
-            n = smaller(LANES, r.step_size[step] - tile * LANES) * PANEL
-            for panel in range(unit.panel, unit.panel + unit.panels):
-                prefetch_lines(panels + panel * sums_stride(r, ins), n)
-                left = left - n
-                if left <= 0:
-                    return
 
 
 cdef Fetch fetch_of(

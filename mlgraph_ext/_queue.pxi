@@ -110,8 +110,6 @@ cdef bint take_part(SweepArgs* r, Worker* w) noexcept nogil:
             if not pass_gate(r.gate, r.told, workers, start):
                 return False
             start = start + count
-            if r.ahead and workers > 1 and step >= 0:
-                fetch_from_others(r, step, of_tiles, w)
             # Rotate ownership: writing a line is cheaper on the core that last read it (`deltas_of`). Where sums are made ahead
             # (and steps begin with -1), units stay, because each worker lists the columns of its own units.
             rotation = 0 if of_tiles or r.ahead else step
