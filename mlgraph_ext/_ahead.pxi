@@ -9,10 +9,7 @@
 #
 #   tiles of step s  |  units of step s, sums of step s + 1  |  tiles of step s + 1  |  ...
 #
-# Each worker lists the entries that it needs, by groups of tiles and quarters of the columns. It
-# does so while it would otherwise wait at a gate, and at the latest when a unit needs them. The
-# first quarter is listed before the tiles of the previous step, so that there is such work at each
-# gate.
+# Each worker lists the entries that its units need, by groups of tiles and halves of the columns.
 
 cdef inline bint is_ahead(const SweepArgs* r, const Instruction* ins) noexcept nogil:
     return r.ahead and ins.kind == DENSE and ins.reads_data
@@ -84,38 +81,17 @@ cdef void list_group(
     find_entries(r.bytes, r.floats, r.columns, r.n_inputs, first_run, last_run, row, n, e)
 
 
-cdef int64_t quarter_begin(int64_t runs, int64_t quarter) noexcept nogil:
-    """The first run of a quarter of the columns. Quarters consist of whole blocks, except the last one of each half."""
-    cdef int64_t cut = middle(runs), begin = cut if quarter >= 2 else 0, end = runs if quarter >= 2 else cut
-    return runs if quarter == COLUMN_QUARTERS else begin + quarter % 2 * ((end - begin) // 2 // BLOCK_RUNS * BLOCK_RUNS)
-
-
-cdef int64_t list_step(const SweepArgs* r, int64_t step, int64_t first, int64_t last, int64_t most, Worker* w) noexcept nogil:
-    """List the entries of a step in the quarters that hold the columns `first` to `last`, if not listed yet.
-
-    Lists at most `most` quarters and returns how many it listed.
-    """
+cdef void list_step(const SweepArgs* r, int64_t step, int64_t first, int64_t last, Worker* w) noexcept nogil:
+    """List the entries of a step in the halves that hold the columns `first` to `last`, if not listed yet."""
     cdef Entries e
-    cdef int64_t runs = runs_of(r.n_inputs), done = 0, quarter, begin, end, group
-    for quarter in range(COLUMN_QUARTERS if groups_in(r, step) else 0):
-        begin, end = quarter_begin(runs, quarter), quarter_begin(runs, quarter + 1)
-        if (w.listed[step & 1][quarter] != step and done < most and begin < end
-                and begin * RUN < last and end * RUN > first):
+    cdef int64_t runs = runs_of(r.n_inputs), cut = middle(runs), half, begin, end, group
+    for half in range(2):
+        begin, end = cut if half else 0, runs if half else cut
+        if w.listed[step & 1][half] != step and begin * RUN < last and end * RUN > first:
             for group in range(groups_in(r, step)):
                 e = group_entries(r, w, step, group)
                 list_group(r, step, group, begin, end, &e)
-            w.listed[step & 1][quarter] = step
-            done = done + 1
-    return done
-
-
-cdef void list_meanwhile(const SweepArgs* r, int64_t step, int64_t most, Worker* w) noexcept nogil:
-    """List at most `most` quarters of the entries that a worker's own units will need at a step."""
-    cdef int64_t unit = w.number
-    while unit < r.n_units:
-        if r.units[unit].part == WHOLE:
-            most = most - list_step(r, step, r.units[unit].first, r.units[unit].last, most, w)
-        unit = unit + r.n_workers
+            w.listed[step & 1][half] = step
 
 
 cdef Fetch fetch_of(
@@ -155,7 +131,7 @@ cdef void sum_ahead(SweepArgs* r, int64_t step, const Unit* unit, Worker* w, Fet
     cdef const Instruction* ins = r.program + unit.instruction
     cdef int64_t group
     cdef Entries e
-    list_step(r, step, unit.first, unit.last, COLUMN_QUARTERS, w)
+    list_step(r, step, unit.first, unit.last, w)
     for group in range(groups_in(r, step)):
         e = group_entries(r, w, step, group)
         sum_runs(r, ins, &e, smaller(GROUP, r.step_size[step] - group * GROUP), unit.first // RUN, runs_of(unit.last),

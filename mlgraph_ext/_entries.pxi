@@ -138,7 +138,6 @@ cdef enum:
     BLOCK_RUNS = 16              # runs that are read together, 64 columns
     GROUP_TILES = 4              # maximum number of tiles in a group, which share one list of entries
     GROUP = GROUP_TILES * LANES  # examples of a group; `append` has numbers for as many
-    COLUMN_QUARTERS = 4          # the entries of each quarter of the columns can be listed separately
     SLACK = 64                   # bytes past the end of a list that a whole vector may overwrite
 
 

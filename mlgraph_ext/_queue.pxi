@@ -87,7 +87,7 @@ cdef void work(SweepArgs* r, int64_t number) noexcept nogil:
     cdef int64_t i
     w.number, w.scratch, w.told = number, r.scratch + number * r.scratch_stride, r.told + number
     w.asked[0] = w.asked[1] = -2
-    for i in range(COLUMN_QUARTERS):
+    for i in range(2):
         w.listed[0][i] = w.listed[1][i] = -2
     # OpenMP's barrier comes next and spins without yielding, so a worker waits here until all have left. With fewer threads
     # than workers it must not wait: some workers begin only when this one has returned.
@@ -133,6 +133,4 @@ cdef bint take_part(SweepArgs* r, Worker* w) noexcept nogil:
                     item = take(r.taken + share * TAKEN_STRIDE, phase, n)
                 if mine:
                     tell_done(w.told, mine)
-            if r.ahead and all_done(r.told, workers) < start:
-                list_meanwhile(r, step + 1 if of_tiles else step + 2, COLUMN_QUARTERS if of_tiles else 1, w)
     return True

@@ -2,7 +2,7 @@
 
 cdef enum:
     SUM_TILES = 32       # tiles whose gradient is one sum. Of more tiles, such sums are added; one long sum would lose digits
-    FETCH_AHEAD = 3      # steps: entries of step + 2 are listed after this phase at the earliest, so rows of step + 3 are next
+    FETCH_AHEAD = 2      # steps: the next phase 2 lists the entries of step + 2
 
 
 cdef bint step_unit(SweepArgs* r, int64_t step, const Unit* unit, Worker* w) noexcept nogil:
@@ -37,7 +37,7 @@ cdef bint step_unit(SweepArgs* r, int64_t step, const Unit* unit, Worker* w) noe
                      (1 if fixed == ENTIRELY else 2) * runs_of(unit.last - unit.first) * (1 + n_examples // GROUP))
     if step >= 0 and fixed != ENTIRELY:
         numbers = flush_subnormals(r.training)
-        list_step(r, step, unit.first, unit.last, COLUMN_QUARTERS, w)
+        list_step(r, step, unit.first, unit.last, w)
         part.part = 0
         while part.first < unit.last:
             part.last = smaller(part.first + WHOLE_COLUMNS, unit.last)

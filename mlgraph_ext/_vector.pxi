@@ -97,9 +97,6 @@ cdef extern from *:
     }
     /* Prefetches into the L2 cache. In L1, data prefetched so early would evict data in use. */
     static inline void prefetch_later(const void *p) { __builtin_prefetch(p, 0, 2); }
-    static inline void prefetch_lines(const float *p, int64_t n) {
-        for (int64_t i = 0; i < n; i += 64 / (int64_t)sizeof(float)) prefetch_later(p + i);
-    }
     /* Prefetches into this core's L1 cache and evicts the lines from all others. A store to a line that another core holds
        waits until that core gives it up, and all later stores wait, too. This requests many lines at once. (prefetchw is a
        no-op on old processors.) */
@@ -196,7 +193,6 @@ cdef extern from *:
     vec splat(float) noexcept nogil
     vec multiply_add(vec, vec, vec) noexcept nogil
     void prefetch_later(const void*) noexcept nogil
-    void prefetch_lines(const float*, int64_t) noexcept nogil
     void prefetch_to_write(const float*, int64_t) noexcept nogil
     unsigned int flush_subnormals(bint) noexcept nogil
     void restore_numbers(unsigned int) noexcept nogil
