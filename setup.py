@@ -260,7 +260,8 @@ class Build(build_ext):
 def extension(name, sources=None):
     """One module of mlgraph_ext; any change of an included or cimported file rebuilds it."""
     sources = [f"mlgraph_ext/{name}.pyx"] if sources is None else sources
-    return Extension(f"mlgraph_ext.{name}", sources, depends=sorted(glob("mlgraph_ext/*.px[di]")) if sources else [])
+    included = sorted(glob("mlgraph_ext/*.px[di]") + glob("mlgraph_ext/*.h")) if sources else []
+    return Extension(f"mlgraph_ext.{name}", sources, depends=included, include_dirs=["mlgraph_ext"])
 
 
 setup(

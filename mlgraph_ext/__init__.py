@@ -1,8 +1,9 @@
 """How is it computed fast? By these kernels, in the best build that the processor can run.
 
 Read `_sweep.pyx` first: the design list at its head introduces the words used everywhere. Next come
-the data that kernels share (`_vector.pxi`, `_instruction.pxi`, `_program.pxi`), then the schedule
-(`_team.pxi`, `_queue.pxi`; `_tiles.pxi` for phase 1, `_units.pxi` for phase 2), then the kernels:
+`_step.pxi`, the page that shows how steps run, with its two halves (`_tiles.pxi`, `_units.pxi`) and
+`schedule.h`. Then the data that kernels share (`_vector.pxi`, `_program.pxi`, `_memory.pxi`,
+`_request.pxi`) and the classes that Python calls (`_calls.pxi`), then the kernels:
 `_dense.pxi`; `_entries.pxi` and `_runs.pxi`; `_rows.pxi` and `_quads.pxi`; `_ops.pxd` and
 `_elementwise.pxi`; `_update.pxi`.
 Two modules stand alone: `_topology.pyx`, graph algorithms for plans, edits and pruning, with the

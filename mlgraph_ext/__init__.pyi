@@ -1,10 +1,15 @@
-from typing import Any, Literal, Protocol, overload
+from typing import Any, Protocol
 
 import numpy.typing as npt
 
 _Array = npt.NDArray[Any]
 
-class _Sweep(Protocol):
+class Call:
+    def run(self) -> int: ...
+
+class Sweep: ...
+
+class _Kernels(Protocol):
     """One build of the kernels (``_sweep.pyx``)."""
 
     PARALLEL: bool
@@ -39,79 +44,58 @@ class _Sweep(Protocol):
     def find_quads(self, alike: _Array, out: _Array) -> None: ...
     def take_columns(self, x: _Array, columns: _Array, out: _Array, size: int, n_threads: int) -> None: ...
     def move(self, x: _Array, origin: _Array, out: _Array, place: _Array, n_threads: int) -> None: ...
-    def prepare(
+    def Program(self, plan: object, edges: _Array | None = None) -> object: ...
+    def Buffers(self) -> object: ...
+    def Batch(
         self,
+        bytes: _Array | None,
+        floats: _Array | None,
+        label: _Array | None = None,
+        target: _Array | None = None,
+        weight: _Array | None = None,
+        reach: float = 1.0,
+    ) -> object: ...
+    def Sweep(
+        self,
+        program: object,
+        vectors: tuple[_Array | None, ...],
+        buffers: object,
         *,
-        program: _Array,
-        index: _Array,
-        constants: _Array,
-        edges: _Array,
-        units: _Array,
-        parameters: _Array,
-        optimizer: int,
-        hyper: tuple[float, float, float],
-        first: _Array | None,
-        second: _Array | None,
-        frozen: _Array | None,
-        input_column: _Array,
-        backward: bool,
-        tiles: _Array,
-        n_tiles: int,
-        tile_stride: int,
-        values_at: int,
-        adjoints_at: int,
-        first_slot: int,
-        n_slots: int,
-        first_zeroed: int,
-        bytes_at: int,
-        entries_at: int,
-        first_source: int,
-        last_source: int,
-        sums: _Array | None,
-        pack_sums: _Array | None,
-        pack_stride: int,
-        first_row: int,
-        wide: int,
-        at_once: int,
-        scratch: _Array,
-        n_workers: int,
-        scratch_stride: int,
-        lists_at: int,
-        list_floats: int,
-    ) -> bytes: ...
-    @overload
-    def run(
+        units: _Array | None = None,
+        optimizer: int = 1,
+        hyper: tuple[float, float, float] = ...,
+        n_workers: int = 1,
+        n_tiles: int = 1,
+        wide: int = 1,
+        at_once: int = 1,
+        sparse: bool = False,
+        ahead: bool = False,
+        as_bytes: bool = False,
+        in_packs: bool = False,
+        columns: _Array | None = None,
+        backward: bool = False,
+        first_zeroed: int = 0,
+        loss: int = 0,
+        loss_slots: _Array | None = None,
+        value_slots: _Array | None = None,
+        adjoint_slots: _Array | None = None,
+    ) -> Sweep: ...
+    def Call(
         self,
-        prepared: bytes,
-        data_bytes: _Array | None,
-        data_floats: _Array | None,
-        step_first: _Array | None,
-        step_size: _Array | None,
-        step_rate: _Array | None,
-        step_decay: _Array | None,
-        order: _Array | None,
-        step_number: int,
-        seed: int,
-        training: bool,
-        limit: float,
-        reach: float,
-        loss: int,
-        loss_slot: _Array | None,
-        label: _Array | None,
-        target: _Array | None,
-        weight: _Array | None,
-        gradient: _Array | None,
-        losses: _Array | None,
-        correct: _Array | None,
-        value_slot: _Array,
-        value_out: _Array | None,
-        highest: _Array | None,
-        adjoint_slot: _Array | None,
-        adjoint_out: _Array | None,
-    ) -> int: ...
-    @overload
-    def run(self, *given: Any, later: Literal[True]) -> bytes: ...
-    def run_each(self, calls: list[bytes], n_threads: int) -> None: ...
+        sweep: Sweep,
+        batch: object,
+        steps: tuple[Any, ...] | None = None,
+        *,
+        seed: int | None = None,
+        limit: float = 0.0,
+        gradient: _Array | None = None,
+        losses: _Array | None = None,
+        correct: _Array | None = None,
+        values: _Array | None = None,
+        adjoints: _Array | None = None,
+        highest: _Array | None = None,
+    ) -> Call: ...
+    def run_each(self, calls: list[Call], n_threads: int) -> None: ...
     def update_clipped(
         self,
         ranges: _Array,
@@ -141,5 +125,5 @@ class _Sweep(Protocol):
 ISA: str
 AVAILABLE: tuple[str, ...]
 AFFINITY: tuple[set[int], set[int]]
-sweep: _Sweep
+sweep: _Kernels
 STACK_BYTES: int

@@ -11,40 +11,40 @@
 #
 # Each worker lists the entries that its units need, by groups of tiles and halves of the columns.
 
-cdef inline bint is_ahead(const SweepArgs* r, const Instruction* ins) noexcept nogil:
-    return r.ahead and ins.kind == DENSE and ins.reads_data
+cdef inline bint is_ahead(const Request* r, const Instruction* ins) noexcept nogil:
+    return r.choice.ahead and ins.kind == DENSE and ins.reads_data
 
 
-cdef inline bint reads_entries(const SweepArgs* r, const Instruction* ins) noexcept nogil:
-    return ins.kind == DENSE and ins.reads_data and (r.ahead or r.entries_at >= 0)
+cdef inline bint reads_entries(const Request* r, const Instruction* ins) noexcept nogil:
+    return ins.kind == DENSE and ins.reads_data and (r.choice.ahead or r.memory.entries_at >= 0)
 
 
-cdef inline int64_t sums_stride(const SweepArgs* r, const Instruction* ins) noexcept nogil:
-    return r.n_tiles * LANES * PANEL if is_ahead(r, ins) else LANES * PANEL
+cdef inline int64_t sums_stride(const Request* r, const Instruction* ins) noexcept nogil:
+    return r.memory.n_tiles * LANES * PANEL if is_ahead(r, ins) else LANES * PANEL
 
 
-cdef inline float* ahead_at(const SweepArgs* r, const Instruction* ins, int64_t tile) noexcept nogil:
-    return r.sums + (ins.transposed * r.n_tiles + tile * LANES * PANEL)
+cdef inline float* ahead_at(const Request* r, const Instruction* ins, int64_t tile) noexcept nogil:
+    return r.memory.sums + (ins.transposed * r.memory.n_tiles + tile * LANES * PANEL)
 
 
-cdef inline float* sums_of(const SweepArgs* r, const Instruction* ins, const Tile* tile) noexcept nogil:
+cdef inline float* sums_of(const Request* r, const Instruction* ins, const Tile* tile) noexcept nogil:
     """Sums of a tile, [half][panel][lane][neuron], panels `sums_stride` floats apart."""
     if is_ahead(r, ins):
-        return ahead_at(r, ins, tile.number if r.n_units else tile.place)
+        return ahead_at(r, ins, tile.number if r.tables.n_units else tile.place)
     return memory_of(r, tile) + ins.transposed
 
 
-cdef inline int64_t copies_of_deltas(const SweepArgs* r, const Instruction* ins) noexcept nogil:
+cdef inline int64_t copies_of_deltas(const Request* r, const Instruction* ins) noexcept nogil:
     """Number of copies of a tile's deltas: one for each half of the columns, where workers share the halves."""
-    return ins.halves if r.n_workers > 1 and is_ahead(r, ins) else 1
+    return ins.halves if r.choice.n_workers > 1 and is_ahead(r, ins) else 1
 
 
-cdef inline int64_t copy_for(const SweepArgs* r, const Instruction* ins, int64_t column) noexcept nogil:
+cdef inline int64_t copy_for(const Request* r, const Instruction* ins, int64_t column) noexcept nogil:
     """The copy that a worker reads to sum the gradient of a column."""
     return 1 if copies_of_deltas(r, ins) == 2 and column // RUN >= middle(runs_of(ins.arity)) else 0
 
 
-cdef inline float* deltas_of(const SweepArgs* r, const Instruction* ins, int64_t place, int64_t copy) noexcept nogil:
+cdef inline float* deltas_of(const Request* r, const Instruction* ins, int64_t place, int64_t copy) noexcept nogil:
     """Transposed deltas of the tile whose memory has number `place`, panels `sums_stride` floats apart.
 
     They overwrite the tile's sums, and each copy those of one half. The worker that has read the deltas of a panel
@@ -54,37 +54,38 @@ cdef inline float* deltas_of(const SweepArgs* r, const Instruction* ins, int64_t
     """
     if is_ahead(r, ins):
         return ahead_at(r, ins, place) + copy * panels_of(ins.size) * sums_stride(r, ins)
-    return r.tiles + (place * r.tile_stride + ins.transposed)
+    return r.memory.tiles + (place * r.memory.tile_stride + ins.transposed)
 
 
-cdef inline int64_t groups_in(const SweepArgs* r, int64_t step) noexcept nogil:
-    return (examples_in(r, step) + GROUP - 1) // GROUP
+cdef inline int64_t groups_in(const Request* r, int64_t step) noexcept nogil:
+    return (examples_in(&r.steps, step) + GROUP - 1) // GROUP
 
 
-cdef inline Entries tile_entries(const SweepArgs* r, int64_t place) noexcept nogil:
-    return entries_at(r.tiles + place * r.tile_stride + r.entries_at, r.n_inputs, LANES)
+cdef inline Entries tile_entries(const Request* r, int64_t place) noexcept nogil:
+    return entries_at(r.memory.tiles + place * r.memory.tile_stride + r.memory.entries_at, r.tables.n_inputs, LANES)
 
 
-cdef inline Entries group_entries(const SweepArgs* r, const Worker* w, int64_t step, int64_t group) noexcept nogil:
+cdef inline Entries group_entries(const Request* r, const Worker* w, int64_t step, int64_t group) noexcept nogil:
     # There are two sets, because the entries of one step are still read while those of the next are listed.
-    cdef int64_t groups = (r.n_tiles + GROUP_TILES - 1) // GROUP_TILES
-    return entries_at(w.scratch + r.lists_at + ((step & 1) * groups + group) * r.list_floats, r.n_inputs, GROUP)
+    cdef int64_t groups = groups_of_tiles(r.memory.n_tiles)
+    return entries_at(w.scratch + r.memory.lists_at + ((step & 1) * groups + group) * r.memory.list_floats,
+                      r.tables.n_inputs, GROUP)
 
 
 cdef void list_group(
-    const SweepArgs* r, int64_t step, int64_t group, int64_t first_run, int64_t last_run, const Entries* e,
+    const Request* r, int64_t step, int64_t group, int64_t first_run, int64_t last_run, const Entries* e,
 ) noexcept nogil:
     cdef int64_t row[GROUP]
-    cdef int64_t first = r.step_first[step] + group * GROUP, n = smaller(GROUP, r.step_size[step] - group * GROUP), i
+    cdef int64_t first = r.steps.first[step] + group * GROUP, n = smaller(GROUP, r.steps.size[step] - group * GROUP), i
     for i in range(n):
-        row[i] = first + i if r.order == NULL else r.order[first + i]
-    find_entries(r.bytes, r.floats, r.columns, r.n_inputs, first_run, last_run, row, n, e)
+        row[i] = first + i if r.steps.order == NULL else r.steps.order[first + i]
+    find_entries(r.data.bytes, r.data.floats, r.data.columns, r.tables.n_inputs, first_run, last_run, row, n, e)
 
 
-cdef void list_step(const SweepArgs* r, int64_t step, int64_t first, int64_t last, Worker* w) noexcept nogil:
+cdef void list_step(const Request* r, int64_t step, int64_t first, int64_t last, Worker* w) noexcept nogil:
     """List the entries of a step in the halves that hold the columns `first` to `last`, if not listed yet."""
     cdef Entries e
-    cdef int64_t runs = runs_of(r.n_inputs), cut = middle(runs), half, begin, end, group
+    cdef int64_t runs = runs_of(r.tables.n_inputs), cut = middle(runs), half, begin, end, group
     for half in range(2):
         begin, end = cut if half else 0, runs if half else cut
         if w.listed[step & 1][half] != step and begin * RUN < last and end * RUN > first:
@@ -94,18 +95,27 @@ cdef void list_step(const SweepArgs* r, int64_t step, int64_t first, int64_t las
             w.listed[step & 1][half] = step
 
 
+cdef void list_for_own_units(const Request* r, int64_t step, Worker* w) noexcept nogil:
+    """List the entries of a step that a worker's own units need, before the gate at which it may wait for others."""
+    cdef int64_t unit = w.number
+    while unit < r.tables.n_units:
+        if r.tables.units[unit].part == WHOLE:
+            list_step(r, step, r.tables.units[unit].first, r.tables.units[unit].last, w)
+        unit = unit + r.choice.n_workers
+
+
 cdef Fetch fetch_of(
-    const SweepArgs* r, int64_t first, int64_t n, int64_t first_column, int64_t last_column, int64_t runs,
+    const Request* r, int64_t first, int64_t n, int64_t first_column, int64_t last_column, int64_t runs,
 ) noexcept nogil:
     """Plan the prefetches of some columns of n examples, spread over at most `runs` runs."""
     cdef Fetch f
-    cdef int64_t size = 1 if r.bytes != NULL else 4
-    f.data = <const char*>r.bytes if r.bytes != NULL else <const char*>r.floats
-    f.row = r.order + first if r.order != NULL else NULL
-    f.first = 0 if r.order != NULL else first
+    cdef int64_t size = 1 if r.data.bytes != NULL else 4
+    f.data = <const char*>r.data.bytes if r.data.bytes != NULL else <const char*>r.data.floats
+    f.row = r.steps.order + first if r.steps.order != NULL else NULL
+    f.first = 0 if r.steps.order != NULL else first
     f.last = f.first + n
     f.example = f.first
-    f.stride = r.columns * size
+    f.stride = r.data.columns * size
     f.line = first_column * size
     f.end = last_column * size
     f.at_once = (n * ((f.end - f.line + 63) // 64) + runs - 1) // runs
@@ -115,7 +125,7 @@ cdef Fetch fetch_of(
 
 
 cdef void sum_runs(
-    const SweepArgs* r, const Instruction* ins, const Entries* e, int64_t n, int64_t first, int64_t last, const float* weights,
+    const Request* r, const Instruction* ins, const Entries* e, int64_t n, int64_t first, int64_t last, const float* weights,
     int64_t panels, Fetch* fetch, float* sums,
 ) noexcept nogil:
     """Sum some panels over the entries of n examples in the runs `first` to `last`, which are whole halves or all."""
@@ -126,28 +136,28 @@ cdef void sum_runs(
         runs_forward(e, ins.arity, cut, last, n, weights, panels, fetch, sums + panels_of(ins.size) * stride, stride)
 
 
-cdef void sum_ahead(SweepArgs* r, int64_t step, const Unit* unit, Worker* w, Fetch* fetch) noexcept nogil:
+cdef void sum_ahead(const Request* r, int64_t step, const Unit* unit, Worker* w, Fetch* fetch) noexcept nogil:
     """Sum a unit's neurons over its columns, for all tiles of a step."""
-    cdef const Instruction* ins = r.program + unit.instruction
+    cdef const Instruction* ins = r.tables.instructions + unit.instruction
     cdef int64_t group
     cdef Entries e
     list_step(r, step, unit.first, unit.last, w)
     for group in range(groups_in(r, step)):
         e = group_entries(r, w, step, group)
-        sum_runs(r, ins, &e, smaller(GROUP, r.step_size[step] - group * GROUP), unit.first // RUN, runs_of(unit.last),
+        sum_runs(r, ins, &e, smaller(GROUP, r.steps.size[step] - group * GROUP), unit.first // RUN, runs_of(unit.last),
                  r.optimizer.parameters + ins.weights + unit.panel * ins.arity * PANEL, unit.panels, fetch,
                  ahead_at(r, ins, group * GROUP_TILES) + unit.panel * sums_stride(r, ins))
 
 
-cdef void sum_group(SweepArgs* r, int64_t step, int64_t group, Worker* w) noexcept nogil:
+cdef void sum_group(const Request* r, int64_t step, int64_t group, Worker* w) noexcept nogil:
     """Make the sums of a group of tiles in the worker's own memory, where there are no units to make them."""
     cdef const Instruction* ins
     cdef int64_t i
     cdef Entries e = group_entries(r, w, 0, 0)
-    list_group(r, step, group, 0, runs_of(r.n_inputs), &e)
-    for i in range(r.n_instructions):
-        ins = r.program + i
+    list_group(r, step, group, 0, runs_of(r.tables.n_inputs), &e)
+    for i in range(r.tables.n_instructions):
+        ins = r.tables.instructions + i
         if is_ahead(r, ins):
-            sum_runs(r, ins, &e, smaller(GROUP, r.step_size[step] - group * GROUP), 0, runs_of(ins.arity),
+            sum_runs(r, ins, &e, smaller(GROUP, r.steps.size[step] - group * GROUP), 0, runs_of(ins.arity),
                      r.optimizer.parameters + ins.weights, panels_of(ins.size), NULL,
                      ahead_at(r, ins, w.number * GROUP_TILES))

@@ -165,7 +165,7 @@ def middle_column(int64_t columns):
     return RUN * middle(runs_of(columns))
 
 
-def entry_floats(int64_t columns, int64_t lanes):
+cpdef int64_t entry_floats(int64_t columns, int64_t lanes) noexcept:
     """Maximum number of floats that the entries of `lanes` examples need."""
     return (runs_of(columns) * (RUN * lanes + lanes // 4 + 2 + GROUP_TILES) + 2 * LANES) // LANES * LANES
 

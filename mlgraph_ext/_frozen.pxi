@@ -12,18 +12,18 @@ cdef enum:
     BEFORE = 2           # some parameter on which its sources depend is trainable
 
 
-cdef bint is_parameter(const SweepArgs* r, const Unit* unit, int64_t panel, int64_t lane, int64_t number) noexcept nogil:
+cdef bint is_parameter(const Request* r, const Unit* unit, int64_t panel, int64_t lane, int64_t number) noexcept nogil:
     """Whether a place in a dense block is neither padding nor a hole; `number` is the index of the weight, or -1."""
-    cdef const Instruction* ins = r.program + unit.instruction
+    cdef const Instruction* ins = r.tables.instructions + unit.instruction
     if (unit.panel + panel) * PANEL + lane >= ins.size:
         return False
-    return ins.holes < 0 or number < 0 or r.edges[ins.holes + number // 64] >> (number % 64) & 1
+    return ins.holes < 0 or number < 0 or r.tables.edges[ins.holes + number // 64] >> (number % 64) & 1
 
 
-cdef int how_frozen(const SweepArgs* r, const Unit* unit) noexcept nogil:
+cdef int how_frozen(const Request* r, const Unit* unit) noexcept nogil:
     """Return FREE, PARTLY or ENTIRELY for a unit of weights or of biases."""
-    cdef const Instruction* ins = r.program + unit.instruction
-    cdef Span s = span_of(r, unit)
+    cdef const Instruction* ins = r.tables.instructions + unit.instruction
+    cdef Span s = span_of(&r.tables, unit)
     cdef bint some_frozen = False
     cdef int64_t i, k, at
     for i in range(s.runs):
@@ -39,9 +39,9 @@ cdef int how_frozen(const SweepArgs* r, const Unit* unit) noexcept nogil:
     return ENTIRELY
 
 
-cdef int unit_frozen(const SweepArgs* r, const Unit* unit) noexcept nogil:
+cdef int unit_frozen(const Request* r, const Unit* unit) noexcept nogil:
     """Return FREE, PARTLY or ENTIRELY for any unit."""
-    cdef const Instruction* ins = r.program + unit.instruction
+    cdef const Instruction* ins = r.tables.instructions + unit.instruction
     cdef Unit part = unit[0]
     cdef int weights, biases
     if unit.part != WHOLE:
@@ -55,18 +55,18 @@ cdef int unit_frozen(const SweepArgs* r, const Unit* unit) noexcept nogil:
     return weights if weights == biases else PARTLY
 
 
-cdef void find_frozen(SweepArgs* r, uint8_t* fixed, uint8_t* learns, uint8_t* slots) noexcept nogil:
+cdef void find_frozen(Request* r, uint8_t* fixed, uint8_t* learns, uint8_t* slots) noexcept nogil:
     """Fill one byte for each unit and each instruction; `slots` is memory for one byte per slot. All must be zero before."""
     cdef const Instruction* ins
     cdef const int32_t* source
     cdef int64_t i, j, n
-    for i in range(r.n_units):
-        fixed[i] = unit_frozen(r, r.units + i)
+    for i in range(r.tables.n_units):
+        fixed[i] = unit_frozen(r, r.tables.units + i)
         if fixed[i] != ENTIRELY:
-            learns[r.units[i].instruction] = OWN
-    for i in range(r.n_instructions):
-        ins = r.program + i
-        source, n = r.index + ins.args, 0
+            learns[r.tables.units[i].instruction] = OWN
+    for i in range(r.tables.n_instructions):
+        ins = r.tables.instructions + i
+        source, n = sources_of(&r.tables, ins), 0
         if ins.kind == OPERATION:
             n = ins.size * ins.arity
         elif ins.kind == DENSE:
@@ -80,21 +80,21 @@ cdef void find_frozen(SweepArgs* r, uint8_t* fixed, uint8_t* learns, uint8_t* sl
         # Single parameters of an instruction may be frozen; only the others want an adjoint.
         for j in range(ins.size if ins.kind == PARAMETER else 0):
             slots[ins.dst + j] = r.optimizer.frozen[ins.weights + j] == 0
-    r.fixed, r.learns = fixed, learns
+    r.tables.fixed, r.tables.learns = fixed, learns
 
 
-cdef inline int fixed_of(const SweepArgs* r, const Unit* unit) noexcept nogil:
-    return r.fixed[unit - r.units] if r.fixed != NULL else FREE
+cdef inline int fixed_of(const Request* r, const Unit* unit) noexcept nogil:
+    return r.tables.fixed[unit - r.tables.units] if r.tables.fixed != NULL else FREE
 
 
-cdef inline bint learns_itself(const SweepArgs* r, const Instruction* ins) noexcept nogil:
-    return r.learns == NULL or r.learns[ins - r.program] & OWN
+cdef inline bint learns_itself(const Request* r, const Instruction* ins) noexcept nogil:
+    return r.tables.learns == NULL or r.tables.learns[ins - r.tables.instructions] & OWN
 
 
-cdef inline bint wants_adjoint(const SweepArgs* r, const Instruction* ins) noexcept nogil:
-    return r.learns == NULL or r.learns[ins - r.program]
+cdef inline bint wants_adjoint(const Request* r, const Instruction* ins) noexcept nogil:
+    return r.tables.learns == NULL or r.tables.learns[ins - r.tables.instructions]
 
 
-cdef inline bint propagates(const SweepArgs* r, const Instruction* ins) noexcept nogil:
+cdef inline bint propagates(const Request* r, const Instruction* ins) noexcept nogil:
     """Whether some source wants an adjoint."""
-    return ins.propagate and (r.learns == NULL or r.learns[ins - r.program] & BEFORE)
+    return ins.propagate and (r.tables.learns == NULL or r.tables.learns[ins - r.tables.instructions] & BEFORE)

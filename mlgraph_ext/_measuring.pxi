@@ -7,7 +7,7 @@ cdef extern from *:
        number of the next turn. */
     static void hand_over_lines(int64_t own, float *line, int64_t lines, int64_t turns, int64_t *turn) {
         for (int64_t t = own; t < turns; t += 2) {
-            for (unsigned times = 1; load_acquire(turn) < t; times++) wait_a_little(times);
+            for (unsigned times = 1; __atomic_load_n(turn, __ATOMIC_ACQUIRE) < t; times++) wait_a_little(times);
             for (int64_t i = 0; i < lines; i++) ((vec *)(line + 16 * i))[0] += splat(1);
             __atomic_store_n(turn, t + 1, __ATOMIC_RELEASE);
         }

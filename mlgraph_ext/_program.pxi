@@ -1,12 +1,6 @@
-# The arguments of a sweep: the tables of a plan, the data, and memory. Pointers refer to arrays that
-# the caller keeps alive.
+# A program: the tables of a plan (mlgraph/compiler), which say what is computed.
 
 include "_instruction.pxi"
-
-
-cdef inline const int32_t* alike_of(const SweepArgs* r, const Instruction* ins) noexcept nogil:
-    return r.index + ins.args + ins.size + 1 + r.index[ins.args + ins.size]
-
 
 cdef enum:
     WHOLE = 2            # weights of some panels and columns, and biases with the first column; then sums for the next step
@@ -26,136 +20,191 @@ cdef struct Span:
     int64_t runs         # number of such runs
     int64_t stride       # parameters from one run to the next
 
-cdef struct SweepArgs:
-    const Instruction* program
+cdef struct Tables:
+    const Instruction* instructions
     int64_t n_instructions
     const int32_t* index
     const float* constants
-    const uint64_t* edges  # dense blocks with holes: one bit for each weight, set where there is an edge
-    const Unit* units
-    int64_t n_units
-    Optimizer optimizer
-    # the data
-    const uint8_t* bytes
-    const float* floats
-    int64_t columns
+    const uint64_t* edges         # dense blocks with holes: one bit for each weight, set where there is an edge
     const int32_t* input_column   # ascending
     int64_t n_inputs
-    const int32_t* label
-    const float* target
-    const float* weight  # of each example, or NULL: all are 1
-    const int64_t* order
-    # the steps
-    const int64_t* step_first
-    const int64_t* step_size
-    const float* step_rate
-    const float* step_decay  # fraction of themselves that weights of edges lose, or NULL
-    int64_t n_steps
-    int64_t only_first   # the step of a call without arrays of steps
-    int64_t only_size
-    float only_rate
-    int64_t step_number
-    uint64_t seed
-    bint training
-    bint backward
-    double limit         # a step whose gradients may exceed it is refused; 0: no limit
-    double reach         # maximum of 1 and the largest value of the data
-    double* bounds       # of each tile: upper bound of its contribution to a gradient
-    int64_t first_source  # slots that neurons read, apart from inputs
-    int64_t last_source
-    # the loss
-    int64_t loss
-    const int32_t* loss_slot
-    int64_t n_outputs
-    # the results
-    float* losses
-    uint8_t* correct
-    const int32_t* value_slot
-    int64_t n_values
-    float* value_out
-    int64_t* highest
-    const int32_t* adjoint_slot
-    int64_t n_adjoints
-    float* adjoint_out
-    # memory
-    float* tiles
-    int64_t n_tiles
-    int64_t tile_stride
-    int64_t values_at    # floats from a tile's memory to the value of slot 0
-    int64_t adjoints_at  # floats from a tile's memory to the adjoint of slot 0
-    int64_t first_slot   # slots before it have no memory: none, or the inputs if nothing reads them from slots
     int64_t n_slots
-    int64_t first_zeroed  # adjoints before it are not zeroed: they do not exist, or one block sets them
-    int64_t bytes_at     # floats from a tile's memory to its byte slots, or -1 if no rows read them
-    int64_t entries_at   # floats from a tile's memory to its entries, or -1 if no dense block reads them there (_entries.pxi)
-    bint ahead           # sums of entries are made before tiles are swept (_ahead.pxi)
-    float* sums          # with `ahead`: sums, then deltas, as [half][panel][example][neuron] from n_tiles * transposed on
-    int64_t wide         # tiles swept side by side: 1, 2 or 4, at most PACK if there are rows
-    int64_t at_once      # tiles of an item, a multiple of `wide`
-    float* pack_sums     # gradients of rows of each pack (_packs.pxi), [pack][parameters from first_row on], or NULL
-    int64_t pack_stride
-    int64_t first_row
-    float* scratch
-    int64_t n_workers
-    int64_t scratch_stride
-    int64_t lists_at     # offset of the entries of two steps, by groups of tiles, in a worker's scratch
-    int64_t list_floats
+    int64_t first_source          # slots that neurons read, apart from inputs
+    int64_t last_source
+    const Unit* units
+    int64_t n_units
     # what is frozen (_frozen.pxi); NULL if nothing is
-    const uint8_t* fixed   # of each unit: FREE, PARTLY or ENTIRELY
-    const uint8_t* learns  # of each instruction: OWN and BEFORE
-    # the queue
-    int64_t* taken       # counters of the items taken from each worker's share, TAKEN_STRIDE apart
-    Told* told           # the report of each worker
-    Gate* gate
-
-cdef enum:
-    MASK_TILES = 4           # tiles that drop the same neurons; a smaller step trains one thinned network
-    SIDE_TILES = MASK_TILES  # maximum number of tiles side by side
-
-cdef enum:
-    TAKEN_STRIDE = 16    # two cache lines (_queue.pxi)
-
-cdef struct Worker:
-    int64_t number
-    float* scratch
-    Told* told           # its report to the others
-    int64_t listed[2][2]  # steps whose entries it has listed: by parity of the step, for each half of the columns
-    int64_t asked[2]     # the last step whose rows it has prefetched, for each half of the columns
-
-cdef struct Tile:
-    int64_t number           # in its step
-    int64_t place            # number of the tile memory it uses
-    int64_t n                # examples
-    int64_t row[LANES]
-    Entries entries
-    Fetch fetch
-    double total             # sum of `size_of` its adjoints
+    const uint8_t* fixed          # of each unit: FREE, PARTLY or ENTIRELY
+    const uint8_t* learns         # of each instruction: OWN and BEFORE
 
 
-cdef inline float* memory_of(const SweepArgs* r, const Tile* tile) noexcept nogil:
-    return r.tiles + tile.place * r.tile_stride
+cdef inline const int32_t* sources_of(const Tables* t, const Instruction* ins) noexcept nogil:
+    """Slots of arguments, or of the sources of a dense block; row pointers of rows."""
+    return t.index + ins.args
 
 
-cdef inline float data_unit(const SweepArgs* r) noexcept nogil:
-    # The factor for sums over bytes, which are read as byte / 256 and mean byte / 255.
-    return 256 * (<float>1 / <float>255) if r.bytes != NULL else <float>1
+cdef inline const int32_t* alike_of(const Tables* t, const Instruction* ins) noexcept nogil:
+    return t.index + ins.args + ins.size + 1 + t.index[ins.args + ins.size]
 
 
-cdef int64_t examples_of(const SweepArgs* r, int64_t step, int64_t tile, int64_t* row) noexcept nogil:
-    """Fill `row` with the examples of a tile and return their number. Lanes past the end repeat the last, with weight 0."""
-    cdef int64_t first = r.step_first[step] + tile * LANES
-    cdef int64_t n = smaller(LANES, r.step_size[step] - tile * LANES)
-    cdef int64_t lane
-    for lane in range(LANES):
-        row[lane] = first + smaller(lane, n - 1)
-        if r.order != NULL:
-            row[lane] = r.order[row[lane]]
-    return n
+cdef Span span_of(const Tables* t, const Unit* unit) noexcept nogil:
+    """Where the parameters of a unit of weights or of biases are stored."""
+    cdef const Instruction* ins = t.instructions + unit.instruction
+    cdef const int32_t* row = sources_of(t, ins)
+    cdef int64_t n = unit.last - unit.first
+    cdef Span s
+    s.runs, s.stride = 1, ins.arity * PANEL
+    if ins.kind == DENSE and unit.part == 0:
+        s.at = ins.weights + (unit.panel * ins.arity + unit.first) * PANEL
+        s.run = n * PANEL
+        s.runs = unit.panels
+    elif ins.kind == DENSE:
+        s.at = ins.bias + unit.panel * PANEL
+        s.run = unit.panels * PANEL
+    elif ins.kind == ROWS and unit.part == 0:
+        s.at = ins.weights + row[unit.first]
+        s.run = row[unit.last] - row[unit.first]
+    else:
+        s.at = (ins.bias if unit.part else ins.weights) + unit.first
+        s.run = n
+    return s
 
 
-cdef inline int64_t examples_in(const SweepArgs* r, int64_t step) noexcept nogil:
-    return r.step_size[step] if 0 <= step < r.n_steps else 0
+cdef int64_t gradient_floats(const Tables* t) noexcept nogil:
+    """Number of floats of the largest gradient of a unit that is stored at once."""
+    cdef Unit unit
+    cdef Span s
+    cdef int64_t most = PANEL, i
+    for i in range(t.n_units):
+        unit = t.units[i]
+        if unit.part == WHOLE:
+            unit.part, unit.last = 0, smaller(unit.first + WHOLE_COLUMNS, unit.last)
+        s = span_of(t, &unit)
+        most = max(most, s.run * s.runs, unit.panels * PANEL)
+    return (most + PANEL - 1) // PANEL * PANEL
 
 
-cdef inline int64_t tiles_of(const SweepArgs* r, int64_t step) noexcept nogil:
-    return (examples_in(r, step) + LANES - 1) // LANES
+cdef inline bint within(int64_t first, int64_t n, int64_t most) noexcept nogil:
+    return first >= 0 and n >= 0 and n <= most and first <= most - n
+
+
+cdef bint is_sound(
+    const Tables* t, const Instruction* ins, int64_t n_index, int64_t n_constants, int64_t n_extra,
+) noexcept nogil:
+    """Whether an instruction lies within the tables, the slots and the memory of a tile."""
+    cdef int64_t panels = panels_of(ins.size)
+    if not within(ins.dst, ins.size, t.n_slots):
+        return False
+    if ins.kind == CONSTANT:
+        return within(ins.weights, ins.size, n_constants)
+    if ins.kind == PARAMETER:
+        return ins.weights >= 0
+    if ins.drop and not within(ins.kept, groups_of(ins.size), n_extra):
+        return False
+    if ins.kind == OPERATION:
+        return within(ins.args, ins.size * ins.arity, n_index)
+    if ins.weights < 0 or ins.n_weights < 0 or (ins.bits and not within(ins.mask, ins.n_weights // 32, n_extra)):
+        return False
+    if ins.kind == DENSE:
+        return (within(ins.args, ins.arity, n_index) and ins.n_weights == ins.arity * panels * PANEL
+                and within(ins.transposed, ins.halves * panels * PANEL * LANES, n_extra))
+    return ins.kind == ROWS and within(ins.args, ins.size + 1, n_index) and ins.n_weights >= sources_of(t, ins)[ins.size]
+
+
+cdef int64_t parameters_of(const Instruction* ins) noexcept nogil:
+    """Number of parameters that must exist for an instruction."""
+    if ins.kind == PARAMETER:
+        return ins.weights + ins.size
+    if ins.kind != DENSE and ins.kind != ROWS:
+        return 0
+    return max(ins.weights + ins.n_weights, ins.bias + (panels_of(ins.size) * PANEL if ins.kind == DENSE else ins.size))
+
+
+cdef bint unit_is_sound(const Tables* t, const Unit* unit) noexcept nogil:
+    cdef const Instruction* ins
+    if not 0 <= unit.instruction < t.n_instructions or not 0 <= unit.first <= unit.last:
+        return False
+    ins = t.instructions + unit.instruction
+    if unit.part not in (0, 1, WHOLE) or (unit.part == 1 and ins.bias < 0):
+        return False
+    if ins.kind == DENSE:
+        return unit.last <= ins.arity and within(unit.panel, unit.panels, panels_of(ins.size))
+    return ins.kind in (ROWS, PARAMETER) and unit.part != WHOLE and unit.last <= ins.size
+
+
+cdef int check_columns(const int32_t[::1] columns, int64_t n) except -1:
+    cdef int64_t i
+    if columns.shape[0] != n:
+        raise ValueError(f"columns: expected {n} numbers, got {columns.shape[0]}")
+    for i in range(n):
+        if columns[i] <= (columns[i - 1] if i else -1):
+            raise ValueError(f"columns: expected ascending numbers, got {columns[i]} in place {i}")
+
+
+cdef class Program:
+    """The tables of a plan, which are checked here once.
+
+    Parameters
+    ----------
+    plan : mlgraph.compiler.plan.Plan
+        Its arrays must not change from now on.
+    edges : uint64, optional
+        For a plan with holes: one bit for each weight of a block, set where there is an edge.
+
+    Raises
+    ------
+    ValueError
+        If an instruction does not lie within the tables. (What the tables contain is the compiler's.)
+    """
+
+    cdef Tables tables
+    cdef const int64_t[:, ::1] instructions
+    cdef const int32_t[::1] index
+    cdef const float[::1] constants
+    cdef const int32_t[::1] input_column
+    cdef const uint64_t[::1] edges
+    cdef int64_t n_extra, n_masked, list_floats, first_row, last_row
+    cdef int64_t n_parameters    # that must exist
+    cdef int64_t lowest_slot     # read by an instruction that does not read the data directly
+    cdef bint dense_read_data, rows_read_data
+
+    def __init__(self, plan, const uint64_t[::1] edges=None):
+        cdef const Instruction* ins
+        cdef const int32_t* source
+        cdef int64_t i, j, n
+        self.instructions, self.index, self.constants = plan.program, plan.index, plan.constants
+        self.input_column, self.edges = plan.input_column, edges
+        if self.instructions.shape[1] * sizeof(int64_t) != sizeof(Instruction):
+            raise ValueError(f"program: expected rows of {sizeof(Instruction) // 8} numbers, got {self.instructions.shape[1]}")
+        self.n_extra, self.n_masked, self.list_floats = plan.n_extra, plan.n_masked, plan.list_floats
+        self.first_row, self.last_row = plan.row_parameters
+        cdef Tables* t = &self.tables
+        t.n_slots = plan.n_slots
+        t.first_source, t.last_source = plan.read_slots
+        t.n_instructions = self.instructions.shape[0]
+        t.instructions = <const Instruction*>&self.instructions[0, 0] if t.n_instructions else NULL
+        t.index = &self.index[0] if self.index.shape[0] else NULL
+        t.constants = &self.constants[0] if self.constants.shape[0] else NULL
+        t.edges = &self.edges[0] if edges is not None and edges.shape[0] else NULL
+        t.n_inputs = self.input_column.shape[0]
+        t.input_column = &self.input_column[0] if t.n_inputs else NULL
+        check_columns(self.input_column, t.n_inputs)
+        if not (within(t.n_inputs, 0, t.n_slots) and 0 <= t.first_source <= t.last_source <= t.n_slots and self.n_extra >= 0
+                and self.n_masked >= 0):
+            raise ValueError(f"plan: expected slots within {t.n_slots}, got others")
+        self.lowest_slot = t.n_slots
+        for i in range(t.n_instructions):
+            ins = t.instructions + i
+            if not is_sound(t, ins, self.index.shape[0], self.constants.shape[0], self.n_extra):
+                raise ValueError(f"program: expected instructions within the tables, got {list(self.instructions[i])}")
+            self.n_parameters = max(self.n_parameters, parameters_of(ins))
+            if ins.kind == DENSE or ins.kind == ROWS:
+                self.dense_read_data = self.dense_read_data or (ins.kind == DENSE and ins.reads_data)
+                self.rows_read_data = self.rows_read_data or (ins.kind == ROWS and ins.reads_data)
+            source, n = sources_of(t, ins), 0
+            if ins.kind == OPERATION or (ins.kind == DENSE and not ins.reads_data):
+                n = ins.arity * (ins.size if ins.kind == OPERATION else 1)
+            elif ins.kind == ROWS and not ins.reads_data:
+                source, n = source + ins.size + 1, source[ins.size]
+            for j in range(n):
+                self.lowest_slot = smaller(self.lowest_slot, source[j])

@@ -13,7 +13,7 @@ import mlgraph_ext
 from mlgraph._support.array_types import Int64
 from mlgraph.compiler.instructions import KINDS, PANELS_AT_ONCE, Rows
 from mlgraph.compiler.plan import Plan
-from mlgraph.graph.storage import PANEL, padded
+from mlgraph.graph.storage import PANEL
 
 NUMBERS = 2048
 """Approximate number of parameters in a unit of sparse rows or of parameter nodes."""
@@ -67,22 +67,6 @@ def units_of(plan: Plan, sparse: bool, ahead: int) -> Int64:
         else:
             units += [(i, 0, a, min(a + NUMBERS, ins.size), 0, 0) for a in range(0, ins.size, NUMBERS)]
     return np.array(units, np.int64).reshape(-1, 6)
-
-
-def unit_floats(plan: Plan, units: Int64) -> int:
-    """Number of floats in the largest gradient of a unit."""
-    most, trained = 64, dict(plan.trained)
-    for i, content, first, last, _, panels in units:
-        ins = trained[i]
-        if content == mlgraph_ext.sweep.WHOLE_UNIT:
-            most = max(most, min(ins.arity, mlgraph_ext.sweep.UNIT_COLUMNS) * int(panels) * PANEL)
-        elif ins.kind == KINDS["dense"] and content == 0:
-            most = max(most, int((last - first) * panels * PANEL))
-        elif ins.kind == KINDS["rows"] and content == 0:
-            most = max(most, int(plan.index[ins.args + last] - plan.index[ins.args + first]))
-        else:
-            most = max(most, int(last - first), int(panels * PANEL))
-    return padded(most)
 
 
 def _runs(rows: Rows) -> list[tuple[int, int]]:

@@ -18,23 +18,22 @@ from mlgraph._support.array_types import Float32, Int32, Int64, UInt8
 from mlgraph._support.interrupts import uninterrupted
 from mlgraph._support.locks import cached_property
 from mlgraph.compiler.holes import Candidate, HoleMap, candidates, pays_off, with_holes, worth_holes
-from mlgraph.compiler.instructions import LANES, LIST_TILES, Instruction
 from mlgraph.compiler.plan import Plan
-from mlgraph.compiler.units import unit_floats, units_of
+from mlgraph.compiler.units import units_of
 from mlgraph.engine.choice import FEW, Choice, choose, skips_zeros, threads_worth
 from mlgraph.engine.examples import Examples
 from mlgraph.engine.losses import LOSSES, Objective
 from mlgraph.engine.steps import Steps
 from mlgraph.graph.graph import Graph
-from mlgraph.graph.storage import PANEL, aligned
+from mlgraph.graph.storage import aligned
 
 Nodes = Sequence[int] | Int32
 
 Arrays = tuple[Float32, Float32 | None, Float32 | None, Float32 | None]
 """Vectors of parameters, first moments, second moments and frozen flags."""
 
-Later = list[tuple[bytes, tuple[Any, ...]]]
-"""Calls of the kernels that are not made yet, each with what keeps its arrays alive."""
+Later = list["mlgraph_ext.Call"]
+"""Calls of the kernels that are not made yet."""
 
 Found = TypeVar("Found", tuple[int, Float32], tuple[int, Float32, Float32])
 
@@ -48,12 +47,9 @@ STATE = {"sgd": (), "momentum": ("first",), "adam": ("first", "second")}
 """The vectors of `graph.storage.state` that each optimizer keeps."""
 
 MAX_CACHED = 64
-"""Maximum number of requested nodes for which a call caches their slots and, if data do not matter, the whole call."""
+"""Maximum number of requested nodes whose slots are cached and, if data do not matter, the decision how to sweep."""
 
-_NO_MEMORY = aligned(0)
 _NO_SLOTS = np.zeros(0, np.int32)
-_NO_EDGES = np.zeros(0, np.uint64)
-_NO_UNITS = np.zeros((0, 6), np.int64)
 
 
 @lru_cache(64)
@@ -62,26 +58,26 @@ def _one_size(n: int) -> Int64:
     return np.array([n], np.int64)
 
 
-class _Call(NamedTuple):
-    """The part of a kernel call that does not depend on the data.
+class _Prepared(NamedTuple):
+    """A sweep, and what it was prepared for.
 
     Attributes
     ----------
+    key : tuple
+        What decided, apart from the arrays, how to sweep.
+    arrays : tuple
+        The vectors that the sweep reads and writes.
     how : Choice
     may_skip : bool
         Whether dense blocks skip zeros of the data if their weights are finite.
-    prepared : bytes
-        Plan, memory and parameters as described to the kernels.
-    value_slot, adjoint_slot, loss_slot : int32
-        Slots of the requested nodes, and of the nodes of the loss.
+    sweep : mlgraph_ext.sweep.Sweep
     """
 
+    key: tuple[Any, ...]
+    arrays: Arrays
     how: Choice
     may_skip: bool
-    prepared: bytes
-    value_slot: Int32
-    adjoint_slot: Int32
-    loss_slot: Int32
+    sweep: mlgraph_ext.Sweep
 
 
 class Engine:
@@ -102,15 +98,15 @@ class Engine:
         self._copies: dict[int, Float32] = {}
         # Engines with holes, by the rows that became blocks; None stands for this engine, to avoid a reference cycle.
         self._with_holes: dict[tuple[int, ...], Engine | None] = {(): None}
-        self._memory = self._scratch = self._sums = self._pack_sums = _NO_MEMORY
-        self._units: dict[tuple[bool, int], tuple[Int64, int]] = {}
+        self._program = mlgraph_ext.sweep.Program(plan, holes and holes.edges)
+        self._buffers = mlgraph_ext.sweep.Buffers()
+        self._units: dict[tuple[bool, int], Int64] = {}
         self._slots: dict[tuple[int, ...], tuple[Int32, int]] = {(): (_NO_SLOTS, plan.n_slots)}
-        self._prepared: tuple[tuple[Any, ...], Arrays, bytes, tuple[Any, ...]] | None = None
-        self._last: tuple[tuple[Any, ...] | None, _Call | None] = None, None
-        """The last call that was alike for all examples, and the request that it was made for."""
+        self._prepared: _Prepared | None = None
+        self._asked: tuple[Any, ...] | None = None
+        """What the last call asked for, if any examples are swept alike."""
 
     def __reduce__(self) -> tuple[type[Engine], tuple[Graph, Plan, HoleMap | None, Plan]]:
-        # A copy allocates its own arrays, so the addresses prepared here are not valid for it.
         return Engine, (self.graph, self.plan, self._holes, self._rows)
 
     @cached_property
@@ -242,13 +238,7 @@ class Engine:
         if examples.array.shape[1] < plan.width:
             # A callback of `fit` may have added inputs since the data were checked.
             raise ValueError(f"x: expected {plan.width} columns, one for each input, got {examples.array.shape[1]}")
-        first = rate = decay = order = None
-        if steps is None:
-            size, number, most = _one_size(n), 0, n
-        else:
-            (first, size, rate, decay, _, order, number), most = steps, int(steps.size.max(initial=0))
-            if len(size) > 1 and size.min() < 1:
-                raise ValueError(f"size: expected at least one example in every step, got {size.min()}")
+        size, order, most = (_one_size(n), None, n) if steps is None else (steps.size, steps.order, steps.largest)
         update = optimizer
         if gradient is not None:
             update = "accumulate"
@@ -267,68 +257,47 @@ class Engine:
         is_plain = steps is None and optimizer is None and not training and few is None and alike
         if is_plain and len(objective.nodes) + len(values) + len(adjoints) <= MAX_CACHED:
             nodes = tuple(objective.nodes), tuple(values), tuple(adjoints)
-            key = max(n, FEW), examples.array.dtype, update, n_threads, *nodes
-        call = self._last_call(key, arrays) if key else None
-        if call is None:
-            call = self._described(
-                examples,
-                size,
-                most,
-                few,
-                update,
-                hyper,
-                training,
-                n_threads,
-                arrays,
-                loss=objective.nodes,
-                values=values,
-                adjoints=adjoints,
+            key = max(n, FEW), examples.array.dtype, update, n_threads, objective.loss, *nodes
+        prepared = self._as_before(key, arrays) if key else None
+        if prepared is None:
+            self._asked = None  # a signal may separate the next two lines
+            prepared = self._prepare(
+                examples, size, most, few, update, hyper, training, n_threads, arrays, objective, values, adjoints
             )
-            self._last = key, call
-        if call.how.narrow:
+            self._asked = key
+        if prepared.how.narrow:
             examples = examples.narrowed(plan.input_column, n_threads)
         n = n if order is None else len(order)
-        none = np.empty((n, 0), np.float32)
-        value_out = np.empty((n, len(call.value_slot)), np.float32) if len(values) and highest is None else none
-        adjoint_out = np.empty((n, len(call.adjoint_slot)), np.float32) if len(adjoints) else none
-        given = (
-            call.prepared,
-            examples.bytes,
-            examples.floats,
-            first,
-            None if first is None else size,
-            rate,
-            decay,
-            order,
-            number,
-            (seed or 0) & 0xFFFFFFFFFFFFFFFF,
-            training,
-            limit / plan.edge_scale,
-            examples.largest if limit else 1.0,
-            LOSSES[objective.loss],
-            call.loss_slot if len(objective.nodes) else None,
-            objective.label,
-            objective.target,
-            objective.weight,
-            total,
-            losses,
-            correct,
-            call.value_slot,
-            None if value_out is none else value_out,
-            highest,
-            None if adjoint_out is none else call.adjoint_slot,
-            None if adjoint_out is none else adjoint_out,
+        value_out = adjoint_out = np.empty((n, 0), np.float32)
+        if len(values) and highest is None:
+            value_out = np.empty((n, len(values)), np.float32)
+        if len(adjoints):
+            adjoint_out = np.empty((n, len(adjoints)), np.float32)
+        label, target, weight = objective.label, objective.target, objective.weight
+        reach = examples.largest if limit else 1.0
+        call = mlgraph_ext.sweep.Call(
+            prepared.sweep,
+            mlgraph_ext.sweep.Batch(examples.bytes, examples.floats, label, target, weight, reach),
+            steps,
+            seed=seed,
+            limit=limit / plan.edge_scale,
+            gradient=total,
+            losses=losses,
+            correct=correct,
+            values=None if highest is not None else value_out,
+            highest=highest,
+            adjoints=adjoint_out if len(adjoints) else None,
         )
-        if later is not None and update is None and steps is None and n_threads == 1 and not call.how.narrow:
-            later.append((mlgraph_ext.sweep.run(*given, later=True), given))
+        if later is not None and update is None and steps is None and n_threads == 1 and not prepared.how.narrow:
+            later.append(call)
             return -1, value_out, adjoint_out
         if update is None or self._holes is None:
-            return mlgraph_ext.sweep.run(*given), value_out, adjoint_out
+            return call.run(), value_out, adjoint_out
         # While gradients are added, another thread may write parameters: copy back the gradient only.
         changed = zip(vectors[:3], arrays[:3], strict=True) if gradient is None else [(gradient, total)]
         # A signal must not separate the parameters from the moments of the same step.
         with uninterrupted():
-            bad = mlgraph_ext.sweep.run(*given)
+            bad = call.run()
             for vector, copy in changed:
                 if vector is not None and copy is not None:
                     self._holes.from_blocks(copy, vector, n_threads)
@@ -362,16 +331,15 @@ class Engine:
                 )
         return -1, none, none
 
-    def _last_call(self, key: tuple[Any, ...], arrays: Arrays) -> _Call | None:
-        """The last call, if it also fits this request, of which `key` has all but the weights."""
-        before, call = self._last
-        # A call that a signal interrupted may have prepared another description, and other memory.
-        if before != key or call is None or self._prepared is None or call.prepared is not self._prepared[2]:
+    def _as_before(self, asked: tuple[Any, ...], arrays: Arrays) -> _Prepared | None:
+        """What the last call prepared, if it also fits a call that asks for this."""
+        prepared = self._prepared
+        if self._asked != asked or prepared is None or not all(map(is_, prepared.arrays, arrays)):
             return None
-        same = all(map(is_, self._prepared[1], arrays))
-        return call if same and (not call.may_skip or call.how.sparse == self._weights_are_finite(arrays[0])) else None
+        same = not prepared.may_skip or prepared.how.sparse == self._weights_are_finite(arrays[0])
+        return prepared if same else None
 
-    def _described(
+    def _prepare(
         self,
         examples: Examples,
         size: Int64,
@@ -382,24 +350,50 @@ class Engine:
         training: bool,
         n_threads: int,
         arrays: Arrays,
-        *,
-        loss: Nodes,
+        objective: Objective,
         values: Nodes,
         adjoints: Nodes,
-    ) -> _Call:
-        """Decide how to sweep, and describe it to the kernels."""
+    ) -> _Prepared:
+        """Decide how to sweep, and prepare a sweep unless the last one will do."""
         plan, n_in = self.plan, len(self.plan.input_column)
-        value_slot, lowest_value = self._slots_of(values)
-        adjoint_slot, lowest_adjoint = self._slots_of(adjoints)
-        loss_slot, lowest_loss = self._slots_of(loss)
+        value_slots, lowest_value = self._slots_of(values)
+        adjoint_slots, lowest_adjoint = self._slots_of(adjoints)
+        loss_slots, lowest_loss = self._slots_of(objective.nodes)
         # Whether neurons may read the inputs in the data, instead of in slots.
         direct = plan.reads_directly and not plan.want_inputs and min(lowest_value, lowest_adjoint, lowest_loss) >= n_in
         may_skip = direct and plan.dense_read_data and skips_zeros(plan, examples, most, few)
         sparse = may_skip and self._weights_are_finite(arrays[0])
         how = choose(plan, examples, size, most, direct, sparse, update, training, n_threads)
-        first_zeroed = min(plan.first_zeroed, lowest_loss)  # the loss adds to the adjoints of its nodes
-        prepared = self._prepare(how, hyper, update is not None or len(adjoints) > 0, first_zeroed, arrays)
-        return _Call(how, may_skip, prepared, value_slot, adjoint_slot, loss_slot)
+        slots = value_slots, adjoint_slots, loss_slots
+        key = how, hyper, objective.loss, *map(id, slots)
+        last = self._prepared
+        if last and last.key == key and all(map(is_, last.arrays, arrays)):
+            return last
+        sweep = mlgraph_ext.sweep.Sweep(
+            self._program,
+            arrays,
+            self._buffers,
+            units=self._units_for(sparse, n_threads if how.ahead else 0) if update else None,
+            optimizer=OPTIMIZERS[update or "sgd"],
+            hyper=hyper,
+            n_workers=n_threads,
+            n_tiles=how.n_tiles,
+            wide=how.wide,
+            at_once=how.at_once,
+            sparse=sparse,
+            ahead=how.ahead,
+            as_bytes=how.as_bytes,
+            in_packs=how.in_packs,
+            columns=np.arange(n_in, dtype=np.int32) if how.narrow else None,
+            backward=update is not None or len(adjoints) > 0,
+            first_zeroed=min(plan.first_zeroed, lowest_loss),  # the loss adds to the adjoints of its nodes
+            loss=LOSSES[objective.loss],
+            loss_slots=loss_slots,
+            value_slots=value_slots,
+            adjoint_slots=adjoint_slots,
+        )
+        self._prepared = _Prepared(key, arrays, how, may_skip, sweep)
+        return self._prepared
 
     def gradient(self, examples: Examples, objective: Objective, n_threads: int | None) -> Float32:
         """Gradient of the mean loss over the examples (of the sum, for cotangents), in steps of bounded memory.
@@ -434,87 +428,6 @@ class Engine:
         assert total is not None  # there is at least one example
         return -1, total
 
-    def _prepare(
-        self, how: Choice, hyper: tuple[float, float, float], backward: bool, first_zeroed: int, arrays: Arrays
-    ) -> bytes:
-        """Describe plan, memory and parameters to the kernels; reuse the last description if it is still valid."""
-        key = how, hyper, backward, first_zeroed
-        if self._prepared and self._prepared[0] == key and all(map(is_, self._prepared[1], arrays)):
-            return self._prepared[2]
-        plan, sweep, n_in, n_tiles = self.plan, mlgraph_ext.sweep, len(self.plan.input_column), how.n_tiles
-        input_column = np.arange(n_in, dtype=np.int32) if how.narrow else plan.input_column
-        first_slot = n_in if how.as_bytes or (how.sparse and not plan.rows_read_data) else 0
-        slots = (plan.n_slots - first_slot) * LANES
-        stride = plan.n_extra + slots * (2 if backward else 1)
-        bytes_at = stride if how.as_bytes else -1
-        stride += n_in * sweep.BYTE_SLOT_FLOATS * how.as_bytes
-        entries_at = stride if how.sparse and not how.ahead else -1
-        stride += sweep.entry_floats(n_in, LANES) * (entries_at >= 0)
-        units, most_floats = _NO_UNITS, PANEL
-        if how.optimizer:
-            units, most_floats = self._units_for(how.sparse, how.n_threads if how.ahead else 0)
-        # Memory of each thread: two gradients of a unit, lists of nonzero data, masked weights.
-        list_floats = plan.list_floats if how.ahead else 0
-        lists = list_floats * (2 * -(-n_tiles // LIST_TILES) if how.optimizer else 1)
-        scratch_stride = 2 * most_floats + lists + plan.n_masked
-        first_row, end = plan.row_parameters
-        pack_stride = (end - first_row) * how.in_packs
-        self._prepared = None  # it holds addresses of memory that the next lines may free
-        self._memory = _at_least(self._memory, stride * n_tiles)
-        self._scratch = _at_least(self._scratch, scratch_stride * how.n_threads)
-        self._sums = _at_least(self._sums, plan.n_extra * n_tiles * how.ahead)
-        self._pack_sums = _at_least(self._pack_sums, pack_stride * -(-n_tiles // sweep.PACK_TILES))
-        program = plan.program
-        if plan.n_masked:
-            program = program.copy()
-            program[:, Instruction._fields.index("masked")] += 2 * most_floats + lists
-        parameters, first_moment, second_moment, frozen = arrays
-        prepared = sweep.prepare(
-            program=program,
-            index=plan.index,
-            constants=plan.constants,
-            units=units,
-            edges=self._holes.edges if self._holes else _NO_EDGES,
-            parameters=parameters,
-            optimizer=OPTIMIZERS[how.optimizer or "sgd"],
-            hyper=hyper,
-            first=first_moment,
-            second=second_moment,
-            frozen=frozen,
-            input_column=input_column,
-            backward=backward,
-            tiles=self._memory,
-            n_tiles=n_tiles,
-            tile_stride=stride,
-            values_at=plan.n_extra - first_slot * LANES,
-            adjoints_at=plan.n_extra + slots - first_slot * LANES,
-            first_slot=first_slot,
-            n_slots=plan.n_slots,
-            first_source=plan.read_slots[0],
-            last_source=plan.read_slots[1],
-            first_zeroed=first_zeroed,
-            bytes_at=bytes_at,
-            entries_at=entries_at,
-            sums=self._sums if how.ahead else None,
-            pack_sums=self._pack_sums if how.in_packs else None,
-            pack_stride=pack_stride,
-            first_row=first_row,
-            wide=how.wide,
-            at_once=how.at_once,
-            scratch=self._scratch,
-            n_workers=how.n_threads,
-            scratch_stride=scratch_stride,
-            lists_at=2 * most_floats,
-            list_floats=list_floats,
-        )
-        self._prepared = (
-            key,
-            arrays,
-            prepared,
-            (program, units, input_column),
-        )  # keeps alive the arrays whose addresses the kernels hold
-        return prepared
-
     def _slots_of(self, nodes: Nodes) -> tuple[Int32, int]:
         """Slots of nodes, and the lowest of them."""
         key = tuple(nodes) if len(nodes) <= MAX_CACHED else None
@@ -528,12 +441,10 @@ class Engine:
                 self._slots[key] = found
         return found
 
-    def _units_for(self, sparse: bool, ahead: int) -> tuple[Int64, int]:
-        key = sparse, ahead
-        if key not in self._units:
-            units = units_of(self.plan, sparse, ahead)
-            self._units[key] = units, unit_floats(self.plan, units)
-        return self._units[key]
+    def _units_for(self, sparse: bool, ahead: int) -> Int64:
+        if (sparse, ahead) not in self._units:
+            self._units[sparse, ahead] = units_of(self.plan, sparse, ahead)
+        return self._units[sparse, ahead]
 
     def _vectors(self, optimizer: str | None) -> Arrays:
         """The vectors of the graph that this optimizer reads and writes."""
@@ -562,10 +473,6 @@ class Engine:
         return mlgraph_ext.sweep.are_finite(parameters, self._reading)
 
 
-def _at_least(memory: Float32, n: int) -> Float32:
-    return memory if len(memory) >= n else aligned(n)
-
-
 def execute_later(calls: Later, n_threads: int) -> None:
     """Make calls of different engines, so many at the same time."""
-    mlgraph_ext.sweep.run_each([call for call, _ in calls], n_threads)
+    mlgraph_ext.sweep.run_each(calls, n_threads)

@@ -55,6 +55,11 @@ class Steps(NamedTuple):
         return Steps(*columns, self.order, self.number + some.start)
 
     @property
+    def largest(self) -> int:
+        """Number of examples of the largest step."""
+        return int(self.size.max(initial=0))
+
+    @property
     def places(self) -> slice:
         """Range in `order` of the examples of all steps."""
         return slice(int(self.first[0]), int(self.first[-1] + self.size[-1]))

@@ -12,7 +12,7 @@ import mlgraph
 from mlgraph.compiler import holes
 from mlgraph.compiler.holes import HoleMap, candidates, worth_holes
 from mlgraph.compiler.plan import Plan
-from mlgraph.engine import choice, engine, reference
+from mlgraph.engine import choice, reference
 from mlgraph.engine.engine import Engine
 from mlgraph.engine.examples import Examples
 from mlgraph.engine.losses import Objective
@@ -407,21 +407,18 @@ def test_gradients_of_many_examples_are_those_of_rows(sweep, ran, monkeypatch, k
             np.testing.assert_allclose(one, rows, rtol=1e-4, atol=1e-6 * np.abs(rows).max())
 
 
-def test_an_overflow_in_a_last_tile_that_each_thread_computes_alone(sweep, monkeypatch):
-    """A gradient of many examples is taken in steps; each thread sweeps the last, of eight, by itself (_alone.pxi)."""
+def test_an_overflow_in_a_last_step_of_few_examples(sweep, monkeypatch):
+    """A gradient of many examples is taken in steps, of which the last has eight."""
     monkeypatch.setattr(Plan, "examples_at_once", 512)
     net, (x, y) = pruned(140, 30, 24, 16, share=0.15), data(520, 140, 16, "sparse")
     for neuron in net.layers[0].neurons:
         neuron.activation = "identity"
     net.layers[0].neurons[5].weights[:], x = 1e34, x.astype(np.float32)
     x[515] = 1000
-    chosen, choose, results = [], engine.choose, []
-    monkeypatch.setattr(engine, "choose", lambda *given: chosen.append(choose(*given)) or chosen[-1])
+    results = []
     for least, n_threads in ((100, 2), (100, 1), (521, 1)):
         monkeypatch.setattr(holes, "BLOCKS_COST", least)
-        chosen.clear()
         results.append(net.gradients(x, y, n_threads=n_threads).parameters)
-        assert any(how.alone for how in chosen) == (n_threads == 2)
     np.testing.assert_array_equal(results[0], results[1])
     np.testing.assert_array_equal(results[0], results[2])
     assert 0 < np.isnan(results[0]).sum() < 30

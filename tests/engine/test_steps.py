@@ -6,7 +6,7 @@ from swept import check, data, layered
 
 import mlgraph
 from mlgraph.compiler.plan import Plan
-from mlgraph.engine import choice
+from mlgraph.engine import choice, engine
 from mlgraph.engine.engine import Engine
 from mlgraph.engine.steps import Steps
 from mlgraph.models.running import engine_of, read_with_targets
@@ -17,14 +17,14 @@ DROPOUTS = [{}, {"dropout": 0.5}, {"weight_dropout": 0.5}]
 @pytest.fixture
 def ways(sweep, monkeypatch):
     """How the kernels were told to sweep, in each call."""
-    ways, prepare = set(), sweep.prepare
+    ways = set()
 
-    def spy(**given):
-        packs, ahead = given["pack_sums"] is not None, given["sums"] is not None
-        ways.add("ahead" if ahead else "packs" if packs else f"wide {given['wide']}")
-        return prepare(**given)
+    def spy(*given):
+        how = choice.choose(*given)
+        ways.add("ahead" if how.ahead else "packs" if how.in_packs else f"wide {how.wide}")
+        return how
 
-    monkeypatch.setattr(sweep, "prepare", spy)
+    monkeypatch.setattr(engine, "choose", spy)
     return ways
 
 

@@ -13,10 +13,10 @@ TILE = mlgraph_ext.sweep.TILE_EXAMPLES
 
 @pytest.fixture
 def prepared(monkeypatch):
-    """The arguments of every call that the kernels were prepared for."""
-    calls, prepare = [], mlgraph_ext.sweep.prepare
-    monkeypatch.setattr(mlgraph_ext.sweep, "prepare", lambda **given: calls.append(given) or prepare(**given))
-    return calls
+    """How every call was to be swept."""
+    chosen = []
+    monkeypatch.setattr(engine, "choose", lambda *given: chosen.append(choice.choose(*given)) or chosen[-1])
+    return chosen
 
 
 def layer(n_inputs):
@@ -34,7 +34,7 @@ def test_a_tile_is_not_divided_in_predictions(prepared, n_threads):
     for tiles, shared in ((1, True), (2, n_threads == 1), (2 * lists - 1, n_threads == 1), (2 * lists, True)):
         prepared.clear()
         layer(20).forward(x[: TILE * tiles], n_threads=n_threads)
-        assert [(call["n_workers"], call["sums"] is not None) for call in prepared] == [(min(tiles, n_threads), shared)]
+        assert [(how.n_threads, how.ahead) for how in prepared] == [(min(tiles, n_threads), shared)]
 
 
 @pytest.mark.parametrize("zeros", [False, True])
@@ -47,8 +47,8 @@ def test_zeros_are_skipped_in_sparse_data_and_in_steps_of_few_examples(prepared,
     def skipped(n, **options):
         prepared.clear()
         net.fit(x[:n], y[:n], epochs=2, **options) if options else net.forward(x[:n])
-        [first_slot] = {given["first_slot"] for given in prepared}  # inputs have no slots where zeros are skipped
-        return first_slot == 6
+        [sparse] = {how.sparse for how in prepared}
+        return sparse
 
     for n in (TILE, TILE + 1):
         assert skipped(n) == skipped(n, batch_size=128) == (zeros or n <= TILE)

@@ -52,7 +52,7 @@ def test_an_interrupted_call_does_not_spoil_the_next(monkeypatch):
     net.forward(X[:1])
     net.graph.storage.vector = net.graph.storage.vector * 2
     with monkeypatch.context() as patch:
-        patch.setattr("mlgraph.engine.engine._Call", strike)
+        patch.setattr("mlgraph.engine.engine._Prepared", strike)
         with pytest.raises(KeyboardInterrupt):
             net.forward(X[:1])
     np.testing.assert_array_equal(net.forward(X[:1]), copy.deepcopy(net).forward(X[:1]))

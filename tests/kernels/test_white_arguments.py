@@ -1,99 +1,191 @@
 """Kernels refuse arrays and numbers that do not fit together before they access memory."""
 
+import gc
 import re
 
 import numpy as np
 import pytest
 from swept import data, layered
 
-from mlgraph.compiler.instructions import KINDS
+from mlgraph.compiler.instructions import Instruction
+from mlgraph.compiler.plan import Plan
+from mlgraph.compiler.units import units_of
 from mlgraph.engine.engine import OPTIMIZERS
+from mlgraph.engine.losses import LOSSES
+from mlgraph.engine.steps import Steps
 from mlgraph_ext import _topology
 
-NO_UNITS = np.zeros((0, 6), np.int64)
 NUMBERS = np.zeros(3, np.float32)
 
 
-@pytest.fixture
-def given(sweep):
-    """The arguments of `prepare` and `run` in a small fit on two threads."""
-    net, calls = layered((140, 33, 10)), {}
-
-    def spy(name, real):
-        def called(*args, **options):
-            calls[name] = options or list(args)
-            return real(*args, **options)
-
-        return called
-
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("prepare", "run"):
-            patch.setattr(sweep, name, spy(name, getattr(sweep, name)))
-        net.fit(*data(16, 140, 10, "sparse"), epochs=1, batch_size=8, n_threads=2, weight_decay=0.1)
-    return calls  # keeps the prepared memory alive
+def floats(*shape):
+    return np.zeros(shape, np.float32)
 
 
-def shorter(array):
-    return array[:-1]
+def prepared(sweep, **changes):
+    """A sweep of a small network on two threads, prepared as `fit` does it."""
+    net = layered((140, 33, 10))
+    plan, vector = Plan(net.graph, net.output_ids), net.graph.storage.vector
+    first = changes.pop("moments", floats(len(vector)))
+    options = {
+        "units": units_of(plan, True, 2),
+        "optimizer": OPTIMIZERS["momentum"],
+        "hyper": (0.9, 0.0, 0.0),
+        "n_workers": 2,
+        "n_tiles": 2,
+        "sparse": True,
+        "ahead": True,
+        "backward": True,
+        "first_zeroed": plan.first_zeroed,
+        "loss": LOSSES["squared_error"],
+        "loss_slots": plan.slot[[net.output_ids[0], *net.output_ids]],
+        "value_slots": plan.slot[net.output_ids],
+    }
+    vectors = changes.pop("vectors", (vector, first, None, None))
+    program = changes.pop("program", None) or sweep.Program(plan)
+    return sweep.Sweep(program, vectors, sweep.Buffers(), **{**options, **changes})
 
 
-def narrower(array):
-    return array[:, :-1].copy()
+STEPS = Steps(np.array([0, 8]), np.array([8, 8]), floats(2))
+TARGET = floats(16, 10)
+
+
+def batch(sweep, **changes):
+    return sweep.Batch(**{"bytes": np.ones((16, 140), np.uint8), "floats": None, "target": TARGET, **changes})
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"program": narrower}, "program, units: expected rows of 24 and 6 numbers, got 23 and 6"),
-        ({"units": narrower}, "program, units: expected rows of 24 and 6 numbers, got 24 and 5"),
-        ({"n_workers": 0}, "scratch: expected n_workers >= 1 and"),
-        ({"pack_sums": np.zeros(0, np.float32), "pack_stride": 1}, "pack_sums: expected"),
-        ({"wide": 3, "at_once": 3}, "wide, at_once: expected 1, 2 or 4"),
-        ({"wide": 4, "at_once": 4, "program": lambda good: np.full_like(good, KINDS["rows"])}, "wide, at_once:"),
-        ({"input_column": lambda good: good // 2}, "input_column: expected ascending numbers, got 0 after 0"),
-        ({"n_tiles": 1}, "tiles: expected n_tiles >= 2"),
-        ({"units": NO_UNITS, "at_once": 2}, "tiles: expected n_tiles >= 4"),
-        ({"tiles": shorter}, "tiles: expected n_tiles >= 2 and 2 x"),
-        ({"sums": lambda good: good[:1]}, "sums: expected 2 x"),
+        ({"units": np.zeros((2, 5), int)}, "units: expected rows of 6 numbers, got 5"),
+        ({"units": np.array([[9, 0, 0, 1, 0, 1]])}, "units: expected parts of instructions, got"),
+        ({"units": np.array([[1, 0, 0, 999, 0, 1]])}, "units: expected parts of instructions, got"),
+        ({"units": np.array([[1, 0, 0, 1, 0, 9]])}, "units: expected parts of instructions, got"),
+        ({"vectors": (floats(3), None, None, None)}, "vectors: expected [0-9]+ parameters, got fewer"),
+        ({"moments": None}, "vectors: expected [0-9]+ moments, got fewer"),
+        ({"moments": floats(3)}, "vectors: expected [0-9]+ moments, got fewer"),
+        ({"optimizer": 7}, "optimizer: expected 0 to 3, got 7"),
+        ({"optimizer": OPTIMIZERS["adam"]}, "vectors: expected [0-9]+ moments, got fewer"),
+        ({"n_workers": 0}, "n_workers, wide, at_once: expected 1 or more"),
+        ({"wide": 3, "at_once": 3}, "n_workers, wide, at_once: expected 1 or more"),
+        ({"wide": 4, "at_once": 2}, "n_workers, wide, at_once: expected 1 or more"),
+        ({"n_tiles": 1}, "n_tiles: expected 2 or more, got 1"),
+        ({"units": None, "at_once": 2}, "n_tiles: expected 4 or more, got 2"),
+        ({"sparse": False}, "sparse, as_bytes, ahead, in_packs: expected what the program allows"),
+        ({"as_bytes": True, "sparse": False, "ahead": False}, "sparse, as_bytes, ahead, in_packs: expected"),
+        ({"units": None, "in_packs": True}, "sparse, as_bytes, ahead, in_packs: expected"),
+        ({"columns": np.arange(3, dtype=np.int32)}, "columns: expected 140 numbers, got 3"),
+        ({"columns": np.zeros(140, np.int32)}, "columns: expected ascending numbers, got 0 in place 1"),
+        ({"first_zeroed": -1}, "first_zeroed, loss_slots: expected slots within"),
+        ({"loss_slots": None}, "first_zeroed, loss_slots: expected slots within"),
+        ({"value_slots": np.array([10**6], np.int32)}, "slots: expected numbers below"),
+        ({"value_slots": np.array([-1], np.int32)}, "slots: expected numbers below"),
+        ({"value_slots": np.array([3], np.int32)}, "slots: expected 140 or more, as the inputs have none, got 3"),
+        ({"adjoint_slots": np.array([150], np.int32), "backward": False}, "adjoint_slots: expected a backward sweep"),
     ],
 )
-def test_prepare_refuses_inconsistent_arguments(sweep, given, changes, message):
-    good = given["prepare"]
-    assert good["n_workers"] == good["n_tiles"] == 2
-    wrong = {name: value(good[name]) if callable(value) else value for name, value in changes.items()}
+def test_a_sweep_refuses_what_does_not_fit_together(sweep, changes, message):
+    assert sweep.Call(prepared(sweep), batch(sweep), STEPS, seed=0).run() == -1
     with pytest.raises(ValueError, match=f"^{message}"):
-        sweep.prepare(**{**good, **wrong})
+        prepared(sweep, **changes)
 
 
-PREPARED, FIRST, SIZE, RATE, DECAY, WEIGHT, GRADIENT = 0, 3, 4, 5, 6, 17, 18
-"""Positions of arguments of `run`."""
+def test_a_program_refuses_instructions_that_do_not_lie_within_its_tables(sweep):
+    net = layered((140, 33, 10))
+    for column, wrong in (
+        ("dst", 10**6),
+        ("size", -1),
+        ("args", 10**6),
+        ("weights", -1),
+        ("n_weights", 1),
+        ("kind", 9),
+    ):
+        plan = Plan(net.graph, net.output_ids)
+        plan.program[0, Instruction._fields.index(column)] = wrong
+        with pytest.raises(ValueError, match=r"^program: expected instructions within the tables, got \["):
+            sweep.Program(plan)
+    plan = Plan(net.graph, net.output_ids)
+    plan.program = plan.program[:, 1:].copy()
+    with pytest.raises(ValueError, match=r"^program: expected rows of 24 numbers, got 23$"):
+        sweep.Program(plan)
 
 
 @pytest.mark.parametrize(
-    ("at", "wrong", "message"),
+    ("changes", "message"),
     [
-        (PREPARED, b"", r"prepared: expected \d+ bytes, got 0"),
-        (FIRST, np.zeros(1, int), "step_first, step_size, step_rate: expected one length, got 1, 2, 2"),
-        (RATE, np.zeros(1, np.float32), "step_first, step_size, step_rate: expected one length, got 2, 2, 1"),
-        (DECAY, np.zeros(1, np.float32), "step_decay: expected 2 numbers, got 1"),
-        (SIZE, np.array([8, 65]), "prepared: expected memory for 3 tiles, got 2"),
-        (WEIGHT, np.zeros(1, np.float32), r"weight: expected \d+ numbers, one for each example, got 1"),
+        ({"bytes": None}, "bytes, floats: expected one of them"),
+        ({"floats": floats(16, 140)}, "bytes, floats: expected one of them"),
+        ({"label": np.zeros(3, np.int32)}, "label: expected 16 numbers, one for each example, got 3"),
+        ({"label": np.full(16, -1, np.int32)}, "label: expected 0 or more, got -1"),
+        ({"target": floats(2, 10)}, "target: expected 16 numbers, one for each example, got 2"),
+        ({"weight": floats(1)}, "weight: expected 16 numbers, one for each example, got 1"),
     ],
 )
-def test_run_refuses_inconsistent_arguments(sweep, given, at, wrong, message):
-    good = given["run"]
-    assert sweep.run(*good) == -1
+def test_a_batch_refuses_what_does_not_fit_together(sweep, changes, message):
     with pytest.raises(ValueError, match=f"^{message}$"):
-        sweep.run(*good[:at], wrong, *good[at + 1 :])
+        batch(sweep, **changes)
 
 
-@pytest.mark.parametrize("gradient", [None, np.zeros(0, np.float32)])
-def test_run_needs_a_vector_to_add_gradients_to(sweep, given, gradient):
-    called = given["run"]
-    called[PREPARED] = sweep.prepare(**{**given["prepare"], "optimizer": OPTIMIZERS["accumulate"]})
-    called[GRADIENT], called[DECAY] = gradient, None
-    with pytest.raises(ValueError, match=r"^gradient: expected a vector that gradients are added to, got none$"):
-        sweep.run(*called)
+@pytest.mark.parametrize(
+    ("answers", "steps", "options", "message"),
+    [
+        ({"bytes": np.ones((16, 139), np.uint8)}, None, {}, "batch: expected more than 139 columns"),
+        ({"target": None}, None, {}, "target: expected 10 columns, one for each output, got 0"),
+        ({"target": floats(16, 9)}, None, {}, "target: expected 10 columns, one for each output, got 9"),
+        ({}, {"first": np.zeros(1, int)}, {}, "steps: expected 1 numbers of each kind, got others"),
+        ({}, {"rate": floats(1)}, {}, "steps: expected 2 numbers of each kind, got others"),
+        ({}, {"decay": floats(1)}, {}, "steps: expected 2 numbers of each kind, got others"),
+        ({}, {"size": np.array([8, 9])}, {}, "steps: expected steps within 16 examples, got 9 from 8 on"),
+        ({}, {"size": np.array([8, 0])}, {}, "steps: expected at least one example in every step, got 0"),
+        ({}, {"first": np.array([-1, 8])}, {}, "steps: expected steps within 16 examples, got 8 from -1"),
+        ({}, {"order": np.full(16, 16)}, {}, "order: expected numbers below 16, got 16"),
+        ({}, {}, {"losses": floats(15)}, "losses, correct: expected 16 numbers, one for each example, got fewer"),
+        ({}, {}, {"losses": floats(16), "correct": np.zeros(2, np.uint8)}, "losses, correct: expected 16 numbers"),
+        ({}, {}, {"values": floats(16, 9)}, r"values, adjoints: expected shape \(16, 10\), got \(16, 9\)"),
+        ({}, {}, {"values": floats(15, 10)}, r"values, adjoints: expected shape \(16, 10\), got \(15, 10\)"),
+        ({}, {}, {"highest": np.zeros(3, int)}, "highest: expected 16 numbers, one for each example, got 3"),
+    ],
+)
+def test_a_call_refuses_what_does_not_fit_together(sweep, answers, steps, options, message):
+    steps = None if steps is None else STEPS._replace(**steps)
+    with pytest.raises(ValueError, match=f"^{message}"):
+        sweep.Call(prepared(sweep), batch(sweep, **answers), steps, **options)
+
+
+def test_a_call_refuses_steps_of_more_tiles_than_its_sweep_has_memory_for(sweep):
+    many = batch(sweep, bytes=np.ones((99, 140), np.uint8), target=floats(99, 10))
+    with pytest.raises(ValueError, match=r"^steps: expected at most 2 tiles, got 4$"):
+        sweep.Call(prepared(sweep), many)
+
+
+@pytest.mark.parametrize("gradient", [None, NUMBERS])
+def test_a_call_needs_a_vector_to_add_gradients_to(sweep, gradient):
+    adding = prepared(sweep, optimizer=OPTIMIZERS["accumulate"])
+    with pytest.raises((ValueError, TypeError), match=r"^gradient: expected a vector of "):
+        sweep.Call(adding, batch(sweep), STEPS, gradient=gradient)
+
+
+def test_labels_that_the_loss_has_no_output_for_are_refused(sweep):
+    classes = prepared(sweep, loss=LOSSES["softmax_cross_entropy"])
+    with pytest.raises(ValueError, match=r"^label: expected numbers below 10, got 10$"):
+        sweep.Call(classes, batch(sweep, label=np.full(16, 10, np.int32)))
+
+
+def test_a_call_outlives_the_arrays_and_objects_that_it_was_made_from(sweep):
+    net, x = layered((140, 33, 10)), data(16, 140, 10, "sparse")[0]
+    values, expected = floats(16, 10), net.forward(x)
+    plan = Plan(net.graph, net.output_ids)
+    made = sweep.Sweep(
+        sweep.Program(plan),
+        (net.graph.storage.vector.copy(), None, None, None),
+        sweep.Buffers(),
+        value_slots=plan.slot[net.output_ids],
+    )
+    call = sweep.Call(made, sweep.Batch(x.copy(), None), values=values)
+    del made, plan
+    gc.collect()
+    assert call.run() == -1 == call.run()
+    np.testing.assert_allclose(values, expected, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -185,14 +277,13 @@ def test_update_clipped_refuses_inconsistent_arguments(sweep, changes, message):
         sweep.update_clipped(**{**good, **changes})
 
 
-def test_only_a_call_of_one_thread_and_one_step_without_an_update_may_wait(sweep, given):
-    with pytest.raises(ValueError, match=r"^later: expected one worker, one step and no update$"):
-        sweep.run(*given["run"], later=True)
-
-
-def test_calls_that_waited_are_refused_unless_run_made_them(sweep):
-    with pytest.raises(ValueError, match=r"^calls: expected \d+ bytes, got 1$"):
-        sweep.run_each([b"0"], 2)
+def test_calls_at_the_same_time_have_one_worker_and_memory_of_their_own(sweep):
+    with pytest.raises(ValueError, match=r"^calls: expected calls of one worker, got 2$"):
+        sweep.run_each([sweep.Call(prepared(sweep), batch(sweep), STEPS)], 2)
+    alone = sweep.Call(prepared(sweep, units=None, n_workers=1), batch(sweep))
+    with pytest.raises(RuntimeError, match=r"^sweep: its buffers are in use by another call$"):
+        sweep.run_each([alone, alone], 2)
+    assert alone.run() == -1
     with pytest.raises(TypeError):
         sweep.run_each([None], 2)
     assert sweep.run_each([], 2) is None

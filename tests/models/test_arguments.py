@@ -328,5 +328,5 @@ def test_missing_columns_and_examples_reach_no_kernel():
     engine = Engine(g, Plan(g, [neuron.id]))
     with pytest.raises(ValueError, match=r"^x: expected 3 columns, one for each input, got 2$"):
         engine.execute(Examples(np.ones((5, 2)), 2), values=[neuron.id])
-    with pytest.raises(ValueError, match=r"^size: expected at least one example in every step, got 0$"):
+    with pytest.raises(ValueError, match=r"^steps: expected at least one example in every step, got 0$"):
         engine.execute(Examples(np.ones((5, 3)), 3), steps=Steps.without_update(np.array([0, 0]), np.array([5, 0])))
