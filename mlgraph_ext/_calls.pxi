@@ -104,8 +104,8 @@ cdef class Sweep:
         self, Program program not None, tuple vectors, Buffers buffers not None, *, const int64_t[:, ::1] units=None,
         int optimizer=SGD, tuple hyper=(0.0, 0.0, 0.0), int64_t n_workers=1, int64_t n_tiles=1, int64_t wide=1,
         int64_t at_once=1, bint sparse=False, bint ahead=False, bint as_bytes=False, bint in_packs=False,
-        const int32_t[::1] columns=None, bint backward=False, int64_t first_zeroed=0, int loss=LOSS_NONE, const int32_t[::1] loss_slots=None,
-        const int32_t[::1] value_slots=None, const int32_t[::1] adjoint_slots=None,
+        const int32_t[::1] columns=None, bint backward=False, int64_t first_zeroed=0, int loss=LOSS_NONE,
+        const int32_t[::1] loss_slots=None, const int32_t[::1] value_slots=None, const int32_t[::1] adjoint_slots=None,
     ):
         cdef Request* r = &self.request
         cdef Tables* t = &r.tables
@@ -241,7 +241,8 @@ cdef class Call:
         cdef Batch b = self.batch
         cdef Loss* loss = &self.request.loss
         cdef bint wanted = loss.kind in (LOSS_SQUARED, LOSS_MEAN, LOSS_BINARY, LOSS_COTANGENT)
-        if self.request.tables.n_inputs and b.data.columns <= self.request.tables.input_column[self.request.tables.n_inputs - 1]:
+        cdef const Tables* tables = &self.request.tables
+        if tables.n_inputs and b.data.columns <= tables.input_column[tables.n_inputs - 1]:
             raise ValueError(f"batch: expected more than {b.data.columns} columns")
         if loss.kind == LOSS_CROSS_ENTROPY:
             wanted = b.label is None

@@ -31,5 +31,5 @@ cdef struct Instruction:
     int64_t bits         # 0 if all edges are kept
     int64_t mask         # where a tile keeps the mask of its edges
     int64_t kept         # where a tile keeps the bits of neurons that are not dropped (draw_kept)
-    int64_t holes        # dense block with holes: where its bits begin in SweepArgs.edges, else -1
+    int64_t holes        # dense block with holes: where its bits begin in the edges of a program, else -1
     int64_t masked       # where a worker keeps masked weights

@@ -79,7 +79,7 @@ cdef struct Worker:
     int64_t number
     float* scratch
     Turn turn
-    int64_t listed[2][2] # steps whose entries it has listed: by parity of the step, for each half of the columns
+    int64_t listed[2][2]  # steps whose entries it has listed: by parity of the step, for each half of the columns
     int64_t asked[2]     # the last step whose rows it has prefetched, for each half of the columns
 
 cdef struct Tile:
